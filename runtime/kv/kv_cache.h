@@ -1,0 +1,88 @@
+// The paged KV cache of one decoder: page tables by (sequence, layer, KV head) over a store of refcounted
+// page sides. Paging after vLLM (arXiv 2309.06180), but with one table for each KV head, so that heads may
+// differ.
+//
+// The decoder hands over K and Q as the projections give them (before the position encoding); the cache
+// rotates, stores and attends as its key basis asks. The decoder never knows how a page is stored.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kernels/dtype.h"
+#include "kernels/parallel.h"
+#include "kernels/rope.h"
+#include "kernels/views.h"
+#include "runtime/kv/batch.h"
+#include "runtime/kv/byte_ledger.h"
+#include "runtime/kv/codec.h"
+
+namespace kva {
+
+// How keys are stored: as attention uses them (after RoPE), as projected (rotated whenever read), or token j
+// of a page rotated by j alone (the query is counter-rotated by the page's start). Models without RoPE store
+// the same numbers under all three.
+enum class KeyBasis { kRotated, kPlain, kPageRelative };
+
+struct KvCacheOptions {
+  int layers = 0;
+  int kv_heads = 0;
+  int heads = 0;  // query heads; a multiple of kv_heads
+  int head_dim = 0;
+  int page_tokens = 16;
+  std::shared_ptr<const SideCodec> k_codec;  // shared by all pages of that side
+  std::shared_ptr<const SideCodec> v_codec;
+  KeyBasis key_basis = KeyBasis::kRotated;
+  std::optional<Rope> rope;  // absent for learned positions
+  float scale = 0.0f;        // of q·k; usually 1 / sqrt(head_dim)
+};
+
+enum class Side { kKey, kValue };
+
+class KvCache {
+ public:
+  KvCache(const KvCacheOptions& options, ThreadPool& pool);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  const KvCacheOptions& options() const;
+
+  // A new, empty sequence. Ids of freed sequences are used again.
+  SequenceId add_sequence();
+  // Drops the sequence's references; pages nobody refers to are freed.
+  void free_sequence(SequenceId sequence);
+  // Tokens of the sequence after the last end_step().
+  int64_t tokens(SequenceId sequence) const;
+
+  // Stores this step's keys and values of one layer. k, v: [batch rows, kv_heads * head_dim], K before RoPE.
+  void append(int layer, const Batch& batch, MatView<const float> k, MatView<const float> v);
+
+  // Causal attention of this step's queries over everything stored for the layer, this step included.
+  // q, out: [batch rows, heads * head_dim], Q before RoPE; query head h reads KV head h / (heads / kv_heads).
+  // Bit-equal at any thread count.
+  void attend(int layer, const Batch& batch, MatView<const float> q, MatView<float> out);
+
+  // Ends the step after all layers were appended: token counts advance and full pages are sealed.
+  void end_step(const Batch& batch);
+
+  // Number of full (sealed) pages and of tokens in the open tail; the same for all layers and heads while no
+  // method rewrites the tables.
+  int64_t sealed_pages(SequenceId sequence) const;
+
+  // Decodes a page: rows [page_tokens (or the tail's tokens), head_dim] in the stored key basis.
+  void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
+                 MatView<float> rows) const;
+
+  // Bytes held now and at the peak; agrees with the allocator (backend().allocated_bytes()), checked in
+  // tests.
+  ByteLedger ledger() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kva
