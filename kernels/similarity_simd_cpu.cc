@@ -104,8 +104,7 @@ PairProducts PairProductsOf(const CentredBlock& x, const CentredBlock& y) {
   return result;
 }
 
-void HammingRow(const uint32_t* HWY_RESTRICT counts, int64_t n, uint32_t total,
-                float* HWY_RESTRICT out) {
+void HammingRow(const uint32_t* HWY_RESTRICT counts, int64_t n, uint32_t total, float* HWY_RESTRICT out) {
   for (int64_t j = 0; j < n; ++j) out[j] = hamming_similarity(counts[j], total);
 }
 
