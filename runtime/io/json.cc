@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "runtime/error.h"
 #include "runtime/io/file.h"
@@ -19,15 +20,28 @@ struct JsonNode::Document {
 
 namespace {
 
-// Builds the document while bounding its depth: the parser itself keeps no limit.
+// Builds the document while bounding its depth and watching its keys: the parser itself does neither.
 class BoundedSax : public nlohmann::detail::json_sax_dom_parser<json> {
  public:
   using Base = nlohmann::detail::json_sax_dom_parser<json>;
-  BoundedSax(json& document, std::string source, int max_depth)
-      : Base(document, true), source_(std::move(source)), max_depth_(max_depth) {}
+  BoundedSax(json& document, std::string source, const JsonLimits& limits)
+      : Base(document, true), source_(std::move(source)), limits_(limits) {}
 
-  bool start_object(std::size_t elements) { return enter() && Base::start_object(elements); }
-  bool end_object() { return --depth_, Base::end_object(); }
+  bool start_object(std::size_t elements) {
+    if (limits_.unique_keys) keys_.emplace_back();
+    return enter() && Base::start_object(elements);
+  }
+  bool end_object() {
+    if (limits_.unique_keys) keys_.pop_back();
+    return --depth_, Base::end_object();
+  }
+  bool key(std::string& name) {
+    if (limits_.unique_keys && !keys_.back().insert(name).second)
+      throw InputError(
+          fmt::format("{}: the key {} is given twice", source_,
+                      json(name.substr(0, 100)).dump(-1, ' ', true, json::error_handler_t::replace)));
+    return Base::key(name);
+  }
   bool start_array(std::size_t elements) { return enter() && Base::start_array(elements); }
   bool end_array() { return --depth_, Base::end_array(); }
 
@@ -45,14 +59,15 @@ class BoundedSax : public nlohmann::detail::json_sax_dom_parser<json> {
 
  private:
   bool enter() {
-    if (++depth_ > max_depth_)
-      throw InputError(fmt::format("{}: JSON nested deeper than {} levels", source_, max_depth_));
+    if (++depth_ > limits_.max_depth)
+      throw InputError(fmt::format("{}: JSON nested deeper than {} levels", source_, limits_.max_depth));
     return true;
   }
 
   std::string source_;
-  int max_depth_;
+  JsonLimits limits_;
   int depth_ = 0;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
 };
 
 std::string shortened(const json& value) {
@@ -82,7 +97,7 @@ JsonNode JsonNode::parse_text(std::string_view text, const std::string& source, 
                                  text.size()));
   auto document = std::make_shared<Document>();
   document->source = source;
-  BoundedSax sax(document->root, source, limits.max_depth);
+  BoundedSax sax(document->root, source, limits);
   try {
     json::sax_parse(text.begin(), text.end(), &sax);
   } catch (const json::exception& error) {  // a number out of range, say
