@@ -22,7 +22,8 @@ void add_common_options(CLI::App& app, CommonOptions& options);
 // --model, --cache-dir, --offline, --weights.
 CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options);
 
-// --prompt-set, --prompt, --prompts-file, --text-file, --prompt-field, --limit, --chat, --max-tokens, --max-context.
+// --prompt-set, --prompt, --prompts-file, --text-file, --prompt-field, --limit, --chat, --max-tokens,
+// --max-context.
 void add_prompt_options(CLI::App& app, CaptureOptions& options);
 
 // --page-size, --kv-dtype, --key-basis, --batch-size.
