@@ -7,7 +7,6 @@
 
 #include "cli/command.h"
 #include "cli/report_options.h"
-#include "reports/provenance.h"
 
 namespace kva::cli {
 namespace {
@@ -19,12 +18,11 @@ struct CaptureJob {
 };
 
 void run(const CaptureJob& job) {
-  const RunStamp stamp{.command = command_line()};
   ThreadPool pool(job.common.threads);
   Progress progress(progress_mode(job.common));
   CaptureWriter writer(job.output_dir);
   const nlohmann::ordered_json facts = run_capture(job.capture, writer, pool, progress);
-  writer.finish(facts, provenance_json(stamp, pool.threads(), job.common.seed));
+  writer.finish(facts, provenance_json(job.common.stamp, pool.threads(), job.common.seed));
   if (job.common.quiet) return;
   int64_t pages = 0;
   for (const auto& set : facts["sets"]) pages += set["pages"].get<int64_t>();

@@ -11,6 +11,7 @@
 namespace kva::cli {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
+  options.stamp.command = command_line();
   app.add_option("--threads", options.threads, "Threads in all (0: one a core)")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

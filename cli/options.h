@@ -6,6 +6,7 @@
 #include <string>
 
 #include "reports/capture_run.h"
+#include "reports/provenance.h"
 
 namespace kva::cli {
 
@@ -14,6 +15,7 @@ struct CommonOptions {
   uint64_t seed = 0;
   bool quiet = false;
   bool verbose = false;
+  RunStamp stamp;  // taken when the options are added, that is, when the program starts
 };
 
 // --threads, --seed, --quiet, --verbose.

@@ -43,14 +43,11 @@ Progress::Mode progress_mode(const CommonOptions& common) {
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
                         const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
                         Progress& progress) {
-  static const RunStamp stamp{.command = command_line()};
   RedundancyOptions analysis;
   analysis.seed = common.seed;
   analysis.clusters = options.clusters;
-  nlohmann::ordered_json all_options = facts.at("options");
-  all_options["clusters"] = options.clusters;
   const RedundancyReport report =
-      make_redundancy_report(pages, facts, all_options, analysis, stamp, pool, progress);
+      make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
   progress.stage("report", 0, "");
   const auto notes = write_report(report.json, options.output_dir,
                                   {.plots = !options.no_plots,

@@ -11,8 +11,8 @@ namespace kva {
 using nlohmann::ordered_json;
 
 RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json& facts,
-                                        const ordered_json& options, const RedundancyOptions& analysis,
-                                        const RunStamp& stamp, ThreadPool& pool, Progress& progress) {
+                                        const RedundancyOptions& analysis, const RunStamp& stamp,
+                                        ThreadPool& pool, Progress& progress) {
   const auto start = std::chrono::steady_clock::now();
   bool started = false;
   const auto on_progress = [&](int64_t done, int64_t total, std::string_view) {
@@ -32,7 +32,8 @@ RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json
   json["kind"] = "redundancy";
   json["provenance"] = provenance_json(stamp, pool.threads(), analysis.seed);
   json["provenance"]["recipe"] = facts.at("recipe");
-  json["provenance"]["options"] = options;
+  json["provenance"]["options"] = facts.at("options");
+  json["provenance"]["options"]["clusters"] = analysis.clusters;
   for (const char* part : {"model", "sets", "prompts", "cache", "timing"}) json[part] = facts.at(part);
   json["timing"]["analysis_s"] = analysis_s;
   json["timing"]["pairs"] = result.pairs;
