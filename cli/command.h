@@ -7,4 +7,6 @@
 
 namespace kva::cli {
 
+void add_tokenize(CLI::App& app);
+
 }  // namespace kva::cli
