@@ -1,6 +1,6 @@
-// The library's facade: what a program of somebody else needs, in plain C++ types. It never calls exit(), keeps no
-// global state and writes nothing outside the folder it is given. All functions throw std::exception with one
-// line that says what is wrong.
+// The library's facade: what a program of somebody else needs, in plain C++ types. It never calls exit(),
+// keeps no global state and writes nothing outside the folder it is given. All functions throw std::exception
+// with one line that says what is wrong.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ namespace kvanalyze {
 // "0.1.0".
 const char* version();
 
-// Called from the working thread, a few times a second at most: `done` of `total` units of a stage ("prefill",
-// "similarity", ...).
+// Called from the working thread, a few times a second at most: `done` of `total` units of a stage
+// ("prefill", "similarity", ...).
 using ProgressCallback = std::function<void(const std::string& stage, int64_t done, int64_t total)>;
 
 struct RedundancyRequest {
@@ -22,12 +22,12 @@ struct RedundancyRequest {
   std::vector<std::string> prompts;  // empty: the built-in sets
   std::string output_folder;         // empty: nothing is written
   int page_tokens = 16;
-  int64_t max_context = 0;           // tokens of each prompt, 0 for all that the model takes
-  int64_t max_tokens = 0;            // tokens generated after each prompt
-  int threads = 0;                   // 0: one a hardware thread
+  int64_t max_context = 0;  // tokens of each prompt, 0 for all that the model takes
+  int64_t max_tokens = 0;   // tokens generated after each prompt
+  int threads = 0;          // 0: one a hardware thread
   uint64_t seed = 0;
-  bool plots = true;                 // PNGs, where gnuplot is installed
-  ProgressCallback progress;         // may be empty
+  bool plots = true;          // PNGs, where gnuplot is installed
+  ProgressCallback progress;  // may be empty
 };
 
 // Decodes the prompts, analyses the pages and returns report.json as text (docs/formats.md).

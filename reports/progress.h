@@ -10,8 +10,8 @@
 
 namespace kva {
 
-// One stage at a time: stage(), any number of update(), finish(). A new stage ends the one before. update() is
-// cheap enough for every chunk of work and may come from any thread.
+// One stage at a time: stage(), any number of update(), finish(). A new stage ends the one before. update()
+// is cheap enough for every chunk of work and may come from any thread.
 class Progress {
  public:
   enum class Mode {
@@ -37,8 +37,8 @@ class Progress {
   // Removes the bar, so that another line can be printed; the next update draws it again.
   void clear_line();
 
-  // What is printed, without colour or line ends: "prefill  [=====     ]  50%  1,024/2,048 tokens  512/s  2 s left".
-  // `bar_columns` 0 leaves the bar out. Pure, for tests.
+  // What is printed, without colour or line ends: "prefill  [=====     ]  50%  1,024/2,048 tokens  512/s  2 s
+  // left". `bar_columns` 0 leaves the bar out. Pure, for tests.
   static std::string line(const std::string& label, int64_t done, int64_t total, const std::string& unit,
                           double elapsed_s, int bar_columns);
 
