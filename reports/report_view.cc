@@ -19,7 +19,7 @@ double share_at(const Json& row, const char* member, const std::string& key) {
 
 Series make_series(const Json& report, const std::string& side, const std::string& basis) {
   Series series{side, basis, side, side == "K" ? "k" : "v"};
-  if (side == "K" && text_at(report.at("model"), "position_encoding") == "rope") {
+  if (side == "K" && text_is(report.at("model"), "position_encoding", "rope")) {
     series.label = basis == "rotated" ? "K after RoPE"
                    : basis == "plain" ? "K before RoPE"
                                       : "K page-relative";
@@ -40,6 +40,12 @@ std::string text_at(const Json& object, const char* key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
+bool text_is(const Json& object, const char* key, std::string_view value) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_string()) return value.empty();
+  return found->get_ref<const std::string&>() == value;
+}
+
 double mean_of(const std::vector<double>& values) {
   double sum = 0;
   int count = 0;
@@ -52,13 +58,13 @@ double mean_of(const std::vector<double>& values) {
 }
 
 bool Series::matches(const Json& row) const {
-  return text_at(row, "side") == side && text_at(row, "basis") == basis;
+  return text_is(row, "side", side) && text_is(row, "basis", basis);
 }
 
 std::vector<Series> report_series(const Json& report) {
   std::vector<Series> all;
   for (const Json& row : report.at("similarity")) {
-    if (text_at(row, "scope") != "layer") continue;
+    if (!text_is(row, "scope", "layer")) continue;
     if (std::any_of(all.begin(), all.end(), [&](const Series& known) { return known.matches(row); }))
       continue;
     all.push_back(make_series(report, text_at(row, "side"), text_at(row, "basis")));
@@ -95,8 +101,8 @@ double nearest_threshold(const Json& report, double wanted) {
 const Json* find_similarity(const Json& report, int layer, const Series& series, const std::string& metric,
                             const std::string& group) {
   for (const Json& row : report.at("similarity")) {
-    if (number_at(row, "layer") == layer && series.matches(row) && text_at(row, "scope") == "layer" &&
-        text_at(row, "metric") == metric && text_at(row, "group") == group)
+    if (number_at(row, "layer") == layer && series.matches(row) && text_is(row, "scope", "layer") &&
+        text_is(row, "metric", metric) && text_is(row, "group", group))
       return &row;
   }
   return nullptr;
@@ -110,8 +116,8 @@ LayerFigure layer_redundancy(const Json& report, const Series& series, const std
                      std::vector<double>(layers, kNaN)};
   for (const Json& row : report.at("similarity")) {
     const double layer = number_at(row, "layer");
-    if (!(layer < static_cast<double>(layers)) || !series.matches(row) || text_at(row, "scope") != "layer" ||
-        text_at(row, "metric") != metric || text_at(row, "group") != group)
+    if (!(layer < static_cast<double>(layers)) || !series.matches(row) || !text_is(row, "scope", "layer") ||
+        !text_is(row, "metric", metric) || !text_is(row, "group", group))
       continue;
     const auto at = static_cast<std::size_t>(layer);
     figure.real[at] = share_at(row, "redundancy", key);
@@ -128,7 +134,7 @@ Freed freed_pages(const Json& report, const std::vector<Series>& series, const s
                   double threshold, int layer) {
   Freed sum;
   for (const Json& row : report.at("opportunity")) {
-    if (text_at(row, "metric") != metric || number_at(row, "threshold") != threshold) continue;
+    if (!text_is(row, "metric", metric) || number_at(row, "threshold") != threshold) continue;
     if (layer >= 0 && number_at(row, "layer") != layer) continue;
     if (std::none_of(series.begin(), series.end(), [&](const Series& one) { return one.matches(row); }))
       continue;

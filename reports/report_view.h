@@ -3,6 +3,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace kva {
@@ -12,6 +13,7 @@ using Json = nlohmann::ordered_json;
 // The member as a number; NaN where it is absent or null.
 double number_at(const Json& object, const char* key);
 std::string text_at(const Json& object, const char* key);  // "" where it is absent or no string
+bool text_is(const Json& object, const char* key, std::string_view value);  // the same, compared in place
 double mean_of(const std::vector<double>& values);  // of those that are not NaN; NaN where there are none
 
 // A kind of page that is looked at: keys in a basis, or values.
