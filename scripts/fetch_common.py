@@ -1,4 +1,4 @@
-"""What the model converters share: one error type, safetensors output, hashing, folders made whole or not at all."""
+"""What the model converters share: one error type, safetensors output, hashes, folders made whole or not at all."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 
 SIDECAR = "kvanalyze.json"  # the identity of a converted model, read by runtime/model/model_folder.cc
 
-# safetensors' name of a type, and a NumPy type that holds its bits (NumPy has no bfloat16).
+# A type's name, and a NumPy type that holds its bits (NumPy has no bfloat16).
 DTYPES = {
     "float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16,
     "int64": np.int64, "int32": np.int32, "int16": np.int16, "int8": np.int8, "uint8": np.uint8,
@@ -21,6 +21,8 @@ DTYPES = {
 
 class FetchError(Exception):
     """What the user reads, on one line."""
+
+    told = True
 
 
 def models_folder(cache_dir):
@@ -56,6 +58,29 @@ def write_safetensors(path, tensors):
                                  data_ptr=array.ctypes.data, data_len=array.nbytes)
     serialize_file(specs, path, {"format": "pt"})
     os.chmod(path, 0o644)
+
+
+def tensor_hash(folder):
+    """The hash that TensorArchive::hash() (runtime/io/safetensors.h) gives for the model in `folder`."""
+    import xxhash
+
+    tensors = {}
+    for file in sorted(os.listdir(folder)):
+        if not file.endswith(".safetensors"):
+            continue
+        data = np.memmap(os.path.join(folder, file), np.uint8, "r")
+        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        header = json.loads(data[8:start].tobytes())
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensors[name] = entry["dtype"], entry["shape"], data[start + begin:start + end]
+    state = xxhash.xxh3_128()
+    for name in sorted(tensors, key=str.encode):
+        dtype, shape, data = tensors[name]
+        state.update(f"{name}\n{dtype}\n{','.join(map(str, shape))}\n".encode())
+        state.update(data)
+    return f"xxh3:{state.hexdigest()}"
 
 
 @contextlib.contextmanager

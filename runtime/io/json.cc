@@ -20,22 +20,28 @@ struct JsonNode::Document {
 
 namespace {
 
-// Builds the document while bounding its depth and watching its keys: the parser itself does neither.
-class BoundedSax : public nlohmann::detail::json_sax_dom_parser<json> {
+// Builds the document while bounding its depth, the members of an object and, where asked, watching for keys
+// given twice: the parser itself does none of these.
+template <class Json>
+class BoundedSax : public nlohmann::detail::json_sax_dom_parser<Json> {
  public:
-  using Base = nlohmann::detail::json_sax_dom_parser<json>;
-  BoundedSax(json& document, std::string source, const JsonLimits& limits)
-      : Base(document, true), source_(std::move(source)), limits_(limits) {}
+  using Base = nlohmann::detail::json_sax_dom_parser<Json>;
+  BoundedSax(Json& document, std::string source, const JsonLimits& limits, int64_t max_members)
+      : Base(document, true), source_(std::move(source)), limits_(limits), max_members_(max_members) {}
 
   bool start_object(std::size_t elements) {
+    members_.push_back(0);
     if (limits_.unique_keys) keys_.emplace_back();
     return enter() && Base::start_object(elements);
   }
   bool end_object() {
+    members_.pop_back();
     if (limits_.unique_keys) keys_.pop_back();
     return --depth_, Base::end_object();
   }
   bool key(std::string& name) {
+    if (++members_.back() > max_members_)
+      throw InputError(fmt::format("{}: a JSON object with more than {} members", source_, max_members_));
     if (limits_.unique_keys && !keys_.back().insert(name).second)
       throw InputError(
           fmt::format("{}: the key {} is given twice", source_,
@@ -67,8 +73,24 @@ class BoundedSax : public nlohmann::detail::json_sax_dom_parser<json> {
   std::string source_;
   JsonLimits limits_;
   int depth_ = 0;
-  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
+  int64_t max_members_;
+  std::vector<int64_t> members_;                       // of each open object
+  std::vector<std::unordered_set<std::string>> keys_;  // likewise
 };
+
+template <class Json>
+void parse_bounded(std::string_view text, const std::string& source, const JsonLimits& limits,
+                   int64_t max_members, Json& root) {
+  if (static_cast<int64_t>(text.size()) > limits.max_bytes)
+    throw InputError(fmt::format("{}: expected at most {} bytes of JSON, found {}", source, limits.max_bytes,
+                                 text.size()));
+  BoundedSax<Json> sax(root, source, limits, max_members);
+  try {
+    Json::sax_parse(text.begin(), text.end(), &sax);
+  } catch (const nlohmann::json::exception& error) {  // a number out of range, say
+    throw InputError(fmt::format("{}: not valid JSON: {}", source, error.what()));
+  }
+}
 
 std::string shortened(const json& value) {
   if (value.is_object()) return "an object";
@@ -92,19 +114,19 @@ JsonNode JsonNode::parse_file(const std::string& path, const JsonLimits& limits)
 }
 
 JsonNode JsonNode::parse_text(std::string_view text, const std::string& source, const JsonLimits& limits) {
-  if (static_cast<int64_t>(text.size()) > limits.max_bytes)
-    throw InputError(fmt::format("{}: expected at most {} bytes of JSON, found {}", source, limits.max_bytes,
-                                 text.size()));
   auto document = std::make_shared<Document>();
   document->source = source;
-  BoundedSax sax(document->root, source, limits);
-  try {
-    json::sax_parse(text.begin(), text.end(), &sax);
-  } catch (const json::exception& error) {  // a number out of range, say
-    throw InputError(fmt::format("{}: not valid JSON: {}", source, error.what()));
-  }
+  parse_bounded(text, source, limits, INT64_MAX, document->root);
   const json* root = &document->root;
   return {std::move(document), root, ""};
+}
+
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& source,
+                                          const JsonLimits& limits) {
+  constexpr int64_t kMaxMembers = 4096;
+  nlohmann::ordered_json root;
+  parse_bounded(text, source, limits, kMaxMembers, root);
+  return root;
 }
 
 const std::string& JsonNode::source() const { return document_->source; }

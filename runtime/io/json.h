@@ -71,4 +71,9 @@ class JsonNode {
   std::string path_;
 };
 
+// A document whose members keep their order, under the same bounds and with the same errors; an object may
+// have at most 4,096 members, since finding one of them takes time in proportion.
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& source,
+                                          const JsonLimits& limits = {});
+
 }  // namespace kva
