@@ -20,6 +20,11 @@ if(KVANALYZE_SANITIZE)
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer>)
   target_link_options(kva_options INTERFACE -fsanitize=address,undefined)
 endif()
+if(KVANALYZE_FUZZ)
+  target_compile_options(kva_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all>)
+  target_link_options(kva_options INTERFACE -fsanitize=address,undefined)
+endif()
 
 # kva_library(NAME LINKS...): a static library of ours, named after its folder.
 function(kva_library name)
