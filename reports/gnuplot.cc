@@ -25,7 +25,6 @@ namespace {
 
 constexpr const char* kScript = "figures.gp";
 constexpr const char* kErrors = "gnuplot.err";
-constexpr double kLeft = 0.06;
 constexpr double kRight = 0.985;
 constexpr double kTop = 0.84;
 constexpr double kBottom = 0.155;
@@ -96,7 +95,9 @@ std::string run_gnuplot(const std::vector<const Figure*>& figures, const std::st
   std::string script;
   for (const Figure* figure : figures) script += figure->script;
   write_text_file(folder + "/" + kScript, script);
-  Child child(start_gnuplot(folder));
+  const pid_t id = start_gnuplot(folder);
+  if (id < 0) return "gnuplot could not be started";
+  Child child(id);
   const auto started = std::chrono::steady_clock::now();
   int status = 0;
   std::string error;
@@ -144,11 +145,11 @@ FigureScript::FigureScript(const std::string& file, int width, int height, int r
 }
 
 void FigureScript::title(const std::string& title, const std::string& subtitle) {
-  head_ += fmt::format(
+  title_ = fmt::format(
       "set label 9001 {} at screen {}, 0.962 left font 'DejaVu Sans Bold,19' textcolor rgb '#111827' "
       "noenhanced\n"
       "set label 9002 {} at screen {}, 0.917 left font 'DejaVu Sans,13' textcolor rgb '#6b7280' noenhanced\n",
-      quote_gnuplot(title), kLeft - 0.03, quote_gnuplot(subtitle), kLeft - 0.03);
+      quote_gnuplot(title), 0.03, quote_gnuplot(subtitle), 0.03);
 }
 
 void FigureScript::gaps(double horizontal, double vertical) {
@@ -170,11 +171,12 @@ std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
 
 void FigureScript::panel(int row, int column, const std::string& title, const std::string& x_label,
                          const std::string& y_label) {
-  const double width = (kRight - kLeft - gap_x_ * (columns_ - 1)) / columns_;
+  const double width = (kRight - left_ - gap_x_ * (columns_ - 1)) / columns_;
   const double height = (kTop - kBottom - gap_y_ * (rows_ - 1)) / rows_;
-  const double left = kLeft + column * (width + gap_x_);
+  const double left = left_ + column * (width + gap_x_);
   const double top = kTop - row * (height + gap_y_);
-  if (panels_++ == 1) script_ += "unset label 9001\nunset label 9002\n";
+  script_ += "unset label\nunset arrow\n";
+  if (panels_++ == 0) script_ += title_;
   script_ += fmt::format(
       "set lmargin at screen {:.4f}\nset rmargin at screen {:.4f}\nset tmargin at screen {:.4f}\nset bmargin "
       "at screen {:.4f}\n"

@@ -49,6 +49,7 @@ class FigureScript {
   void legend(const std::string& label, const std::string& style);
   // Space between panels, as shares of the figure.
   void gaps(double horizontal, double vertical);
+  void left(double share) { left_ = share; }  // room for labels left of the first panel
   std::string finish();
 
  private:
@@ -61,7 +62,9 @@ class FigureScript {
   int data_count_ = 0;
   double gap_x_ = 0.055;
   double gap_y_ = 0.11;
+  double left_ = 0.06;
   std::string head_;
+  std::string title_;
 };
 
 // A colour scale that runs like viridis: readable in grey and by colour-blind readers.
