@@ -25,9 +25,8 @@ namespace {
 
 constexpr const char* kScript = "figures.gp";
 constexpr const char* kErrors = "gnuplot.err";
-constexpr double kRight = 0.985;
 constexpr double kTop = 0.84;
-constexpr double kBottom = 0.155;
+constexpr double kBottom = 0.16;
 
 class Child {
  public:
@@ -171,7 +170,7 @@ std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
 
 void FigureScript::panel(int row, int column, const std::string& title, const std::string& x_label,
                          const std::string& y_label) {
-  const double width = (kRight - left_ - gap_x_ * (columns_ - 1)) / columns_;
+  const double width = (right_ - left_ - gap_x_ * (columns_ - 1)) / columns_;
   const double height = (kTop - kBottom - gap_y_ * (rows_ - 1)) / rows_;
   const double left = left_ + column * (width + gap_x_);
   const double top = kTop - row * (height + gap_y_);
@@ -209,7 +208,8 @@ std::string FigureScript::finish() {
         "object\n"
         "unset arrow\nunset colorbox\nset logscale\nunset logscale\n"
         "set xrange [0:1]\nset yrange [0:1]\n"
-        "set key at screen 0.5,0.05 center center horizontal samplen 3 spacing 1.3 textcolor rgb '#1f2937' "
+        "set key at screen 0.5,0.045 center center horizontal Left reverse samplen 3 width 2 spacing 1.3 "
+        "textcolor rgb '#1f2937' "
         "noenhanced\n"
         "plot ";
     for (std::size_t i = 0; i < legend_.size(); ++i)

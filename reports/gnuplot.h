@@ -29,6 +29,8 @@ std::string series_color(std::string_view slug);
 std::string set_color(std::size_t index);
 std::string threshold_color(std::size_t index, std::size_t count);
 inline constexpr const char* kControlColor = "#6b7280";
+inline constexpr const char* kDashed = "lw 2.2 dt (11,6)";
+inline constexpr const char* kDotted = "lw 2.4 dt (4,10)";
 
 // A figure under construction: a grid of panels with a title above and one legend below.
 class FigureScript {
@@ -49,7 +51,11 @@ class FigureScript {
   void legend(const std::string& label, const std::string& style);
   // Space between panels, as shares of the figure.
   void gaps(double horizontal, double vertical);
-  void left(double share) { left_ = share; }  // room for labels left of the first panel
+  // Where the panels begin and end: room for labels on the left and a colour scale on the right.
+  void sides(double left, double right) {
+    left_ = left;
+    right_ = right;
+  }
   std::string finish();
 
  private:
@@ -61,8 +67,9 @@ class FigureScript {
   int panels_ = 0;
   int data_count_ = 0;
   double gap_x_ = 0.055;
-  double gap_y_ = 0.11;
-  double left_ = 0.06;
+  double gap_y_ = 0.125;
+  double left_ = 0.065;
+  double right_ = 0.985;
   std::string head_;
   std::string title_;
 };

@@ -100,6 +100,7 @@ Figure heatmap_figure(const Json& report, int layer, const std::vector<const Map
                 ""};
   FigureScript script(figure.file, 1600, 900, 1, static_cast<int>(maps.size()));
   script.gaps(0.12, 0.1);
+  script.sides(0.06, 0.91);
   script.title(
       figure.title,
       fmt::format(
@@ -120,11 +121,15 @@ Figure heatmap_figure(const Json& report, int layer, const std::vector<const Map
   return figure;
 }
 
+// A layer with itself is left blank: it is 1 and would hide the rest.
 Rows matrix_rows(const Json& values) {
   Rows rows;
   for (const Json& line : values) {
     rows.emplace_back();
-    for (const Json& value : line) rows.back().push_back(value.is_number() ? value.get<double>() : NAN);
+    for (const Json& value : line) {
+      const bool itself = rows.back().size() + 1 == rows.size();
+      rows.back().push_back(value.is_number() && !itself ? value.get<double>() : NAN);
+    }
   }
   return rows;
 }
@@ -148,8 +153,8 @@ void adjacent_panel(const Json& report, const Series& series, int column, Figure
                   "yrange [*:*] noreverse\n"
                   "set xrange [-0.4:{}]\nset xtics {}\nset ytics autofreq",
                   last + 0.4, std::max(1, (last + 9) / 10)));
-  script.plot({fmt::format("{} using 1:4 with lines lw 2.2 dt (6,4) lc rgb '{}'", block, kControlColor),
-               fmt::format("{} using 1:3 with lines lw 2 dt 3 lc rgb '{}'", block, kControlColor),
+  script.plot({fmt::format("{} using 1:4 with lines {} lc rgb '{}'", block, kDashed, kControlColor),
+               fmt::format("{} using 1:3 with lines {} lc rgb '{}'", block, kDotted, kControlColor),
                fmt::format("{} using 1:2 with linespoints lw 2.8 pt 7 ps 0.9 lc rgb '{}'", block,
                            series_color(series.slug))});
 }
@@ -176,6 +181,18 @@ std::vector<Comparison> comparisons(const Json& report, const std::string& stati
   return all;
 }
 
+// Holds all intervals and zero, with a margin.
+std::pair<double, double> shown_range(const std::vector<Comparison>& rows) {
+  double low = 0;
+  double high = 0;
+  for (const Comparison& row : rows) {
+    low = std::fmin(low, row.low);
+    high = std::fmax(high, row.high);
+  }
+  const double margin = std::max(1e-6, 0.06 * (high - low));
+  return {low - margin, high + margin};
+}
+
 }  // namespace
 
 std::vector<Figure> heatmap_figures(const Json& report) {
@@ -193,16 +210,18 @@ std::vector<Figure> heatmap_figures(const Json& report) {
 
 Figure cross_layer_figure(const Json& report) {
   Figure figure{"cross_layer.png", "The same page in different layers",
-                "Above: mean centred cosine of a page in one layer with the same page in another. Below: "
+                "Above: mean centred cosine of a page in one layer with the same page in another (a layer "
+                "with itself left out). Below: "
                 "neighbouring layers, beside "
                 "random pairs (dotted) and shuffled tokens (dashed).",
                 ""};
   const auto series = report_series(report);
   FigureScript script(figure.file, 1600, 1040, 2, static_cast<int>(std::max<std::size_t>(1, series.size())));
-  script.gaps(0.105, 0.1);
-  script.title(figure.title,
-               fmt::format("{} · mean centred cosine of pages at the same position, heads joined",
-                           one_line(text_at(report.at("model"), "name"), 60)));
+  script.gaps(0.105, 0.12);
+  script.sides(0.075, 0.935);
+  script.title(figure.title, fmt::format("{} · mean centred cosine of pages at the same position, heads "
+                                         "joined, a layer with itself left out",
+                                         one_line(text_at(report.at("model"), "name"), 60)));
   bool any = false;
   for (std::size_t i = 0; i < series.size(); ++i) {
     for (const Json& row : report.at("layer_matrix")) {
@@ -211,7 +230,7 @@ Figure cross_layer_figure(const Json& report) {
       const int last = static_cast<int>(row.at("values").size()) - 1;
       script.panel(0, static_cast<int>(i), series[i].label, "layer", i == 0 ? "layer" : "");
       script.add(fmt::format(
-          "unset grid\nset border 0\n{}\nset colorbox\nset cbrange [*:1]\nset xrange [-0.5:{}]\nset yrange "
+          "unset grid\nset border 0\n{}\nset colorbox\nset cbrange [*:*]\nset xrange [-0.5:{}]\nset yrange "
           "[{}:-0.5]\n"
           "set xtics {}\nset ytics {}",
           kPalette, last + 0.5, last + 0.5, std::max(1, (last + 9) / 10), std::max(1, (last + 9) / 10)));
@@ -221,8 +240,8 @@ Figure cross_layer_figure(const Json& report) {
     script.legend(series[i].label,
                   fmt::format("with linespoints lw 3 pt 7 lc rgb '{}'", series_color(series[i].slug)));
   }
-  script.legend("random pairs", fmt::format("with lines lw 2 dt 3 lc rgb '{}'", kControlColor));
-  script.legend("shuffled tokens", fmt::format("with lines lw 2.2 dt (6,4) lc rgb '{}'", kControlColor));
+  script.legend("random pairs", fmt::format("with lines {} lc rgb '{}'", kDotted, kControlColor));
+  script.legend("shuffled tokens", fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
   if (any) figure.script = script.finish();
   return figure;
 }
@@ -234,8 +253,8 @@ Figure set_comparison_figure(const Json& report) {
                 "holds 0 and no difference was found.",
                 ""};
   FigureScript script(figure.file, 1600, 900, 1, 2);
-  script.gaps(0.22, 0.1);
-  script.left(0.19);
+  script.gaps(0.23, 0.1);
+  script.sides(0.21, 0.985);
   script.title(figure.title,
                fmt::format("{} · centred cosine, averaged over layers · 95% bootstrap interval over prompts",
                            one_line(text_at(report.at("model"), "name"), 60)));
@@ -246,6 +265,7 @@ Figure set_comparison_figure(const Json& report) {
     if (rows.size() > kMostRows) rows.resize(kMostRows);
     if (rows.empty()) continue;
     any = true;
+    const auto range = shown_range(rows);
     Rows found, absent;
     std::string tics = "set ytics (";
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -256,9 +276,10 @@ Figure set_comparison_figure(const Json& report) {
     const std::string name = statistic == std::string("mean") ? "mean similarity" : "redundancy at 0.9";
     script.panel(0, column++, name, "difference, first − second", "");
     script.add(
-        fmt::format("{}) font 'DejaVu Sans,12' noenhanced\nset yrange [{}:-0.7]\nset xrange [*:*]\n"
+        fmt::format("{}) font 'DejaVu Sans,12' noenhanced\nset yrange [{}:-0.7]\nset xrange "
+                    "[{:.4g}:{:.4g}]\nset xtics font 'DejaVu Sans,12'\n"
                     "set arrow 1 from 0, graph 0 to 0, graph 1 nohead lw 1.5 lc rgb '#9ca3af'",
-                    tics, static_cast<double>(rows.size()) - 0.3));
+                    tics, static_cast<double>(rows.size()) - 0.3, range.first, range.second));
     std::vector<std::string> parts;
     if (!absent.empty())
       parts.push_back(script.data(absent) +

@@ -15,7 +15,6 @@ namespace {
 
 constexpr int kWidth = 1600;
 constexpr int kHeight = 940;
-constexpr const char* kDashed = "lw 2.2 dt (6,4)";
 
 using Rows = std::vector<std::vector<double>>;
 
@@ -85,7 +84,7 @@ void distribution_panel(const Json& report, const Series& series, const std::str
   }
   draw("all", true, fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
   if (parts.empty()) return;
-  figure.panel(row, column, series.label, metric_label(metric) + " of two pages",
+  figure.panel(row, column, row == 0 ? series.label : "", metric_label(metric) + " of two pages",
                column == 0 ? "share of pairs (%)" : "");
   figure.add(fmt::format("set xrange [{:.3f}:{:.3f}]\nset yrange [0:*]", std::max(-1.0, low - 0.03),
                          std::min(1.0, high + 0.03)));
@@ -114,19 +113,44 @@ std::string layer_range(const Json& report) {
                      std::max(1, (last + 9) / 10));
 }
 
-void opportunity_panel(const Json& report, const Series& series, const std::string& metric, double unit,
-                       int row, int column, FigureScript& figure) {
+// The most that any kind of page, layer and threshold frees, controls included.
+double most_freed(const Json& report, const std::vector<Series>& series, const std::string& metric) {
+  double most = 0;
+  for (const Series& one : series)
+    for (int layer = 0; layer < layer_count(report); ++layer)
+      for (const Json& threshold : report.at("thresholds")) {
+        const Freed freed = freed_pages(report, {one}, metric, threshold.get<double>(), layer);
+        most = std::max({most, freed.bytes, freed.shuffled_bytes});
+      }
+  return most;
+}
+
+struct ByteScale {
+  double unit;
+  const char* name;
+  double top;  // in units
+};
+
+ByteScale byte_scale(double most) {
+  if (most <= 0) return {1024, "KiB", 1};
+  const ByteScale scale = most >= 1048576 ? ByteScale{1048576, "MiB", 0} : ByteScale{1024, "KiB", 0};
+  return {scale.unit, scale.name, 1.08 * most / scale.unit};
+}
+
+void opportunity_panel(const Json& report, const Series& series, const std::string& metric,
+                       const ByteScale& scale, int row, int column, FigureScript& figure) {
   const auto thresholds = report.at("thresholds").get<std::vector<double>>();
   std::vector<std::string> parts;
-  double most = 0;
   double dense = 0;
+  bool any = false;
   for (std::size_t i = 0; i < thresholds.size(); ++i) {
     Rows rows;
     for (int layer = 0; layer < layer_count(report); ++layer) {
       const Freed freed = freed_pages(report, {series}, metric, thresholds[i], layer);
       if (freed.all_pages <= 0) continue;
-      rows.push_back({static_cast<double>(layer), freed.bytes / unit, freed.shuffled_bytes / unit});
-      most = std::max({most, freed.bytes / unit, freed.shuffled_bytes / unit});
+      rows.push_back(
+          {static_cast<double>(layer), freed.bytes / scale.unit, freed.shuffled_bytes / scale.unit});
+      any = any || freed.bytes > 0;
       dense = std::max(dense, freed.dense_bytes);
     }
     if (rows.empty()) continue;
@@ -140,9 +164,12 @@ void opportunity_panel(const Json& report, const Series& series, const std::stri
   figure.panel(
       row, column,
       fmt::format("{}, {} (a layer holds {})", series.label, metric_label(metric), format_bytes(dense)),
-      row == 1 ? "layer" : "",
-      column == 0 ? fmt::format("freed in the layer ({})", unit > 2000 ? "MiB" : "KiB") : "");
-  figure.add(layer_range(report) + fmt::format("\nset yrange [0:{:.6g}]", most > 0 ? 1.08 * most : 1.0));
+      row == 1 ? "layer" : "", column == 0 ? fmt::format("freed in the layer ({})", scale.name) : "");
+  figure.add(layer_range(report) + fmt::format("\nset yrange [0:{:.6g}]", scale.top));
+  if (!any)
+    figure.add(
+        "set label 1 'nothing at any of these thresholds' at graph 0.5, graph 0.5 center textcolor rgb "
+        "'#6b7280'");
   figure.plot(parts);
 }
 
@@ -168,8 +195,7 @@ Figure distribution_figure(const Json& report) {
   const auto sets = set_names(report);
   for (std::size_t i = 0; i < sets.size(); ++i)
     script.legend(one_line(sets[i], 30), fmt::format("with lines lw 4 lc rgb '{}'", set_color(i)));
-  script.legend("shuffled tokens (control)",
-                fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
+  script.legend("shuffled tokens", fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
   if (!series.empty()) figure.script = script.finish();
   return figure;
 }
@@ -186,12 +212,24 @@ Figure layer_figure(const Json& report) {
   FigureScript script(figure.file, kWidth, kHeight, 2,
                       static_cast<int>(std::max<std::size_t>(1, series.size())));
   script.title(figure.title, subtitle_of(report, "centred cosine, heads joined"));
+  double low = 1;
+  double high = -1;
+  double most = 0;
+  for (const Series& one : series) {
+    for (const auto& row : layer_means(report, one, "cosine_centered")) {
+      low = std::fmin(low, std::fmin(row[2], row[1]));
+      high = std::fmax(high, std::fmax(row[3], row[1]));
+    }
+    const LayerFigure figures = layer_redundancy(report, one, "cosine_centered", threshold);
+    for (const auto* values : {&figures.real, &figures.shuffled, &figures.random})
+      for (const double value : *values) most = std::fmax(most, 100 * value);
+  }
   for (std::size_t i = 0; i < series.size(); ++i) {
     const std::string color = series_color(series[i].slug);
     const std::string means = script.data(layer_means(report, series[i], "cosine_centered"));
     const int column = static_cast<int>(i);
     script.panel(0, column, series[i].label, "", column == 0 ? "centred cosine" : "");
-    script.add(layer_range(report) + "\nset yrange [*:*]");
+    script.add(layer_range(report) + fmt::format("\nset yrange [{:.3f}:{:.3f}]", low - 0.03, high + 0.03));
     script.plot(
         {fmt::format("{} using 1:3:4 with filledcurves fs transparent solid 0.16 noborder fc rgb '{}'", means,
                      color),
@@ -206,14 +244,15 @@ Figure layer_figure(const Json& report) {
     script.panel(
         1, column, "", "layer",
         column == 0 ? fmt::format("pages with a partner over {} (%)", threshold_key(threshold)) : "");
-    script.add(layer_range(report) + "\nset yrange [0:*]");
+    script.add(layer_range(report) +
+               fmt::format("\nset yrange [0:{:.4g}]", most > 0 ? std::min(102.0, 1.08 * most) : 1.0));
     script.plot({fmt::format("{} using 1:3 with lines {} lc rgb '{}'", block, kDashed, kControlColor),
-                 fmt::format("{} using 1:4 with lines lw 2 dt 3 lc rgb '{}'", block, kControlColor),
+                 fmt::format("{} using 1:4 with lines {} lc rgb '{}'", block, kDotted, kControlColor),
                  fmt::format("{} using 1:2 with linespoints lw 2.8 pt 7 ps 0.9 lc rgb '{}'", block, color)});
     script.legend(series[i].label, fmt::format("with linespoints lw 3 pt 7 lc rgb '{}'", color));
   }
   script.legend("shuffled tokens", fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
-  script.legend("random pairs", fmt::format("with lines lw 2 dt 3 lc rgb '{}'", kControlColor));
+  script.legend("random pairs", fmt::format("with lines {} lc rgb '{}'", kDotted, kControlColor));
   if (!series.empty()) figure.script = script.finish();
   return figure;
 }
@@ -226,24 +265,21 @@ Figure opportunity_figure(const Json& report) {
                 "layer and KV head; dashed: the "
                 "same on shuffled tokens. Above plain cosine, below the stricter relative L2.",
                 ""};
-  double dense = 0;
-  for (const Series& one : series)
-    for (int layer = 0; layer < layer_count(report) && !thresholds.empty(); ++layer)
-      dense = std::max(dense, freed_pages(report, {one}, "cosine", thresholds.front(), layer).dense_bytes);
-  const double unit = dense >= (2 << 20) ? 1048576.0 : 1024.0;
+  const ByteScale by_cosine = byte_scale(most_freed(report, series, "cosine"));
+  const ByteScale by_l2 = byte_scale(most_freed(report, series, "l2_similarity"));
   FigureScript script(figure.file, kWidth, kHeight, 2,
                       static_cast<int>(std::max<std::size_t>(1, series.size())));
   script.title(figure.title, subtitle_of(report, "a real cover: every freed page has its representative"));
   for (std::size_t i = 0; i < series.size(); ++i) {
-    opportunity_panel(report, series[i], "cosine", unit, 0, static_cast<int>(i), script);
-    opportunity_panel(report, series[i], "l2_similarity", unit, 1, static_cast<int>(i), script);
+    opportunity_panel(report, series[i], "cosine", by_cosine, 0, static_cast<int>(i), script);
+    opportunity_panel(report, series[i], "l2_similarity", by_l2, 1, static_cast<int>(i), script);
   }
   for (std::size_t i = 0; i < thresholds.size(); ++i)
     script.legend(
         "over " + threshold_key(thresholds[i]),
         fmt::format("with linespoints lw 3 pt 7 lc rgb '{}'", threshold_color(i, thresholds.size())));
   script.legend("shuffled tokens", fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
-  if (!series.empty() && dense > 0) figure.script = script.finish();
+  if (!series.empty() && !report.at("opportunity").empty()) figure.script = script.finish();
   return figure;
 }
 
@@ -258,10 +294,15 @@ Figure growth_figure(const Json& report) {
                             "dashed: shuffled tokens.",
                             threshold_key(threshold)),
                 ""};
-  FigureScript script(figure.file, kWidth, 680, 1, static_cast<int>(std::max<std::size_t>(1, series.size())));
+  FigureScript script(figure.file, kWidth, 840, 1, static_cast<int>(std::max<std::size_t>(1, series.size())));
   script.title(figure.title, subtitle_of(report, fmt::format("partner over {} in centred cosine",
                                                              threshold_key(threshold))));
   bool any = false;
+  double most = 0;
+  for (const Json& row : rows)
+    for (const char* key : {"redundancy", "shuffled"})
+      for (const Json& share : row.at(key))
+        if (share.is_number()) most = std::max(most, 100 * share.get<double>());
   for (std::size_t i = 0; i < series.size(); ++i) {
     std::vector<std::string> parts;
     for (const Json& row : rows) {
@@ -286,7 +327,8 @@ Figure growth_figure(const Json& report) {
     any = true;
     script.panel(0, static_cast<int>(i), series[i].label, "tokens of context",
                  i == 0 ? "redundant pages (%)" : "");
-    script.add("set xrange [0:*]\nset yrange [0:*]");
+    script.add(fmt::format("set xrange [0:*]\nset yrange [0:{:.4g}]",
+                           most > 0 ? std::min(102.0, 1.08 * most) : 1.0));
     script.plot(parts);
   }
   for (std::size_t i = 0; i < sets.size(); ++i)
