@@ -41,17 +41,6 @@ class Writer {
   std::string text_;
 };
 
-// The comparisons that a reader looks for first; all of them are in report.html and report.json.
-Table headline_differences(const Json& report) {
-  Json shorter = report;
-  Json& rows = shorter["set_differences"];
-  Json kept = Json::array();
-  for (const Json& row : rows)
-    if (text_is(row, "metric", "cosine_centered")) kept.push_back(row);
-  rows = std::move(kept);
-  return difference_table(shorter);
-}
-
 std::string heatmap_links(const PlotSet& plots) {
   std::string links;
   for (const Plot& plot : plots.plots)
@@ -82,7 +71,7 @@ std::string markdown_report(const nlohmann::ordered_json& report, const PlotSet&
   out.section(sets_table(report), "similarity_distribution.png");
   out.section(redundancy_table(report), "layer_similarity.png");
   out.section(opportunity_table(report), "compression_opportunities.png");
-  out.section(headline_differences(report), "set_comparison.png");
+  out.section(difference_table(report, "cosine_centered"), "set_comparison.png");
   out.heading("Across layers");
   out.plot("cross_layer.png");
   if (const std::string links = heatmap_links(plots); !links.empty())

@@ -228,7 +228,7 @@ Table opportunity_table(const Json& report) {
   return table;
 }
 
-Table difference_table(const Json& report) {
+Table difference_table(const Json& report, const std::string& metric) {
   const auto series = report_series(report);
   Table table{
       "differences",
@@ -245,11 +245,13 @@ Table difference_table(const Json& report) {
        {"high"},
        {"verdict", false}},
       {}};
-  for (const Json& row : report.at("set_differences"))
+  for (const Json& row : report.at("set_differences")) {
+    if (!metric.empty() && !text_is(row, "metric", metric)) continue;
     table.rows.push_back({text(text_at(row, "a")), text(text_at(row, "b")), text(label_of(series, row)),
                           text(metric_label(text_at(row, "metric"))), text(text_at(row, "statistic")),
                           number(number_at(row, "difference")), number(number_at(row, "low")),
                           number(number_at(row, "high")), text(text_at(row, "verdict"))});
+  }
   return table;
 }
 
