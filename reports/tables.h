@@ -33,9 +33,8 @@ Table prompts_table(const nlohmann::ordered_json& report);
 Table redundancy_table(const nlohmann::ordered_json& report);  // layers x kinds of pages, beside the control
 Table opportunity_table(
     const nlohmann::ordered_json& report);  // freed bytes by metric and threshold, layers summed
-Table difference_table(
-    const nlohmann::ordered_json& report,
-    const std::string& metric = "");  // one metric, or all of them  // between prompt sets, with intervals
+// Between prompt sets, with intervals; one metric, or all of them where it is empty.
+Table difference_table(const nlohmann::ordered_json& report, const std::string& metric = "");
 Table cluster_table(const nlohmann::ordered_json& report);
 Table duplicate_table(const nlohmann::ordered_json& report);
 Table norm_table(const nlohmann::ordered_json& report);
