@@ -86,7 +86,7 @@ RawPages load_pages(const PageSet& pages, int layer, SideBasis side, ThreadPool&
   const float magnitude = std::bit_cast<float>(*std::max_element(largest.begin(), largest.end()));
   int exponent = 0;
   if (magnitude > 0.0f) std::frexp(magnitude, &exponent);
-  exponent = std::max(exponent, -100);  // keeps 2^-exponent within f32
+  exponent = std::max(exponent, -126);  // keeps 2^-exponent within f32
   raw.unit = std::ldexp(1.0, exponent);
   const float scale = std::ldexp(1.0f, -exponent);
   pool.parallel_for(raw.shape.pages, [&](int64_t page, int) {
