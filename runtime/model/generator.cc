@@ -23,6 +23,7 @@ struct Live {
   int64_t tokens;  // in the cache
   Sampler sampler;
   int32_t next;  // chosen, not yet stepped
+  bool done;     // waits for earlier prompts to be handed over
 };
 
 class Run {
@@ -69,7 +70,7 @@ class Run {
     const auto begin = Clock::now();
     const std::vector<int32_t>& ids = prompts_[prompt];
     const auto count = static_cast<int64_t>(ids.size());
-    live_.push_back({prompt, cache_.add_sequence(), 0, Sampler(options_.sampler), 0});
+    live_.push_back({prompt, cache_.add_sequence(), 0, Sampler(options_.sampler), 0, false});
     Live& sequence = live_.back();
     const int64_t rows[] = {(count - 1) % options_.chunk_tokens};
     while (sequence.tokens < count) {
@@ -87,9 +88,9 @@ class Run {
       report();
     }
     result_.stats.prefill_s += seconds_since(begin);
-    const bool goes_on = options_.max_tokens > 0 && choose(sequence, logits(1).row(0));
+    sequence.done = options_.max_tokens == 0 || !choose(sequence, logits(1).row(0));
     if (prompt == 0 && options_.max_tokens > 0) result_.stats.first_token_s = seconds_since(begin);
-    if (!goes_on) finish(live_.size() - 1);
+    hand_over();
   }
 
   // One step of all live sequences.
@@ -99,23 +100,25 @@ class Run {
     Batch batch;
     std::vector<int32_t> tokens;
     std::vector<int64_t> rows;
-    for (const Live& sequence : live_) {
+    std::vector<Live*> stepped;
+    for (Live& sequence : live_) {
+      if (sequence.done) continue;
       const auto row = static_cast<int64_t>(tokens.size());
       batch.spans.push_back({sequence.sequence, row, 1, sequence.tokens});
       tokens.push_back(sequence.next);
       rows.push_back(row);
+      stepped.push_back(&sequence);
     }
     const MatView<float> scores = logits(batch.rows());
     decoder_.step(batch, tokens, cache_, rows, scores);
     result_.stats.decode_s += seconds_since(begin);
     ++result_.stats.decode_steps;
-    std::vector<std::size_t> done;
-    for (std::size_t i = 0; i < live_.size(); ++i) {
-      ++live_[i].tokens;
-      if (!choose(live_[i], scores.row(static_cast<int64_t>(i)))) done.push_back(i);
+    for (std::size_t i = 0; i < stepped.size(); ++i) {
+      ++stepped[i]->tokens;
+      stepped[i]->done = !choose(*stepped[i], scores.row(static_cast<int64_t>(i)));
     }
-    for (auto i = done.rbegin(); i != done.rend(); ++i) finish(*i);
     report();
+    hand_over();
   }
 
   // Chooses the sequence's next token; false where it is the last.
@@ -136,13 +139,16 @@ class Run {
     return true;
   }
 
-  void finish(std::size_t index) {
-    const Live& sequence = live_[index];
-    ++progress_.prompts_done;
-    if (callbacks_.on_finished)
-      callbacks_.on_finished(sequence.prompt, sequence.sequence, result_.generations[sequence.prompt]);
-    cache_.free_sequence(sequence.sequence);
-    live_.erase(live_.begin() + static_cast<std::ptrdiff_t>(index));
+  // Hands over what is done, in the order of the prompts.
+  void hand_over() {
+    while (!live_.empty() && live_.front().done) {
+      const Live& sequence = live_.front();
+      ++progress_.prompts_done;
+      if (callbacks_.on_finished)
+        callbacks_.on_finished(sequence.prompt, sequence.sequence, result_.generations[sequence.prompt]);
+      cache_.free_sequence(sequence.sequence);
+      live_.erase(live_.begin());
+    }
   }
 
   void report() const {

@@ -13,9 +13,9 @@
 namespace kva {
 
 struct GenerateOptions {
-  int64_t max_tokens = 0;           // generated for each prompt; 0 only prefills
-  int64_t batch_size = 1;           // sequences decoded together
-  int64_t chunk_tokens = 512;       // of prefill
+  int64_t max_tokens = 0;                // generated for each prompt; 0 only prefills
+  int64_t batch_size = 1;                // sequences decoded together
+  int64_t chunk_tokens = 512;            // of prefill
   std::vector<int32_t> end_tokens = {};  // generation ends after one of these; empty ignores them
   SamplerOptions sampler = {};           // every sequence starts from the same seed
 };
@@ -48,7 +48,8 @@ struct GenerateCallbacks {
   std::function<bool(std::size_t prompt, int32_t token)> on_token = {};
   // After each chunk and each step.
   std::function<void(const GenerateProgress&)> on_progress = {};
-  // The sequence is complete and still in the cache; afterwards it is freed.
+  // The sequence is complete and still in the cache; afterwards it is freed. In the order of the prompts: one
+  // that ends before an earlier prompt waits, and counts towards the batch.
   std::function<void(std::size_t prompt, SequenceId sequence, const Generation&)> on_finished = {};
 };
 

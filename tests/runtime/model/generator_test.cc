@@ -72,6 +72,20 @@ TEST_F(GeneratorTest, EndsForItsReasons) {
   EXPECT_EQ(full.tokens.size(), 5u);  // four are stepped at positions 60 to 63
 }
 
+TEST_F(GeneratorTest, PromptsAreHandedOverInOrder) {
+  std::vector<std::size_t> order;
+  std::vector<int> left = {9, 2, 6, 1, 3};
+  GenerateCallbacks callbacks;
+  callbacks.on_token = [&](std::size_t prompt, int32_t) { return --left[prompt] > 0; };
+  callbacks.on_finished = [&](std::size_t prompt, SequenceId sequence, const Generation& generation) {
+    order.push_back(prompt);
+    EXPECT_EQ(cache.tokens(sequence), 1 + static_cast<int64_t>(generation.tokens.size()));
+  };
+  run({{1, 2}, {2, 3}, {3, 4}, {4, 5}, {5, 6}}, {.max_tokens = 20, .batch_size = 3}, callbacks);
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(left, ElementsAre(0, 0, 0, 0, 0));
+}
+
 TEST_F(GeneratorTest, PrefillAloneLeavesThePromptInTheCache) {
   int64_t seen = 0;
   std::vector<int64_t> progress;
