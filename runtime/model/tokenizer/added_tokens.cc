@@ -13,9 +13,12 @@ namespace {
 
 constexpr std::size_t kMaxContentBytes = 16 << 20;
 
+// A word's characters as Unicode TR18 has them; PCRE2's \w leaves out marks and takes more numbers.
+constexpr std::string_view kWord = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
+
 struct EdgePatterns {
-  Pattern word_start = Pattern::regex("\\A\\w", "added tokens");
-  Pattern word_end = Pattern::regex("\\w\\z", "added tokens");
+  Pattern word_start = Pattern::regex(fmt::format("\\A{}", kWord), "added tokens");
+  Pattern word_end = Pattern::regex(fmt::format("{}\\z", kWord), "added tokens");
   Pattern space_start = Pattern::regex("\\A\\s+", "added tokens");
   Pattern space = Pattern::regex("\\A\\s\\z", "added tokens");
 };

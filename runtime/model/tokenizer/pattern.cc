@@ -15,16 +15,26 @@ constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr uint32_t kHeapLimitKib = 64 << 10;
 constexpr std::size_t kJitStackBytes = 8 << 20;
 
-// PCRE2's \s also takes U+180E, which left Unicode's White_Space in 2014 and which Hugging Face's engine does
-// not take: the property says what is meant.
-std::string with_unicode_spaces(std::string_view pattern) {
+// Hugging Face's engine (Oniguruma) and PCRE2 mean different things by these; no published pattern of the
+// supported families has them.
+constexpr std::string_view kAmbiguousEscapes = "wWbBhHvVXRNQE";
+
+// The pattern in PCRE2's words. PCRE2's \s also takes U+180E, which left Unicode's White_Space in 2014 and
+// which Oniguruma does not take: the property says what is meant.
+std::string translated(std::string_view pattern, const std::string& where) {
+  const auto refuse = [&](std::string_view what) {
+    throw InputError(fmt::format("{}: expected a regular expression without {}, found {} (not supported)",
+                                 where, what, quoted_for_error(pattern)));
+  };
   std::string out;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern.substr(i).starts_with("&&")) refuse("&&");
     if (pattern[i] != '\\' || i + 1 == pattern.size()) {
       out += pattern[i];
       continue;
     }
     const char escaped = pattern[++i];
+    if (kAmbiguousEscapes.find(escaped) != std::string_view::npos) refuse(fmt::format("\\{}", escaped));
     if (escaped == 's' || escaped == 'S') {
       out += escaped == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
     } else {
@@ -72,12 +82,14 @@ Pattern Pattern::regex(std::string_view pattern, std::string where) {
   if (pattern.size() > kMaxPatternBytes)
     throw InputError(fmt::format("{}: expected a regular expression of at most {} bytes, found {}", where,
                                  kMaxPatternBytes, pattern.size()));
-  const std::string text = with_unicode_spaces(pattern);
+  // In Oniguruma ^ and $ stand at every line.
+  constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+  const std::string text = translated(pattern, where);
   int error = 0;
   std::size_t offset = 0;
   auto made = std::make_shared<Code>();
-  made->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
+  made->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), kOptions, &error,
+                             &offset, nullptr);
   if (made->code == nullptr)
     throw InputError(fmt::format("{}: expected a regular expression, found one with a mistake: {}", where,
                                  error_text(error)));
