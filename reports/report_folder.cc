@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -53,6 +54,26 @@ bool exchange(const fs::path& fresh, const fs::path& old) {
   if (::rename(fresh.c_str(), old.c_str()) == 0) return ::rename(aside.c_str(), fresh.c_str()) == 0;
   ::rename(aside.c_str(), old.c_str());
   return false;
+}
+
+// The names that render_plots() gives its files.
+bool is_plot_of_ours(const std::string& name) {
+  constexpr std::array<const char*, 6> kNames = {
+      "compression_opportunities.png", "cross_layer.png",    "growth.png",
+      "layer_similarity.png",          "set_comparison.png", "similarity_distribution.png"};
+  return std::find(kNames.begin(), kNames.end(), name) != kNames.end() ||
+         name.rfind("heatmap_layer_", 0) == 0;
+}
+
+// What a user keeps in the old plots/ moves on into the new one.
+void keep_foreign_files(const fs::path& old_plots, const fs::path& new_plots) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(old_plots, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (is_plot_of_ours(name) || is_there(new_plots / name)) continue;
+    fs::create_directory(new_plots, ignored);
+    fs::rename(entry.path(), new_plots / name, ignored);
+  }
 }
 
 }  // namespace
@@ -106,6 +127,7 @@ void ReportFolder::publish() {
   std::stable_partition(names.begin(), names.end(),
                         [](const std::string& name) { return name != "report.json"; });
   exchange_all(names);
+  keep_foreign_files(fs::path(staging_) / "plots", fs::path(folder_) / "plots");
 }
 
 }  // namespace kva
