@@ -23,7 +23,8 @@ std::string bash_script(const CLI::App& root) {
   std::string cases, commands;
   for (const CLI::App* command : root.get_subcommands(nullptr)) {
     commands += command->get_name() + " ";
-    cases += fmt::format("    {}) words=\"{}\" ;;\n", command->get_name(), fmt::join(option_names(*command), " "));
+    cases +=
+        fmt::format("    {}) words=\"{}\" ;;\n", command->get_name(), fmt::join(option_names(*command), " "));
   }
   return fmt::format(R"(_kvanalyze() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} command= word words
@@ -60,9 +61,10 @@ std::string fish_script(const CLI::App& root) {
 
 void add_completion(CLI::App& app) {
   auto* command = app.add_subcommand("completion", "Print a shell completion script");
-  command->footer("  eval \"$(kvanalyze completion bash)\"      in ~/.bashrc\n"
-                  "  eval \"$(kvanalyze completion zsh)\"       in ~/.zshrc\n"
-                  "  kvanalyze completion fish | source       in config.fish");
+  command->footer(
+      "  eval \"$(kvanalyze completion bash)\"      in ~/.bashrc\n"
+      "  eval \"$(kvanalyze completion zsh)\"       in ~/.zshrc\n"
+      "  kvanalyze completion fish | source       in config.fish");
   static std::string shell;
   command->add_option("shell", shell, "bash, zsh or fish")
       ->required()
@@ -72,7 +74,8 @@ void add_completion(CLI::App& app) {
       fmt::print("{}", fish_script(app));
     } else {
       // zsh runs bash completions through its own compatibility layer.
-      fmt::print("{}{}", shell == "zsh" ? "autoload -U +X bashcompinit && bashcompinit\n" : "", bash_script(app));
+      fmt::print("{}{}", shell == "zsh" ? "autoload -U +X bashcompinit && bashcompinit\n" : "",
+                 bash_script(app));
     }
   });
 }

@@ -22,7 +22,9 @@ namespace {
 
 class Checklist {
  public:
-  void good(const std::string& subject, const std::string& finding) { print("ok", fmt::color::green, subject, finding); }
+  void good(const std::string& subject, const std::string& finding) {
+    print("ok", fmt::color::green, subject, finding);
+  }
   void note(const std::string& subject, const std::string& finding) {
     print("note", fmt::color::orange, subject, finding);
   }
@@ -51,8 +53,9 @@ void check_machine(Checklist& list) {
   list.good("build", version_line());
   list.good("processor", fmt::format("{}, {} cores", host.cpu, host.cores));
   list.good("SIMD", fmt::format("{}; matrix products: {}", host.simd, host.product_isa));
-  list.good("memory", fmt::format("{:.1f} GiB, {:.1f} available", static_cast<double>(host.memory_bytes) / 1073741824.0,
-                                  static_cast<double>(host.available_bytes) / 1073741824.0));
+  list.good("memory",
+            fmt::format("{:.1f} GiB, {:.1f} available", static_cast<double>(host.memory_bytes) / 1073741824.0,
+                        static_cast<double>(host.available_bytes) / 1073741824.0));
   const DeviceStatus device = cuda_device_status();
   if (device.usable) {
     list.good("GPU", device.description);

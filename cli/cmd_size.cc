@@ -28,28 +28,30 @@ std::string mebibytes(double bytes) {
 
 void run(const SizeOptions& options) {
   const DType type = dtype_option("--kv-dtype", options.kv_dtype);
-  const std::string folder = find_model_config(options.model.model, {.cache_dir = options.model.cache_dir,
-                                                                     .allow_fetch = !options.model.offline});
+  const std::string folder =
+      find_model(options.model.model,
+                 {.cache_dir = options.model.cache_dir, .allow_fetch = !options.model.offline})
+          .path;
   const ModelConfig config = load_config(folder);
   const int64_t context = options.context > 0 ? options.context : config.max_positions;
   if (context > config.max_positions)
     throw InputError(fmt::format("--context: {} takes at most {} positions, found {}", options.model.model,
                                  config.max_positions, context));
   const int64_t per_token = config.kv_bytes_per_token(type, type);
-  const double total = static_cast<double>(per_token) * static_cast<double>(context) *
-                       static_cast<double>(options.batch);
+  const double total =
+      static_cast<double>(per_token) * static_cast<double>(context) * static_cast<double>(options.batch);
   if (options.json) {
     fmt::print(
         "{{\"model\": \"{}\", \"layers\": {}, \"kv_heads\": {}, \"head_dim\": {}, \"kv_dtype\": \"{}\", "
         "\"bytes_per_token\": {}, \"context\": {}, \"batch\": {}, \"bytes\": {:.0f}}}\n",
-        config.architecture, config.layers, config.kv_heads, config.head_dim, dtype_name(type), per_token, context,
-        options.batch, total);
+        config.architecture, config.layers, config.kv_heads, config.head_dim, dtype_name(type), per_token,
+        context, options.batch, total);
     return;
   }
   fmt::print("{}: {} layers x {} KV heads x {} head_dim, K and V in {}\n", options.model.model, config.layers,
              config.kv_heads, config.head_dim, dtype_name(type));
-  fmt::print("  {} bytes a token x {} tokens x batch {} = {:.0f} bytes ({})\n", per_token, context, options.batch,
-             total, mebibytes(total));
+  fmt::print("  {} bytes a token x {} tokens x batch {} = {:.0f} bytes ({})\n", per_token, context,
+             options.batch, total, mebibytes(total));
   if (config.heads != config.kv_heads)
     fmt::print("  grouped queries: {} query heads share {} KV heads, {:.1f}x less than one KV head each\n",
                config.heads, config.kv_heads, static_cast<double>(config.heads) / config.kv_heads);

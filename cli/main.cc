@@ -1,7 +1,7 @@
 // kvanalyze: finds where the KV cache of a language model repeats itself.
 //
-// Without a subcommand it runs the main job; every subcommand is one file beside this one. Exit codes: 0 done,
-// 1 the user's mistake (one line on stderr), 2 a bug of ours, 130 interrupted.
+// Without a subcommand it runs the main job; every subcommand is one file beside this one. Exit codes: 0
+// done, 1 the user's mistake (one line on stderr), 2 a bug of ours, 130 interrupted.
 
 #include <fmt/format.h>
 

@@ -11,6 +11,7 @@
 namespace kva::cli {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
+  options.stamp.command = command_line();
   app.add_option("--threads", options.threads, "Threads in all (0: one a core)")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -21,9 +22,10 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
 }
 
 CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options) {
-  auto* model = app.add_option("-m,--model", options.model,
-                               "A folder in Hugging Face layout, an alias (smollm2-135m, opt-125m, gpt2, ...) or a "
-                               "hub id (facebook/opt-125m)");
+  auto* model =
+      app.add_option("-m,--model", options.model,
+                     "A folder in Hugging Face layout, an alias (smollm2-135m, opt-125m, gpt2, ...) or a "
+                     "hub id (facebook/opt-125m)");
   app.add_option("--cache-dir", options.cache_dir, "Hugging Face cache to look in and fetch to");
   app.add_flag("--offline", options.offline, "Never fetch a model");
   app.add_option("--weights", options.weights, "Type of the weights in memory")
@@ -34,14 +36,17 @@ CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options) {
 
 void add_prompt_options(CLI::App& app, CaptureOptions& options) {
   PromptSource& prompts = options.prompts;
-  app.add_option("--prompt-set", prompts.sets, "Built-in prompts: general, repetitive, code (default: all three)");
-  app.add_option("-p,--prompt", prompts.texts, "A prompt; may be given several times")->allow_extra_args(false);
+  app.add_option("--prompt-set", prompts.sets,
+                 "Built-in prompts: general, repetitive, code (default: all three)");
+  app.add_option("-p,--prompt", prompts.texts, "A prompt; may be given several times")
+      ->allow_extra_args(false);
   app.add_option("--prompts-file", prompts.files,
                  "Prompts from a .txt (one a line), .json (an array) or .jsonl file; repeatable")
       ->allow_extra_args(false);
   app.add_option("--text-file", prompts.whole_files, "A whole text file as one prompt; repeatable")
       ->allow_extra_args(false);
-  app.add_option("--prompt-field", prompts.field, "Member of JSON records that holds the prompt, \"turns\" say");
+  app.add_option("--prompt-field", prompts.field,
+                 "Member of JSON records that holds the prompt, \"turns\" say");
   app.add_option("--limit", prompts.limit, "Prompts of each set (0: all)")
       ->check(CLI::Range(int64_t{0}, int64_t{1000000}))
       ->capture_default_str();
@@ -63,10 +68,12 @@ void add_cache_options(CLI::App& app, CaptureOptions& options) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option_function<std::string>(
-         "--kv-dtype", [&](const std::string& value) { options.kv_dtype = dtype_option("--kv-dtype", value); },
+         "--kv-dtype",
+         [&](const std::string& value) { options.kv_dtype = dtype_option("--kv-dtype", value); },
          "Type of cached keys and values: f16, bf16 or f32")
       ->default_str("f16");
-  app.add_option("--key-basis", options.key_basis, "How keys are stored: after RoPE, before it, or page-relative")
+  app.add_option("--key-basis", options.key_basis,
+                 "How keys are stored: after RoPE, before it, or page-relative")
       ->transform(CLI::CheckedTransformer(kBases))
       ->default_str("rotated");
   app.add_option("--batch-size", options.batch_size, "Sequences decoded together")

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "reports/capture_run.h"
+#include "reports/provenance.h"
 
 namespace kva::cli {
 
@@ -14,6 +15,7 @@ struct CommonOptions {
   uint64_t seed = 0;
   bool quiet = false;
   bool verbose = false;
+  RunStamp stamp;  // taken when the options are added, that is, when the program starts
 };
 
 // --threads, --seed, --quiet, --verbose.
@@ -22,7 +24,8 @@ void add_common_options(CLI::App& app, CommonOptions& options);
 // --model, --cache-dir, --offline, --weights.
 CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options);
 
-// --prompt-set, --prompt, --prompts-file, --text-file, --prompt-field, --limit, --chat, --max-tokens, --max-context.
+// --prompt-set, --prompt, --prompts-file, --text-file, --prompt-field, --limit, --chat, --max-tokens,
+// --max-context.
 void add_prompt_options(CLI::App& app, CaptureOptions& options);
 
 // --page-size, --kv-dtype, --key-basis, --batch-size.

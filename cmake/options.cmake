@@ -12,12 +12,17 @@ endif()
 
 add_library(kva_options INTERFACE)
 target_compile_options(kva_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers>
   $<$<AND:$<BOOL:${KVANALYZE_WERROR}>,$<COMPILE_LANGUAGE:CXX>>:-Werror>
   $<$<AND:$<BOOL:${KVANALYZE_WERROR}>,$<COMPILE_LANGUAGE:CUDA>>:-Werror=all-warnings>)
 if(KVANALYZE_SANITIZE)
   target_compile_options(kva_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer>)
+  target_link_options(kva_options INTERFACE -fsanitize=address,undefined)
+endif()
+if(KVANALYZE_FUZZ)
+  target_compile_options(kva_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all>)
   target_link_options(kva_options INTERFACE -fsanitize=address,undefined)
 endif()
 

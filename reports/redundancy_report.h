@@ -18,7 +18,6 @@ struct RedundancyReport {
 
 // `facts` come from run_capture(), of this process or as a capture's manifest kept them.
 RedundancyReport make_redundancy_report(const PageSet& pages, const nlohmann::ordered_json& facts,
-                                        const nlohmann::ordered_json& options,
                                         const RedundancyOptions& analysis, const RunStamp& stamp,
                                         ThreadPool& pool, Progress& progress);
 

@@ -16,6 +16,7 @@ namespace kva {
 struct JsonLimits {
   int64_t max_bytes = 256 << 20;
   int max_depth = 64;
+  bool unique_keys = false;  // refuse an object that gives a key twice; else its last value counts
 };
 
 // A node of a parsed document together with its path, "rope_scaling.factor" say. Copies are cheap; a node

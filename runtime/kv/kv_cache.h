@@ -15,6 +15,7 @@
 #include "kernels/parallel.h"
 #include "kernels/rope.h"
 #include "kernels/views.h"
+#include "runtime/backend/backend.h"
 #include "runtime/kv/batch.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/codec.h"
@@ -35,14 +36,21 @@ struct KvCacheOptions {
   std::shared_ptr<const SideCodec> k_codec;  // shared by all pages of that side
   std::shared_ptr<const SideCodec> v_codec;
   KeyBasis key_basis = KeyBasis::kRotated;
-  std::optional<Rope> rope;  // absent for learned positions
-  float scale = 0.0f;        // of q·k; usually 1 / sqrt(head_dim)
+  std::optional<Rope> rope;          // absent for learned positions
+  float scale = 0.0f;                // of q·k; usually 1 / sqrt(head_dim)
+  std::shared_ptr<Backend> backend;  // holds the pages; absent: a CPU back end of the cache's own
 };
+
+// Larger pages would make the workspace of attention grow with them.
+inline constexpr int kMaxPageTokens = 1024;
 
 enum class Side { kKey, kValue };
 
+// Used by one thread at a time; append and attend spread their work over the pool. An InputError (out of
+// memory) in a step leaves its sequences unusable: free them.
 class KvCache {
  public:
+  // Throws InputError for page_tokens outside [1, kMaxPageTokens]. The pool outlives the cache.
   KvCache(const KvCacheOptions& options, ThreadPool& pool);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -52,6 +60,8 @@ class KvCache {
 
   // A new, empty sequence. Ids of freed sequences are used again.
   SequenceId add_sequence();
+  // A copy that shares every page with `sequence`; whichever appends first to a shared tail gets its own.
+  SequenceId fork_sequence(SequenceId sequence);
   // Drops the sequence's references; pages nobody refers to are freed.
   void free_sequence(SequenceId sequence);
   // Tokens of the sequence after the last end_step().
@@ -76,9 +86,9 @@ class KvCache {
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
 
-  // Bytes held now and at the peak; agrees with the allocator (backend().allocated_bytes()), checked in
-  // tests.
+  // Bytes held now and at the peak. held() + workspace is what backend() has allocated for this cache.
   ByteLedger ledger() const;
+  const Backend& backend() const;
 
  private:
   struct Impl;

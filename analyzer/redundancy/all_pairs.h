@@ -1,0 +1,62 @@
+// Every pair of pages of one layer and side, streamed tile by tile: totals of all metrics by group, best
+// partners, and a pooled heatmap. Memory is O(pages), never O(pages²).
+//
+// All totals are integers, maxima or ordered lists with a total order, so the result does not depend on the
+// threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "analyzer/redundancy/grouping.h"
+#include "analyzer/redundancy/page_matrix.h"
+#include "analyzer/redundancy/pair_statistics.h"
+
+namespace kva {
+
+struct PairPlan {
+  std::span<const float> thresholds;
+  bool heads = false;       // also each KV head
+  bool across_sets = true;  // false: only pairs within a set
+  int partners = 0;         // best partners a page to keep
+  int heat_bins = 0;        // 0: no heatmap
+};
+
+// Of one metric in one scope.
+struct MetricTotals {
+  // Joined heads: pairs within set s at [s], pairs across sets last. One head: all pairs at [0].
+  std::vector<PairTotals> groups;
+  // Best similarity of each page, -2 where there is no pair. One head: best_in_set means any partner.
+  std::vector<float> best_in_set;
+  // Joined heads only.
+  std::vector<float> best_across;    // in another set
+  std::vector<float> best_earlier;   // earlier in the same prompt
+  std::vector<float> best_later;     // later in the same prompt
+  std::vector<ValueTotals> prompts;  // pairs within each prompt
+};
+
+struct AllPairs {
+  std::vector<std::array<MetricTotals, kMetrics>> scopes;  // each head, where asked for, and joined last
+  std::vector<Partner> partners;                           // [pages, plan.partners], by cosine_centered
+  int heat_bins = 0;
+  std::vector<int64_t> heat_sums;    // [bins, bins], row <= column, cosine_centered in units of 1 / kFixedOne
+  std::vector<int64_t> heat_counts;  // pairs of each cell
+
+  const MetricTotals& joined(Metric metric) const { return scopes.back()[static_cast<std::size_t>(metric)]; }
+  const MetricTotals& of_head(int head, Metric metric) const {
+    return scopes[static_cast<std::size_t>(head)][static_cast<std::size_t>(metric)];
+  }
+};
+
+AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
+                           ThreadPool& pool);
+
+// Number of pairs that compare_all_pairs() looks at.
+int64_t pair_count(const Grouping& grouping, bool across_sets);
+
+// The mean of each cell, both triangles, as value * 127.
+std::vector<int8_t> heatmap_of(const AllPairs& pairs);
+
+}  // namespace kva

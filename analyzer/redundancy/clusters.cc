@@ -1,0 +1,92 @@
+#include "analyzer/redundancy/clusters.h"
+
+#include <faiss/Clustering.h>
+#include <faiss/IndexFlat.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "kernels/check.h"
+
+namespace kva {
+namespace {
+
+faiss::ClusteringParameters parameters(const ClusterOptions& options, int64_t pages) {
+  faiss::ClusteringParameters result;
+  result.niter = options.iterations;
+  result.seed = static_cast<int>(options.seed & 0x7fffffffu);
+  // FAISS would silently take a sample of the points above 256 a centroid, and warn below 39.
+  result.max_points_per_centroid =
+      static_cast<int>(std::min<int64_t>(pages, std::numeric_limits<int>::max()));
+  result.min_points_per_centroid = 1;
+  return result;
+}
+
+// Sum of squared distances to the mean page. The pages are centred, so nothing large cancels.
+double total_variance_of(const PageMatrix& matrix) {
+  const MatView<const float> pages = matrix.centred();
+  std::vector<double> sums(static_cast<std::size_t>(pages.cols));
+  double squares = 0.0;
+  for (int64_t p = 0; p < pages.rows; ++p) {
+    const float* row = pages.row(p);
+    for (std::size_t k = 0; k < sums.size(); ++k) sums[k] += double{row[k]};
+    const double norm = matrix.norms(kJoinedHeads).exact_centred[static_cast<std::size_t>(p)];
+    squares += norm * norm;
+  }
+  double mean_squared = 0.0;
+  for (const double sum : sums) mean_squared += sum * sum;
+  return std::max(0.0, squares - mean_squared / static_cast<double>(pages.rows));
+}
+
+}  // namespace
+
+int64_t cluster_count(int64_t pages, int asked) {
+  const int64_t k =
+      asked > 0 ? asked : static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(pages))));
+  return std::clamp<int64_t>(k, 1, pages);
+}
+
+std::string cluster_rule(int64_t pages, int asked) {
+  if (asked <= 0) return "ceil(sqrt(pages))";
+  return asked > pages ? "asked for, limited to the number of pages" : "asked for";
+}
+
+Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options) {
+  const MatView<const float> points = pages.centred();
+  KVA_CHECK(options.k >= 1 && options.k <= points.rows, "between one cluster and one a page");
+  const faiss::ClusteringParameters chosen = parameters(options, points.rows);
+  faiss::Clustering clustering(static_cast<int>(points.cols), static_cast<int>(options.k), chosen);
+  faiss::IndexFlatL2 index(points.cols);
+  clustering.train(points.rows, points.data, index);
+
+  std::vector<float> ignored(static_cast<std::size_t>(points.rows));
+  std::vector<faiss::Index::idx_t> nearest(ignored.size());
+  index.search(points.rows, points.data, 1, ignored.data(), nearest.data());
+  Clusters result;
+  result.iterations = static_cast<int>(clustering.iteration_stats.size());
+  result.sizes.resize(static_cast<std::size_t>(options.k));
+  const std::vector<float> no_mean(static_cast<std::size_t>(points.cols));
+  const double squared_unit = pages.unit() * pages.unit();
+  for (int64_t p = 0; p < points.rows; ++p) {
+    const std::size_t own = static_cast<std::size_t>(nearest[static_cast<std::size_t>(p)]);
+    ++result.sizes[own];
+    const float* centroid = clustering.centroids.data() + own * static_cast<std::size_t>(points.cols);
+    // From the points: FAISS expands the square, which cancels near a centroid.
+    const double squared = pair_products({points.row(p), no_mean.data(), 1, points.cols, pages.unit()},
+                                         {centroid, no_mean.data(), 1, points.cols, pages.unit()})
+                               .squared_distance;
+    result.inertia += squared;
+    result.distances.push_back(std::sqrt(squared));
+    const double norm = pages.norms(kJoinedHeads).exact_norm[static_cast<std::size_t>(p)];
+    result.squared_norms += norm * norm * squared_unit;
+  }
+  result.total_variance = total_variance_of(pages) * squared_unit;
+  std::sort(result.sizes.begin(), result.sizes.end(), std::greater<>());
+  std::sort(result.distances.begin(), result.distances.end());
+  return result;
+}
+
+}  // namespace kva

@@ -1,0 +1,321 @@
+#include "analyzer/redundancy/layer_pass.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <numeric>
+
+#include "analyzer/redundancy/clusters.h"
+#include "analyzer/redundancy/cover.h"
+#include "analyzer/redundancy/duplicates.h"
+#include "analyzer/redundancy/page_matrix.h"
+#include "analyzer/redundancy/pair_list.h"
+#include "runtime/interrupt.h"
+
+namespace kva {
+namespace {
+
+constexpr std::array<Metric, 2> kCoverMetrics = {Metric::kCosine, Metric::kL2};
+
+std::vector<Metric> all_metrics() {
+  std::vector<Metric> metrics;
+  for (int m = 0; m < kMetrics; ++m) metrics.push_back(static_cast<Metric>(m));
+  return metrics;
+}
+
+// The totals of a group as they are asked for; `best` is each page's best partner within it.
+struct GroupTotals {
+  PairTotals totals;
+  std::vector<float> best;
+};
+
+GroupTotals everything(const MetricTotals& metric) {
+  GroupTotals group{PairTotals(), metric.best_in_set};
+  for (const PairTotals& part : metric.groups) group.totals.merge(part);
+  for (std::size_t p = 0; p < metric.best_across.size(); ++p)
+    group.best[p] = std::max(group.best[p], metric.best_across[p]);
+  return group;
+}
+
+GroupTotals one_set(const MetricTotals& metric, std::size_t set, const PageRange& range) {
+  return {metric.groups[set],
+          {metric.best_in_set.begin() + range.first, metric.best_in_set.begin() + range.last}};
+}
+
+PairSummary summarize_group(const GroupTotals& group, Metric metric, std::span<const float> thresholds,
+                            bool histogram) {
+  PairSummary summary = summarize(group.totals, metric, thresholds.size(), histogram);
+  summary.redundancy = redundancy_of(group.best, thresholds);
+  return summary;
+}
+
+// A page has one random partner, so the share of pages over a threshold is the share of pairs.
+PairSummary with_redundancy(PairSummary summary) {
+  summary.redundancy = summary.share_over;
+  return summary;
+}
+
+double mean_distance(const PairTotals& totals, double unit) {
+  if (totals.values.count == 0) return 0.0;
+  return static_cast<double>(totals.distance) * kDistanceUnit * unit /
+         static_cast<double>(totals.values.count);
+}
+
+std::vector<int> scopes_of(const AnalysisContext& context) {
+  std::vector<int> scopes = {kJoinedHeads};
+  if (context.options.per_head)
+    for (int h = 0; h < context.pages.kv_heads; ++h) scopes.push_back(h);
+  return scopes;
+}
+
+}  // namespace
+
+struct SidePass::Prepared {
+  PageMatrix real;
+  PageMatrix everywhere;  // the tokens shuffled
+  PageMatrix within;      // shuffled within the sets
+};
+
+SidePass::SidePass(const AnalysisContext& context, SideBasis side)
+    : context_(context),
+      side_(side),
+      growth_(context.grouping, context.pages.page_tokens),
+      differences_(context.grouping) {}
+
+SidePass::~SidePass() = default;
+
+bool SidePass::is_stored() const {
+  return side_ == SideBasis::kValue || side_ == stored_keys(context_.pages);
+}
+
+void SidePass::take_layer(int layer, RedundancyResult& result) {
+  ThreadPool& pool = context_.pool;
+  RawPages raw = load_pages(context_.pages, layer, side_, pool);
+  std::vector<float> means = channel_means(raw, pool);
+  if (is_stored())
+    measure_norms(raw, side_ != SideBasis::kValue, context_.options.outlier_factor, pool,
+                  result.norms[static_cast<std::size_t>(layer)]);
+  const double share = context_.options.jaccard_share;
+  RawPages everywhere = reorder_tokens(raw, context_.orders.everywhere, pool);
+  RawPages within = reorder_tokens(raw, context_.orders.within_sets, pool);
+  centres_.push_back({means, raw.unit});
+  auto now = std::make_unique<Prepared>(Prepared{PageMatrix(std::move(raw), means, share, pool),
+                                                 PageMatrix(std::move(everywhere), means, share, pool),
+                                                 PageMatrix(std::move(within), means, share, pool)});
+  compare(layer, *now, result);
+  if (before_) add_adjacent(layer - 1, *now, result);
+  add_shared(layer, *now, result);
+  before_ = std::move(now);
+}
+
+void SidePass::compare(int layer, const Prepared& now, RedundancyResult& result) {
+  const Grouping& grouping = context_.grouping;
+  PairPlan plan;
+  plan.thresholds = context_.thresholds;
+  plan.heads = context_.options.per_head;
+  const PairPlan control = plan;
+  PairPlan in_sets = control;
+  in_sets.heads = false;
+  in_sets.across_sets = false;
+  plan.partners = context_.options.top_partners;
+  if (is_stored()) plan.heat_bins = static_cast<int>(std::min<int64_t>(kMaxHeatmapBins, grouping.pages()));
+
+  AllPairs real = compare_all_pairs(now.real, grouping, plan, context_.pool);
+  const AllPairs everywhere = compare_all_pairs(now.everywhere, grouping, control, context_.pool);
+  const AllPairs within = compare_all_pairs(now.within, grouping, in_sets, context_.pool);
+  result.pairs += 2 * pair_count(grouping, true) + pair_count(grouping, false);
+  add_similarity(layer, now, real, everywhere, within, result);
+  growth_.add(real, within);
+  differences_.add(real);
+  if (plan.heat_bins > 0) result.heatmaps.push_back({layer, side_, plan.heat_bins, heatmap_of(real)});
+  result.partners.push_back({layer, side_, std::move(real.partners)});
+}
+
+void SidePass::add_similarity(int layer, const Prepared& now, const AllPairs& real,
+                              const AllPairs& everywhere_pairs, const AllPairs& within,
+                              RedundancyResult& result) const {
+  const Grouping& grouping = context_.grouping;
+  const std::span<const float> thresholds = context_.thresholds;
+  const int64_t pages = grouping.pages();
+  for (const int head : scopes_of(context_)) {
+    const bool joined = head == kJoinedHeads;
+    const PairList random(now.real, now.real, context_.orders.partner, head, context_.pool);
+    for (const Metric metric : all_metrics()) {
+      const GroupTotals group = everything(joined ? real.joined(metric) : real.of_head(head, metric));
+      const GroupTotals shuffled =
+          everything(joined ? everywhere_pairs.joined(metric) : everywhere_pairs.of_head(head, metric));
+      result.similarity.push_back(
+          {layer, side_, head, metric, "all", pages, summarize_group(group, metric, thresholds, joined),
+           with_redundancy(random.summary(metric, 0, pages, thresholds)),
+           summarize_group(shuffled, metric, thresholds, joined),
+           metric == Metric::kL2 ? mean_distance(group.totals, now.real.unit()) : 0.0});
+    }
+  }
+  const PairList random(now.real, now.real, context_.orders.partner_in_set, kJoinedHeads, context_.pool);
+  for (std::size_t s = 0; s < grouping.sets.size(); ++s) {
+    const PageRange& range = grouping.sets[s];
+    if (range.size() < 2) continue;
+    for (const Metric metric : all_metrics()) {
+      const GroupTotals group = one_set(real.joined(metric), s, range);
+      result.similarity.push_back(
+          {layer, side_, kJoinedHeads, metric, grouping.set_names[s], range.size(),
+           summarize_group(group, metric, thresholds, true),
+           with_redundancy(random.summary(metric, range.first, range.last, thresholds)),
+           summarize_group(one_set(within.joined(metric), s, range), metric, thresholds, true),
+           metric == Metric::kL2 ? mean_distance(group.totals, now.real.unit()) : 0.0});
+    }
+  }
+}
+
+void SidePass::add_adjacent(int layer, const Prepared& now, RedundancyResult& result) const {
+  const int64_t pages = context_.grouping.pages();
+  std::vector<int64_t> same(static_cast<std::size_t>(pages));
+  std::iota(same.begin(), same.end(), 0);
+  for (const int head : scopes_of(context_)) {
+    const PairList real(before_->real, now.real, same, head, context_.pool);
+    const PairList random(before_->real, now.real, context_.orders.partner, head, context_.pool);
+    // Two independent orders, so that no token meets itself.
+    const PairList shuffled(before_->everywhere, now.within, same, head, context_.pool);
+    for (const Metric metric : all_metrics())
+      result.adjacent_layers.push_back({layer, side_, head, metric,
+                                        real.summary(metric, 0, pages, context_.thresholds),
+                                        random.summary(metric, 0, pages, context_.thresholds),
+                                        shuffled.summary(metric, 0, pages, context_.thresholds)});
+  }
+}
+
+namespace {
+
+using FreedPages = std::array<std::vector<int64_t>, kCoverMetrics.size()>;  // [metric][threshold]
+
+FreedPages count_freed(const std::vector<Cover>& heads, std::size_t thresholds) {
+  FreedPages freed;
+  for (std::size_t m = 0; m < freed.size(); ++m) {
+    freed[m].resize(thresholds);
+    for (const Cover& cover : heads)
+      for (std::size_t t = 0; t < thresholds; ++t) {
+        const std::vector<char>& pages = (m == 0 ? cover.cosine : cover.l2)[t];
+        freed[m][t] += std::count(pages.begin(), pages.end(), 1);
+      }
+  }
+  return freed;
+}
+
+// As the pages are stored, and with their tokens in another order.
+DuplicateRow find_duplicates(const AnalysisContext& context, int layer, SideBasis side, bool shuffled) {
+  const PageSet& pages = context.pages;
+  const PageShape shape = shape_of(pages);
+  const int64_t token_bytes = shape.head_dim * dtype_bytes(pages.dtype);
+  const int64_t page_bytes = shape.tokens * token_bytes;
+  const std::byte* stored = pages.side_values(layer, side == SideBasis::kValue ? Side::kValue : Side::kKey);
+  const auto as_stored = [&](int64_t page, std::byte*) { return stored + page * page_bytes; };
+  const auto reordered = [&](int64_t page, std::byte* buffer) {
+    for (int64_t t = 0; t < shape.tokens; ++t) {
+      const int64_t slot = page / shape.heads * shape.tokens + t;
+      const int64_t source = context.orders.everywhere[static_cast<std::size_t>(slot)];
+      const int64_t from =
+          (source / shape.tokens * shape.heads + page % shape.heads) * shape.tokens + source % shape.tokens;
+      std::memcpy(buffer + t * token_bytes, stored + from * token_bytes,
+                  static_cast<std::size_t>(token_bytes));
+    }
+    return static_cast<const std::byte*>(buffer);
+  };
+  DuplicateRow row;
+  row.layer = layer;
+  row.side = side;
+  row.pages = shape.pages * shape.heads;
+  row.duplicates = shuffled ? count_duplicates(row.pages, page_bytes, reordered)
+                            : count_duplicates(row.pages, page_bytes, as_stored);
+  row.unique = row.pages - row.duplicates;
+  row.bytes = row.duplicates * page_bytes;
+  return row;
+}
+
+ClusterRow cluster_row(const AnalysisContext& context, int layer, SideBasis side, const Clusters& real,
+                       const Clusters& shuffled) {
+  const int64_t pages = context.grouping.pages();
+  const int64_t bytes = shape_of(context.pages).page_values() * dtype_bytes(context.pages.dtype);
+  const auto explained = [](const Clusters& clusters) {
+    return clusters.total_variance > 0.0 ? 1.0 - clusters.inertia / clusters.total_variance : 1.0;
+  };
+  const auto distance = [&](double q) {
+    return real.distances[static_cast<std::size_t>(q * static_cast<double>(real.distances.size() - 1))];
+  };
+  ClusterRow row;
+  row.layer = layer;
+  row.side = side;
+  row.k = static_cast<int64_t>(real.sizes.size());
+  row.rule = cluster_rule(pages, context.options.clusters);
+  row.iterations = real.iterations;
+  row.inertia = real.inertia;
+  row.inertia_shuffled = shuffled.inertia;
+  row.explained = explained(real);
+  row.explained_shuffled = explained(shuffled);
+  row.sizes = real.sizes;
+  row.empty = std::count(real.sizes.begin(), real.sizes.end(), 0);
+  row.distance_mean =
+      std::accumulate(real.distances.begin(), real.distances.end(), 0.0) / static_cast<double>(pages);
+  row.distance_median = distance(0.5);
+  row.distance_95 = distance(0.95);
+  row.distance_max = distance(1.0);
+  row.dense_bytes = pages * bytes;
+  row.centroid_bytes = (row.k - row.empty) * bytes;
+  row.index_bytes = pages * 4;
+  row.relative_error = real.squared_norms > 0.0 ? std::sqrt(real.inertia / real.squared_norms) : 0.0;
+  return row;
+}
+
+}  // namespace
+
+// What sharing pages would free: each part is one task of the pool.
+void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& result) const {
+  const std::size_t heads = static_cast<std::size_t>(context_.pages.kv_heads);
+  const ClusterOptions clustering = {cluster_count(context_.grouping.pages(), context_.options.clusters),
+                                     context_.options.cluster_iterations, context_.options.seed};
+  Clusters real, shuffled;
+  std::vector<Cover> covers(heads), shuffled_covers(heads);
+  DuplicateRow duplicates, shuffled_duplicates;
+  std::vector<std::function<void()>> tasks = {[&] { real = cluster_pages(now.real, clustering); },
+                                              [&] { shuffled = cluster_pages(now.everywhere, clustering); }};
+  for (std::size_t h = 0; h < heads; ++h) {
+    tasks.push_back([&, h] { covers[h] = cover_pages(now.real, static_cast<int>(h), context_.thresholds); });
+    tasks.push_back([&, h] {
+      shuffled_covers[h] = cover_pages(now.everywhere, static_cast<int>(h), context_.thresholds);
+    });
+  }
+  if (is_stored()) {
+    tasks.push_back([&] { duplicates = find_duplicates(context_, layer, side_, false); });
+    tasks.push_back([&] { shuffled_duplicates = find_duplicates(context_, layer, side_, true); });
+  }
+  context_.pool.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t index, int) {
+    throw_if_interrupted();
+    tasks[static_cast<std::size_t>(index)]();
+  });
+
+  result.clusters.push_back(cluster_row(context_, layer, side_, real, shuffled));
+  if (is_stored()) {
+    duplicates.shuffled_duplicates = shuffled_duplicates.duplicates;
+    result.duplicates.push_back(duplicates);
+  }
+  const FreedPages freed = count_freed(covers, context_.thresholds.size());
+  const FreedPages control = count_freed(shuffled_covers, context_.thresholds.size());
+  const PageShape shape = shape_of(context_.pages);
+  const int64_t pages = shape.pages * shape.heads;
+  const int64_t page_bytes = shape.head_values() * dtype_bytes(context_.pages.dtype);
+  for (std::size_t m = 0; m < kCoverMetrics.size(); ++m)
+    for (std::size_t t = 0; t < context_.thresholds.size(); ++t)
+      result.opportunity.push_back({layer, side_, kCoverMetrics[m], context_.options.thresholds[t], pages,
+                                    freed[m][t], freed[m][t] * page_bytes, pages * page_bytes,
+                                    control[m][t]});
+}
+
+void SidePass::finish(RedundancyResult& result) {
+  result.layer_matrix.push_back({side_, layer_matrix(context_.pages, side_, centres_, context_.pool)});
+  for (GrowthRow& row : growth_.rows(side_)) result.growth.push_back(std::move(row));
+  for (SetDifferenceRow& row :
+       differences_.rows(side_, context_.options.bootstrap_resamples, context_.options.seed))
+    result.set_differences.push_back(std::move(row));
+}
+
+}  // namespace kva

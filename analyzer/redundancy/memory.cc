@@ -1,0 +1,60 @@
+#include "analyzer/redundancy/memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <string>
+
+#include "analyzer/redundancy/pair_tile.h"
+#include "analyzer/redundancy/redundancy.h"
+#include "kernels/similarity.h"
+#include "runtime/error.h"
+
+namespace kva {
+namespace {
+
+// MemAvailable of /proc/meminfo; -1 where it cannot be read.
+int64_t available_bytes() {
+  std::FILE* file = std::fopen("/proc/meminfo", "r");
+  if (file == nullptr) return -1;
+  char line[256];
+  long long kibibytes = -1;
+  while (std::fgets(line, sizeof line, file) != nullptr)
+    if (std::sscanf(line, "MemAvailable: %lld kB", &kibibytes) == 1) break;
+  std::fclose(file);
+  return kibibytes < 0 ? -1 : static_cast<int64_t>(kibibytes) * 1024;
+}
+
+double gibibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+}  // namespace
+
+// In double: a hostile shape must not overflow.
+int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& options, int threads) {
+  const double count = static_cast<double>(pages.page_count());
+  const double values = count * pages.kv_heads * pages.page_tokens * pages.head_dim;
+  const double heads = options.per_head ? pages.kv_heads : 0;
+  const double sets = static_cast<double>(std::min<std::size_t>(pages.prompts.size(), 1000)) + 1;
+  // Three prepared matrices of this layer and of the one before: numbers, signs and two index sets.
+  const double matrices = 6 * values * (4 + 3.0 / 8);
+  const double tile = static_cast<double>(kTileRows * kTileColumns) * 5 * 4;
+  const double totals = kMetrics * ((heads + sets) * kHistogramBins * 8 + count * 4 * (heads + 4));
+  const double partners = count * options.top_partners * sizeof(Partner);
+  const double across = static_cast<double>(pages.layers) * values / std::max(1.0, count) * 4;
+  const double kept = 3.0 * pages.layers * (partners + 65536);
+  const double bytes = matrices + threads * (tile + totals + partners + across) + kept;
+  return bytes < 9e18 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
+}
+
+void check_memory(int64_t needed_bytes, int64_t limit_bytes) {
+  const int64_t limit = limit_bytes > 0 ? limit_bytes : available_bytes();
+  if (limit < 0 || needed_bytes <= limit) return;
+  throw InputError(
+      fmt::format("analysis: needs about {:.2f} GiB of memory, found {:.2f} GiB {}; analyse fewer "
+                  "prompts (--limit), shorter ones (--max-context), or with fewer --threads",
+                  gibibytes(needed_bytes), gibibytes(limit), limit_bytes > 0 ? "allowed" : "available"));
+}
+
+}  // namespace kva

@@ -1,0 +1,211 @@
+#include "kernels/dense_rows.h"
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/dense_rows.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kva {
+namespace HWY_NAMESPACE {
+
+constexpr int kTokens = 4;  // stored rows taken together, so that their sums share one reduction
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kVectors = 4;  // of a row that stay in registers for all queries of a block
+#else
+constexpr int kVectors = 2;
+#endif
+
+// The sums of four vectors' lanes, as sums[0..3].
+template <class D>
+HWY_INLINE void SumFour(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D> e, float* sums) {
+#if HWY_TARGET == HWY_SCALAR
+  (void)d;
+  sums[0] = hn::GetLane(a);
+  sums[1] = hn::GetLane(b);
+  sums[2] = hn::GetLane(c);
+  sums[3] = hn::GetLane(e);
+#else
+  const hn::Repartition<double, D> pairs;
+  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  HWY_ALIGN float lanes[hn::MaxLanes(d)];
+  hn::Store(hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
+                    hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))),
+            d, lanes);
+  const hn::CappedTag<float, 4> four;
+  auto sum = hn::Load(four, lanes);
+  for (size_t i = 4; i < hn::Lanes(d); i += 4) sum = hn::Add(sum, hn::Load(four, lanes + i));
+  hn::StoreU(sum, four, sums);
+#endif
+}
+
+// kQueries queries, kTokens stored rows; dots[q][i] = query q · row i. Loops over constants are unrolled, so
+// that all the sums stay in registers.
+template <class S, int kQueries, class D>
+HWY_INLINE void DotBlock(D d, const float* queries, int64_t query_stride,
+                         const typename S::Stored* HWY_RESTRICT const (&rows)[kTokens], int64_t dim,
+                         float (&dots)[kQueries][kTokens]) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  hn::Vec<D> sums[kQueries][kTokens];
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kTokens; ++i) sums[q][i] = hn::Zero(d);
+  }
+  int64_t c = 0;
+  for (; c + lanes <= dim; c += lanes) {
+    hn::Vec<D> values[kTokens];
+#pragma GCC unroll 4
+    for (int i = 0; i < kTokens; ++i) values[i] = S::load(d, rows[i] + c);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQueries; ++q) {
+      const auto query = hn::LoadU(d, queries + q * query_stride + c);
+#pragma GCC unroll 4
+      for (int i = 0; i < kTokens; ++i) sums[q][i] = hn::MulAdd(query, values[i], sums[q][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) SumFour(d, sums[q][0], sums[q][1], sums[q][2], sums[q][3], dots[q]);
+  for (; c < dim; ++c)
+    for (int q = 0; q < kQueries; ++q)
+      for (int i = 0; i < kTokens; ++i) dots[q][i] += queries[q * query_stride + c] * S::one(rows[i] + c);
+}
+
+// Queries [first, first + kQueries) against all stored rows.
+template <class S, int kQueries, class D>
+void ScoreQueries(D d, MatView<const float> queries, int64_t first, const typename S::Stored* stored,
+                  MatView<float> scores) {
+  const int64_t dim = queries.cols;
+  const float* of_block = queries.row(first);
+  float dots[kQueries][kTokens];
+  int64_t t = 0;
+  for (; t + kTokens <= scores.cols; t += kTokens) {
+    const typename S::Stored* at = stored + t * dim;
+    DotBlock<S, kQueries>(d, of_block, queries.stride, {at, at + dim, at + 2 * dim, at + 3 * dim}, dim, dots);
+    for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], kTokens, scores.row(first + q) + t);
+  }
+  if (t == scores.cols) return;
+  // The last row stands in for those that are missing, and their results are dropped.
+  const auto row = [&](int64_t i) { return stored + std::min(t + i, scores.cols - 1) * dim; };
+  DotBlock<S, kQueries>(d, of_block, queries.stride, {row(0), row(1), row(2), row(3)}, dim, dots);
+  for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], scores.cols - t, scores.row(first + q) + t);
+}
+
+// Columns [c, c + kColumns vectors) of out rows [first, first + kQueries).
+template <class S, int kQueries, int kColumns, class D>
+HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t first,
+                                  const typename S::Stored* HWY_RESTRICT stored, MatView<float> out,
+                                  int64_t c) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  hn::Vec<D> sums[kQueries][kColumns];
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; ++v) sums[q][v] = hn::LoadU(d, out.row(first + q) + c + v * lanes);
+  }
+  const float* HWY_RESTRICT weight = weights.row(first);
+  const typename S::Stored* HWY_RESTRICT row = stored + c;
+  for (int64_t t = 0; t < weights.cols; ++t, row += out.cols, ++weight) {
+    hn::Vec<D> values[kColumns];
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; ++v) values[v] = S::load(d, row + v * lanes);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQueries; ++q) {
+      const auto by = hn::Set(d, weight[q * weights.stride]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kColumns; ++v) sums[q][v] = hn::MulAdd(by, values[v], sums[q][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; ++v) hn::StoreU(sums[q][v], d, out.row(first + q) + c + v * lanes);
+  }
+}
+
+template <class S, int kQueries, class D>
+void AccumulateQueries(D d, MatView<const float> weights, int64_t first, const typename S::Stored* stored,
+                       MatView<float> out) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t c = 0;
+  for (; c + kVectors * lanes <= out.cols; c += kVectors * lanes)
+    AccumulateColumns<S, kQueries, kVectors>(d, weights, first, stored, out, c);
+  for (; c + lanes <= out.cols; c += lanes)
+    AccumulateColumns<S, kQueries, 1>(d, weights, first, stored, out, c);
+  for (; c < out.cols; ++c)
+    for (int q = 0; q < kQueries; ++q)
+      for (int64_t t = 0; t < weights.cols; ++t)
+        out.at(first + q, c) += weights.at(first + q, t) * S::one(stored + t * out.cols + c);
+}
+
+// Calls body(constant number of queries, first query) for blocks that cover `queries`.
+template <class Body>
+HWY_INLINE void for_query_blocks(int64_t queries, const Body& body) {
+  int64_t first = 0;
+  for (; queries - first >= 4; first += 4) body(std::integral_constant<int, 4>(), first);
+  for (; queries - first >= 3; first += 3) body(std::integral_constant<int, 3>(), first);
+  for (; first < queries; ++first) body(std::integral_constant<int, 1>(), first);
+}
+
+// Calls body(tag) with full vectors, or with four lanes where rows are too short or odd for those.
+template <class Body>
+HWY_INLINE void with_tag(int64_t dim, const Body& body) {
+  const hn::ScalableTag<float> d;
+  if (dim % static_cast<int64_t>(hn::Lanes(d)) != 0 && dim % 4 == 0) return body(hn::CappedTag<float, 4>());
+  body(d);
+}
+
+void DenseScores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores) {
+  with_stored(type, [&](auto s) {
+    using S = decltype(s);
+    const auto* rows = static_cast<const typename S::Stored*>(stored);
+    with_tag(queries.cols, [&](auto d) {
+      for_query_blocks(queries.rows, [&](auto block, int64_t first) {
+        ScoreQueries<S, decltype(block)::value>(d, queries, first, rows, scores);
+      });
+    });
+  });
+}
+
+void DenseAccumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
+  with_stored(type, [&](auto s) {
+    using S = decltype(s);
+    const auto* rows = static_cast<const typename S::Stored*>(stored);
+    with_tag(out.cols, [&](auto d) {
+      for_query_blocks(out.rows, [&](auto block, int64_t first) {
+        AccumulateQueries<S, decltype(block)::value>(d, weights, first, rows, out);
+      });
+    });
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kva
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace kva {
+namespace {
+
+HWY_EXPORT(DenseScores);
+HWY_EXPORT(DenseAccumulate);
+
+}  // namespace
+
+void dense_scores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores) {
+  KVA_CHECK(scores.rows == queries.rows, "one row of scores a query");
+  HWY_DYNAMIC_DISPATCH(DenseScores)(queries, stored, type, scores);
+}
+
+void dense_accumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
+  KVA_CHECK(weights.rows == out.rows, "one row of weights a row of results");
+  HWY_DYNAMIC_DISPATCH(DenseAccumulate)(weights, stored, type, out);
+}
+
+}  // namespace kva
+#endif

@@ -1,0 +1,81 @@
+// Loads of stored values as f32 vectors, for the SIMD kernels of this folder (included once per SIMD target
+// by Highway's foreach_target).
+#if defined(KVA_KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef KVA_KERNELS_SIMD_INL_H_
+#undef KVA_KERNELS_SIMD_INL_H_
+#else
+#define KVA_KERNELS_SIMD_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kva {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Highway's emulation of halves before F16C loses infinities and subnormals; such targets go value by value.
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2
+inline constexpr bool kSimdHalf = false;
+#else
+inline constexpr bool kSimdHalf = true;
+#endif
+
+// Storage types. Stored is the memory type; one() converts one value, load() a vector's worth from p.
+struct StoredF32 {
+  using Stored = float;
+  static float one(const Stored* p) { return *p; }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
+    return hn::LoadU(d, p);
+  }
+};
+
+struct StoredF16 {
+  using Stored = uint16_t;
+  static float one(const Stored* p) { return f32_from_f16(*p); }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
+    if constexpr (kSimdHalf) {
+      const hn::Rebind<hwy::float16_t, D> half;
+      return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    } else {
+      HWY_ALIGN float values[hn::MaxLanes(d)];
+      for (size_t i = 0; i < hn::Lanes(d); ++i) values[i] = f32_from_f16(p[i]);
+      return hn::Load(d, values);
+    }
+  }
+};
+
+struct StoredBF16 {
+  using Stored = uint16_t;
+  static float one(const Stored* p) { return f32_from_bf16(*p); }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
+    const hn::RebindToUnsigned<D> bits;
+    const hn::Rebind<uint16_t, D> half;
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(half, p))));
+  }
+};
+
+// Calls body(StoredX()) for the storage type of `type`.
+template <class Body>
+HWY_INLINE void with_stored(DType type, const Body& body) {
+  switch (type) {
+    case DType::kF32: return body(StoredF32());
+    case DType::kF16: return body(StoredF16());
+    case DType::kBF16: return body(StoredBF16());
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kva
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

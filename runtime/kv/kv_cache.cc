@@ -1,0 +1,278 @@
+#include "runtime/kv/kv_cache.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/check.h"
+#include "runtime/error.h"
+#include "runtime/kv/page_store.h"
+#include "runtime/kv/page_table.h"
+#include "runtime/kv/paged_attention.h"
+#include "runtime/kv/turn_table.h"
+
+namespace kva {
+namespace {
+
+// Encoding so many values takes longer than waking the pool.
+constexpr int64_t kWorthThreads = 1 << 16;
+
+// One sequence's page tables, [layer * kv_heads + kv_head].
+struct Sequence {
+  CountedVector<PageTable> tables;  // empty: the id is free
+  int64_t tokens = 0;
+};
+
+KvCacheOptions checked(KvCacheOptions options) {
+  KVA_CHECK(options.layers > 0 && options.kv_heads > 0 && options.head_dim > 0, "a cache has a shape");
+  KVA_CHECK(options.heads > 0 && options.heads % options.kv_heads == 0, "heads are a multiple of KV heads");
+  KVA_CHECK(options.k_codec && options.v_codec, "both sides have a codec");
+  KVA_CHECK(!options.rope || options.rope->head_dim() == options.head_dim, "RoPE is for this head size");
+  if (options.page_tokens < 1 || options.page_tokens > kMaxPageTokens)
+    throw InputError(
+        fmt::format("page size: expected 1 to {} tokens, found {}", kMaxPageTokens, options.page_tokens));
+  if (!options.backend) options.backend = make_cpu_backend();
+  return options;
+}
+
+}  // namespace
+
+struct KvCache::Impl {
+  KvCacheOptions options;
+  ThreadPool& pool;
+  PageStore store;
+  int k_stream;
+  int v_stream;
+  TurnTable turns;
+  PagedAttention attention;
+  int64_t table_bytes = 0;
+  CountedVector<Sequence> sequences;
+  Buffer encode_scratch;  // [threads, page_tokens, head_dim] f32
+  int64_t peak_bytes = 0;
+  std::vector<AttentionSpan> spans;
+
+  Impl(const KvCacheOptions& asked, ThreadPool& pool_)
+      : options(checked(asked)),
+        pool(pool_),
+        store(*options.backend, options.head_dim, options.page_tokens),
+        k_stream(store.add_stream(options.k_codec)),
+        v_stream(store.add_stream(options.v_codec)),
+        turns(*options.backend, options.rope),
+        attention(options, store, turns, *options.backend, pool),
+        sequences(CountingAllocator<Sequence>(*options.backend, table_bytes)),
+        encode_scratch(*options.backend, pool.threads() * page_values() * static_cast<int64_t>(sizeof(float)),
+                       "encoding workspace") {
+    note_peak();
+  }
+
+  int64_t page_values() const { return int64_t{options.page_tokens} * options.head_dim; }
+  std::size_t table_count() const { return static_cast<std::size_t>(options.layers * options.kv_heads); }
+  std::size_t table_index(int layer, int kv_head) const {
+    KVA_CHECK(layer >= 0 && layer < options.layers && kv_head >= 0 && kv_head < options.kv_heads,
+              "no such layer or KV head");
+    return static_cast<std::size_t>(layer * options.kv_heads + kv_head);
+  }
+
+  Sequence& sequence(SequenceId id) {
+    KVA_CHECK(id >= 0 && static_cast<std::size_t>(id) < sequences.size(), "no such sequence");
+    Sequence& found = sequences[static_cast<std::size_t>(id)];
+    KVA_CHECK(!found.tables.empty(), "the sequence was freed");
+    return found;
+  }
+
+  PageTable& table(SequenceId id, int layer, int kv_head) {
+    return sequence(id).tables[table_index(layer, kv_head)];
+  }
+
+  Sequence blank_sequence() {
+    return {CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)), 0};
+  }
+
+  ByteLedger ledger() const {
+    ByteLedger result;
+    store.add_to(result);
+    result.tables += table_bytes;
+    result.workspace = attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes();
+    result.peak = std::max(peak_bytes, result.held());
+    return result;
+  }
+
+  void note_peak() { peak_bytes = ledger().peak; }
+
+  void extend(PageTable& table, int64_t start, int64_t tokens);
+  void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
+              int worker);
+};
+
+// Makes room for tokens at [start, start + tokens) in the table: in its open tail, then in new pages.
+void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
+  KVA_CHECK((table.empty() ? 0 : table.back().end()) == start, "tokens are appended in order, once a step");
+  while (tokens > 0) {
+    if (table.empty() || table.back().tokens == options.page_tokens) {
+      table.push_back({.start = start});
+      PageRef& added = table.back();
+      added.k = store.allocate(k_stream);
+      added.v = store.allocate(v_stream);
+    }
+    PageRef& tail = table.back();
+    const int64_t count = std::min<int64_t>(tokens, options.page_tokens - tail.tokens);
+    tail.k = store.make_unique(tail.k);
+    tail.v = store.make_unique(tail.v);
+    tail.tokens += static_cast<int32_t>(count);
+    store.set_tokens(tail.k, tail.tokens);
+    store.set_tokens(tail.v, tail.tokens);
+    start += count;
+    tokens -= count;
+  }
+}
+
+// Writes rows k, v [span.tokens, head_dim] of one head into the pages that extend() made room in.
+void KvCache::Impl::encode(const PageTable& table, const BatchSpan& span, MatView<const float> k,
+                           MatView<const float> v, int worker) {
+  const bool rotate = turns.rotates() && options.key_basis != KeyBasis::kPlain;
+  float* scratch = reinterpret_cast<float*>(encode_scratch.data()) + worker * page_values();
+  auto page = table.end();
+  while (page != table.begin() && (page - 1)->end() > span.start) --page;
+  for (int64_t row = 0; row < span.tokens; ++page) {
+    const int64_t first = span.start + row - page->start;
+    const int64_t count = page->tokens - first;
+    MatView<const float> keys = k.row_range(row, count);
+    if (rotate) {
+      const MatView<float> turned(scratch, count, options.head_dim);
+      for (int64_t r = 0; r < count; ++r) std::copy_n(keys.row(r), keys.cols, turned.row(r));
+      turns.rotate(turned, options.key_basis == KeyBasis::kRotated ? page->start + first : first, 1);
+      keys = turned;
+    }
+    options.k_codec->encode(keys, first, options.page_tokens, store.writable_payload(page->k));
+    options.v_codec->encode(v.row_range(row, count), first, options.page_tokens,
+                            store.writable_payload(page->v));
+    row += count;
+  }
+}
+
+KvCache::KvCache(const KvCacheOptions& options, ThreadPool& pool)
+    : impl_(std::make_unique<Impl>(options, pool)) {}
+
+KvCache::~KvCache() = default;
+
+const KvCacheOptions& KvCache::options() const { return impl_->options; }
+
+const Backend& KvCache::backend() const { return *impl_->options.backend; }
+
+SequenceId KvCache::add_sequence() {
+  Impl& impl = *impl_;
+  std::size_t id = 0;
+  while (id < impl.sequences.size() && !impl.sequences[id].tables.empty()) ++id;
+  if (id == impl.sequences.size()) impl.sequences.push_back(impl.blank_sequence());
+  impl.sequences[id].tables.resize(
+      impl.table_count(), PageTable(CountingAllocator<PageRef>(*impl.options.backend, impl.table_bytes)));
+  impl.note_peak();
+  return static_cast<SequenceId>(id);
+}
+
+SequenceId KvCache::fork_sequence(SequenceId sequence) {
+  Impl& impl = *impl_;
+  const SequenceId copy = add_sequence();
+  const Sequence& from = impl.sequence(sequence);
+  Sequence& to = impl.sequence(copy);
+  to.tokens = from.tokens;
+  for (std::size_t i = 0; i < from.tables.size(); ++i) {
+    to.tables[i] = from.tables[i];
+    for (const PageRef& ref : to.tables[i]) {
+      impl.store.retain(ref.k);
+      impl.store.retain(ref.v);
+    }
+  }
+  impl.note_peak();
+  return copy;
+}
+
+void KvCache::free_sequence(SequenceId sequence) {
+  Impl& impl = *impl_;
+  for (const PageTable& table : impl.sequence(sequence).tables) {
+    for (const PageRef& ref : table) {
+      if (ref.k != kNoSide) impl.store.release(ref.k);
+      if (ref.v != kNoSide) impl.store.release(ref.v);
+    }
+  }
+  impl.sequences[static_cast<std::size_t>(sequence)] = impl.blank_sequence();
+}
+
+int64_t KvCache::tokens(SequenceId sequence) const { return impl_->sequence(sequence).tokens; }
+
+void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatView<const float> v) {
+  Impl& impl = *impl_;
+  const int kv_heads = impl.options.kv_heads;
+  const int64_t dim = impl.options.head_dim;
+  KVA_CHECK(k.rows == batch.rows() && v.rows == k.rows, "one row a token of the batch");
+  KVA_CHECK(k.cols == kv_heads * dim && v.cols == k.cols, "rows hold the KV heads side by side");
+  int64_t positions = 0;
+  for (const BatchSpan& span : batch.spans) {
+    KVA_CHECK(span.start == impl.sequence(span.sequence).tokens, "a span starts where its sequence ends");
+    positions = std::max(positions, span.start + span.tokens);
+    for (int h = 0; h < kv_heads; ++h)
+      impl.extend(impl.table(span.sequence, layer, h), span.start, span.tokens);
+  }
+  impl.turns.reserve(positions);
+  const auto work = [&](int64_t index, int worker) {
+    const BatchSpan& span = batch.spans[static_cast<std::size_t>(index / kv_heads)];
+    const int h = static_cast<int>(index % kv_heads);
+    impl.encode(impl.table(span.sequence, layer, h), span,
+                k.row_range(span.first_row, span.tokens).col_range(h * dim, dim),
+                v.row_range(span.first_row, span.tokens).col_range(h * dim, dim), worker);
+  };
+  const int64_t count = static_cast<int64_t>(batch.spans.size()) * kv_heads;
+  if (k.rows * k.cols >= kWorthThreads) {
+    impl.pool.parallel_for(count, work);
+  } else {
+    for (int64_t i = 0; i < count; ++i) work(i, 0);
+  }
+  impl.note_peak();
+}
+
+void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatView<float> out) {
+  Impl& impl = *impl_;
+  const int64_t cols = int64_t{impl.options.heads} * impl.options.head_dim;
+  KVA_CHECK(q.rows == batch.rows() && out.rows == q.rows, "one row a token of the batch");
+  KVA_CHECK(q.cols == cols && out.cols == cols, "rows hold the heads side by side");
+  impl.spans.clear();
+  for (const BatchSpan& span : batch.spans) {
+    const auto& tables = impl.sequence(span.sequence).tables;
+    const std::span<const PageTable> of_layer(tables.data() + impl.table_index(layer, 0),
+                                              static_cast<std::size_t>(impl.options.kv_heads));
+    KVA_CHECK(span.tokens == 0 || of_layer[0].back().end() == span.start + span.tokens,
+              "keys are appended before queries attend");
+    if (span.tokens > 0) impl.spans.push_back({span, of_layer});
+  }
+  impl.attention.attend(impl.spans, q, out);
+}
+
+void KvCache::end_step(const Batch& batch) {
+  for (const BatchSpan& span : batch.spans) {
+    Sequence& sequence = impl_->sequence(span.sequence);
+    sequence.tokens = span.start + span.tokens;
+    for (const PageTable& table : sequence.tables)
+      KVA_CHECK((table.empty() ? 0 : table.back().end()) == sequence.tokens,
+                "a step appends to every layer before it ends");
+  }
+}
+
+int64_t KvCache::sealed_pages(SequenceId sequence) const {
+  return tokens(sequence) / impl_->options.page_tokens;
+}
+
+void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
+                        MatView<float> rows) const {
+  const PageTable& table = impl_->table(sequence, layer, kv_head);
+  KVA_CHECK(page >= 0 && page < static_cast<int64_t>(table.size()), "no such page");
+  const PageRef& ref = table[static_cast<std::size_t>(page)];
+  KVA_CHECK(rows.rows == ref.tokens && rows.cols == impl_->options.head_dim, "rows for the page's tokens");
+  const SideId id = side == Side::kKey ? ref.k : ref.v;
+  impl_->store.codec(id).decode(impl_->store.payload(id), 0, impl_->options.page_tokens, rows);
+}
+
+ByteLedger KvCache::ledger() const { return impl_->ledger(); }
+
+}  // namespace kva

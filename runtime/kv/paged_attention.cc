@@ -1,0 +1,284 @@
+#include "runtime/kv/paged_attention.h"
+
+#include <hwy/cache_control.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/check.h"
+#include "kernels/dense_rows.h"
+#include "kernels/tile_product.h"
+
+namespace kva {
+namespace {
+
+// Both in tokens and independent of the machine: they fix the order of every sum.
+constexpr int64_t kRunTokens = 512;
+constexpr int64_t kTileTokens = 256;
+// Up to so many query rows, reading each page once for all of them beats decoding it to a tile.
+constexpr int64_t kFewRows = 16;
+constexpr int64_t kBlockRows = 192;  // query rows that share a decoded tile, about
+// Waking the pool takes some 10 us; so many multiplications take longer.
+constexpr int64_t kWorthThreads = 1 << 18;
+
+int64_t total_tokens(std::span<const PageRef> pages) {
+  int64_t tokens = 0;
+  for (const PageRef& ref : pages) tokens += ref.tokens;
+  return tokens;
+}
+
+// The longest front of `pages` with at most `tokens` tokens, and at least one page.
+std::span<const PageRef> front_run(std::span<const PageRef> pages, int64_t tokens) {
+  std::size_t count = 0;
+  for (int64_t sum = 0; count < pages.size(); ++count) {
+    sum += pages[count].tokens;
+    if (count > 0 && sum > tokens) break;
+  }
+  return pages.first(count);
+}
+
+// The next page comes from somewhere else in memory; the hardware's own prefetch would start too late. So
+// many bytes are asked for ahead of their use.
+constexpr int64_t kPrefetchBytes = 4096;
+
+void prefetch(const std::byte* payload, int64_t bytes) {
+  constexpr int64_t kLine = 64;
+  constexpr int64_t kMost = 4 * kPrefetchBytes;
+  for (int64_t at = 0; at < std::min(bytes, kMost); at += kLine) hwy::Prefetch(payload + at);
+}
+
+}  // namespace
+
+PagedAttention::PagedAttention(const KvCacheOptions& options, const PageStore& store, const TurnTable& turns,
+                               Backend& backend, ThreadPool& pool)
+    : options_(options), store_(store), turns_(turns), backend_(backend), pool_(pool) {
+  group_ = options.heads / options.kv_heads;
+  block_tokens_ = std::clamp<int64_t>(kBlockRows / group_, 16, 128);
+  max_rows_ = std::max(kFewRows, block_tokens_ * group_);
+  run_tokens_ = std::max<int64_t>(kRunTokens, options.page_tokens);
+  tile_tokens_ = std::max<int64_t>(kTileTokens, options.page_tokens);
+  score_values_ = std::max(kFewRows * run_tokens_, max_rows_ * tile_tokens_);
+}
+
+void PagedAttention::plan(std::span<const AttentionSpan> spans) {
+  items_.clear();
+  state_rows_ = 0;
+  products_ = 0;
+  for (const AttentionSpan& of : spans) {
+    const int64_t rows = of.span.tokens * group_;
+    for (int h = 0; h < options_.kv_heads; ++h) {
+      std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)]);
+      products_ += 2 * rows * total_tokens(pages) * options_.head_dim;
+      if (rows > kFewRows) {
+        for (int64_t t = 0; t < of.span.tokens; t += block_tokens_)
+          items_.push_back({&of, h, t, std::min(block_tokens_, of.span.tokens - t), pages, kTiled});
+        continue;
+      }
+      while (!pages.empty()) {
+        const auto run = front_run(pages, run_tokens_);
+        items_.push_back({&of, h, 0, of.span.tokens, run, state_rows_});
+        state_rows_ += rows;
+        pages = pages.subspan(run.size());
+      }
+    }
+  }
+}
+
+void PagedAttention::reserve() {
+  const int64_t dim = options_.head_dim;
+  if (scratch_.bytes() == 0) {
+    const int64_t values = max_rows_ * (2 * dim + 2) + score_values_ + tile_tokens_ * dim;
+    scratch_ = Buffer(backend_, values * pool_.threads() * int64_t{sizeof(float)}, "attention workspace");
+  }
+  const int64_t state_bytes = state_rows_ * (dim + 2) * int64_t{sizeof(float)};
+  if (states_.bytes() < state_bytes) {
+    const int64_t grown = std::max(state_bytes, 2 * states_.bytes());
+    states_ = Buffer();
+    states_ = Buffer(backend_, grown, "attention workspace");
+  }
+}
+
+PagedAttention::Scratch PagedAttention::scratch(int worker) const {
+  const int64_t dim = options_.head_dim;
+  const int64_t values = max_rows_ * (2 * dim + 2) + score_values_ + tile_tokens_ * dim;
+  Scratch s;
+  s.queries = reinterpret_cast<float*>(scratch_.data()) + worker * values;
+  s.turned = s.queries + max_rows_ * dim;
+  s.max = s.turned + max_rows_ * dim;
+  s.sum = s.max + max_rows_;
+  s.scores = s.sum + max_rows_;
+  s.tile = s.scores + score_values_;
+  return s;
+}
+
+PartialState PagedAttention::states(int64_t row, int64_t rows) const {
+  const int64_t dim = options_.head_dim;
+  float* values = reinterpret_cast<float*>(states_.data());
+  float* max = values + state_rows_ * dim;
+  return {MatView<float>(values + row * dim, rows, dim), max + row, max + state_rows_ + row};
+}
+
+MatView<float> PagedAttention::gather(const Item& item, MatView<const float> q, float* target) const {
+  const int64_t dim = options_.head_dim;
+  const MatView<float> rows(target, item.tokens * group_, dim);
+  for (int64_t t = 0; t < item.tokens; ++t) {
+    const float* source = q.row(item.of->span.first_row + item.first_token + t) + item.kv_head * group_ * dim;
+    float* row = rows.row(t * group_);
+    for (int64_t i = 0; i < group_ * dim; ++i) row[i] = source[i] * options_.scale;
+    // Page-relative keys of a tile are turned to their positions; a run turns the queries for each page.
+    if (options_.key_basis != KeyBasis::kPageRelative || item.state_row == kTiled)
+      turns_.rotate(rows.row_range(t * group_, group_), item.position() + t, 0);
+  }
+  return rows;
+}
+
+// Finishes the state into `rows` (scratch) and copies to the output's layout.
+void PagedAttention::scatter(const Item& item, const PartialState& state, float* rows,
+                             MatView<float> out) const {
+  const int64_t dim = options_.head_dim;
+  finish(state, MatView<float>(rows, state.values.rows, dim));
+  for (int64_t t = 0; t < item.tokens; ++t)
+    std::copy_n(rows + t * group_ * dim, group_ * dim,
+                out.row(item.of->span.first_row + item.first_token + t) + item.kv_head * group_ * dim);
+}
+
+void PagedAttention::mask_future(const Item& item, const PageRef& ref, MatView<float> scores) const {
+  for (int64_t t = 0; t < item.tokens; ++t) {
+    const int64_t seen = std::clamp<int64_t>(item.position() + t + 1 - ref.start, 0, scores.cols);
+    if (seen == scores.cols) continue;
+    for (int64_t g = 0; g < group_; ++g)
+      std::fill(scores.row(t * group_ + g) + seen, scores.row(t * group_ + g) + scores.cols,
+                -std::numeric_limits<float>::infinity());
+  }
+}
+
+// One page's scores, from the keys as they are stored.
+void PagedAttention::run_scores(const Item& item, const PageRef& ref, MatView<const float> queries,
+                                const Scratch& s, MatView<float> scores) const {
+  const SideCodec& codec = store_.codec(ref.k);
+  const std::byte* payload = store_.payload(ref.k);
+  if (turns_.rotates() && options_.key_basis == KeyBasis::kPlain) {
+    const auto keys = decode_keys({&ref, 1}, s.tile);
+    return dense_scores(queries, keys.data, DType::kF32, scores);
+  }
+  if (turns_.rotates() && options_.key_basis == KeyBasis::kPageRelative) {
+    const MatView<float> turned(s.turned, queries.rows, queries.cols);
+    std::copy_n(queries.data, queries.rows * queries.cols, turned.data);
+    // A query before the page sees none of its keys, however it is turned.
+    for (int64_t t = std::max<int64_t>(0, ref.start - item.position()); t < item.tokens; ++t)
+      turns_.rotate(turned.row_range(t * group_, group_), item.position() + t - ref.start, 0);
+    return codec.scores(turned, payload, options_.page_tokens, scores);
+  }
+  codec.scores(queries, payload, options_.page_tokens, scores);
+}
+
+void PagedAttention::attend_run(const Item& item, MatView<const float> q, int worker) const {
+  const Scratch s = scratch(worker);
+  const MatView<float> queries = gather(item, q, s.queries);
+  const PartialState state = states(item.state_row, queries.rows);
+  clear(state);
+  const MatView<float> scores(s.scores, queries.rows, total_tokens(item.pages), run_tokens_);
+  const int64_t page_bytes = options_.k_codec->bytes(options_.page_tokens, options_.head_dim);
+  const std::size_t ahead = static_cast<std::size_t>(std::max<int64_t>(1, kPrefetchBytes / page_bytes));
+  int64_t column = 0;
+  for (std::size_t i = 0; i < item.pages.size(); ++i) {
+    const PageRef& ref = item.pages[i];
+    if (i + ahead < item.pages.size()) prefetch(store_.payload(item.pages[i + ahead].k), page_bytes);
+    const MatView<float> of_page = scores.col_range(column, ref.tokens);
+    run_scores(item, ref, queries, s, of_page);
+    mask_future(item, ref, of_page);
+    column += ref.tokens;
+  }
+  prefetch(store_.payload(item.pages.front().v), page_bytes);
+  softmax_update(scores, state);
+  column = 0;
+  for (std::size_t i = 0; i < item.pages.size(); ++i) {
+    const PageRef& ref = item.pages[i];
+    if (i + ahead < item.pages.size()) prefetch(store_.payload(item.pages[i + ahead].v), page_bytes);
+    store_.codec(ref.v).accumulate(scores.col_range(column, ref.tokens), store_.payload(ref.v),
+                                   options_.page_tokens, state.values);
+    column += ref.tokens;
+  }
+}
+
+MatView<float> PagedAttention::decode_keys(std::span<const PageRef> pages, float* tile) const {
+  const MatView<float> rows(tile, total_tokens(pages), options_.head_dim);
+  int64_t row = 0;
+  for (const PageRef& ref : pages) {
+    const MatView<float> keys = rows.row_range(row, ref.tokens);
+    store_.codec(ref.k).decode(store_.payload(ref.k), 0, options_.page_tokens, keys);
+    if (options_.key_basis == KeyBasis::kPlain) turns_.rotate(keys, ref.start, 1);
+    if (options_.key_basis == KeyBasis::kPageRelative) turns_.rotate(keys, ref.start, 0);
+    row += ref.tokens;
+  }
+  return rows;
+}
+
+MatView<float> PagedAttention::decode_values(std::span<const PageRef> pages, float* tile) const {
+  const MatView<float> rows(tile, total_tokens(pages), options_.head_dim);
+  int64_t row = 0;
+  for (const PageRef& ref : pages) {
+    store_.codec(ref.v).decode(store_.payload(ref.v), 0, options_.page_tokens,
+                               rows.row_range(row, ref.tokens));
+    row += ref.tokens;
+  }
+  return rows;
+}
+
+void PagedAttention::attend_tiled(const Item& item, MatView<const float> q, MatView<float> out,
+                                  int worker) const {
+  const Scratch s = scratch(worker);
+  const MatView<float> queries = gather(item, q, s.queries);
+  const PartialState state{MatView<float>(s.turned, queries.rows, queries.cols), s.max, s.sum};
+  clear(state);
+  const int64_t last = item.position() + item.tokens - 1;
+  auto pages = item.pages;
+  while (!pages.empty() && pages.front().start <= last) {
+    const auto run = front_run(pages, tile_tokens_);
+    pages = pages.subspan(run.size());
+    const MatView<float> keys = decode_keys(run, s.tile);
+    const MatView<float> scores(s.scores, queries.rows, keys.rows, tile_tokens_);
+    tile_product_transposed(queries, keys, scores);
+    int64_t column = 0;
+    for (const PageRef& ref : run) {
+      mask_future(item, ref, scores.col_range(column, ref.tokens));
+      column += ref.tokens;
+    }
+    softmax_update(scores, state);
+    tile_product_add(scores, decode_values(run, s.tile), state.values);
+  }
+  scatter(item, state, s.queries, out);
+}
+
+void PagedAttention::merge_runs(MatView<float> out) const {
+  const Scratch s = scratch(0);
+  for (std::size_t i = 0; i < items_.size();) {
+    const Item& first = items_[i++];
+    if (first.state_row == kTiled) continue;
+    const int64_t rows = first.tokens * group_;
+    const PartialState state = states(first.state_row, rows);
+    while (i < items_.size() && items_[i].of == first.of && items_[i].kv_head == first.kv_head)
+      merge(state, states(items_[i++].state_row, rows));
+    scatter(first, state, s.queries, out);
+  }
+}
+
+void PagedAttention::attend(std::span<const AttentionSpan> spans, MatView<const float> q,
+                            MatView<float> out) {
+  plan(spans);
+  reserve();
+  const auto work = [&](int64_t index, int worker) {
+    const Item& item = items_[static_cast<std::size_t>(index)];
+    if (item.state_row == kTiled) return attend_tiled(item, q, out, worker);
+    attend_run(item, q, worker);
+  };
+  const int64_t count = static_cast<int64_t>(items_.size());
+  if (products_ >= kWorthThreads) {
+    pool_.parallel_for(count, work);
+  } else {
+    for (int64_t i = 0; i < count; ++i) work(i, 0);
+  }
+  merge_runs(out);
+}
+
+}  // namespace kva

@@ -1,0 +1,103 @@
+// Attention over page tables, page by page: each side is read through its codec, each run of pages gives a
+// partial state, and states merge in page order.
+//
+// Runs are cut by tokens alone, so results are bit-equal at any thread count and in any batch. A span with
+// few query rows (decoding) reads pages through the codec's scores() and accumulate(), one run of pages a
+// work item. A span with many (prefill) decodes each tile of pages once for a block of queries and multiplies
+// with BLAS.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/parallel.h"
+#include "kernels/views.h"
+#include "runtime/backend/backend.h"
+#include "runtime/kv/batch.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/kv/page_store.h"
+#include "runtime/kv/page_table.h"
+#include "runtime/kv/turn_table.h"
+
+namespace kva {
+
+// A span of queries and what they read: one table for each KV head.
+struct AttentionSpan {
+  BatchSpan span;
+  std::span<const PageTable> tables;
+};
+
+// Everything passed to the constructor outlives the object. Used by one thread at a time.
+class PagedAttention {
+ public:
+  PagedAttention(const KvCacheOptions& options, const PageStore& store, const TurnTable& turns,
+                 Backend& backend, ThreadPool& pool);
+
+  // Causal: a query sees the keys at its own position and before. q, out: [rows, heads * head_dim], Q before
+  // RoPE. The turn table covers the spans' positions.
+  void attend(std::span<const AttentionSpan> spans, MatView<const float> q, MatView<float> out);
+
+  int64_t workspace_bytes() const { return scratch_.held_bytes() + states_.held_bytes(); }
+
+ private:
+  // Some of a span's queries against one KV head: against one run of pages, or, tiled, against all they see.
+  struct Item {
+    const AttentionSpan* of = nullptr;
+    int kv_head = 0;
+    int64_t first_token = 0;  // within the span
+    int64_t tokens = 0;
+    std::span<const PageRef> pages;
+    int64_t state_row = kTiled;  // of its first query among the states
+
+    int64_t position() const { return of->span.start + first_token; }
+  };
+  static constexpr int64_t kTiled = -1;
+
+  struct Scratch {
+    float* queries;  // [max_rows_, head_dim]
+    float* turned;   // [max_rows_, head_dim]: queries turned for one page; tiled: o of the states
+    float* max;      // [max_rows_]
+    float* sum;      // [max_rows_]
+    float* scores;   // [score_values_]
+    float* tile;     // [tile_tokens_, head_dim]
+  };
+
+  void plan(std::span<const AttentionSpan> spans);
+  void reserve();
+  Scratch scratch(int worker) const;
+  PartialState states(int64_t row, int64_t rows) const;
+  MatView<float> gather(const Item& item, MatView<const float> q, float* target) const;
+  void scatter(const Item& item, const PartialState& state, float* rows, MatView<float> out) const;
+
+  void attend_run(const Item& item, MatView<const float> q, int worker) const;
+  void run_scores(const Item& item, const PageRef& ref, MatView<const float> queries, const Scratch& s,
+                  MatView<float> scores) const;
+  void merge_runs(MatView<float> out) const;
+
+  void attend_tiled(const Item& item, MatView<const float> q, MatView<float> out, int worker) const;
+  MatView<float> decode_keys(std::span<const PageRef> pages, float* tile) const;
+  MatView<float> decode_values(std::span<const PageRef> pages, float* tile) const;
+
+  void mask_future(const Item& item, const PageRef& ref, MatView<float> scores) const;
+
+  const KvCacheOptions& options_;
+  const PageStore& store_;
+  const TurnTable& turns_;
+  Backend& backend_;
+  ThreadPool& pool_;
+  int64_t group_;         // query heads of a KV head
+  int64_t block_tokens_;  // query tokens of a tiled item
+  int64_t max_rows_;      // query rows of any item
+  int64_t run_tokens_;
+  int64_t tile_tokens_;
+  int64_t score_values_;
+  std::vector<Item> items_;  // of the call under way; items of one span and head are adjacent, in page order
+  int64_t state_rows_ = 0;
+  int64_t products_ = 0;  // multiplications of the call under way
+  Buffer scratch_;
+  Buffer states_;
+};
+
+}  // namespace kva

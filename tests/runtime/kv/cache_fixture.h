@@ -1,0 +1,179 @@
+// A cache fed with random projections, beside a naive attention in double that never pages anything.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "kernels/convert.h"
+#include "runtime/kv/kv_cache.h"
+
+namespace kva {
+
+struct CacheShape {
+  int layers = 1;
+  int kv_heads = 2;
+  int group = 1;
+  int head_dim = 8;
+  int page_tokens = 16;
+  KeyBasis basis = KeyBasis::kRotated;
+  DType type = DType::kF32;
+  bool rope = true;
+
+  int heads() const { return kv_heads * group; }
+  KvCacheOptions options() const {
+    KvCacheOptions options;
+    options.layers = layers;
+    options.kv_heads = kv_heads;
+    options.heads = heads();
+    options.head_dim = head_dim;
+    options.page_tokens = page_tokens;
+    options.k_codec = options.v_codec = make_dense_codec(type);
+    options.key_basis = basis;
+    if (rope) options.rope = Rope(head_dim, head_dim, 10000.0, {});
+    options.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+    return options;
+  }
+};
+
+// q, k and v of one sequence's tokens, the same for all layers; before RoPE.
+struct Projections {
+  Projections(const CacheShape& shape, int64_t tokens_, unsigned seed) : tokens(tokens_) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    const auto fill = [&](std::vector<float>& values, int64_t cols) {
+      values.resize(static_cast<std::size_t>(tokens * cols));
+      for (float& value : values) value = normal(random);
+    };
+    fill(q, shape.heads() * shape.head_dim);
+    fill(k, shape.kv_heads * shape.head_dim);
+    fill(v, shape.kv_heads * shape.head_dim);
+  }
+  int64_t tokens;
+  std::vector<float> q, k, v;
+};
+
+// Runs steps over several sequences of one cache and keeps each one's attention output.
+class CacheDriver {
+ public:
+  CacheDriver(const CacheShape& shape, ThreadPool& pool) : shape_(shape), cache(shape.options(), pool) {}
+
+  // Adds a sequence that will be fed from `source`.
+  SequenceId add(const Projections& source) {
+    const SequenceId id = cache.add_sequence();
+    follow(id, source);
+    return id;
+  }
+  void follow(SequenceId id, const Projections& source) {
+    if (sources_.size() <= static_cast<std::size_t>(id)) {
+      sources_.resize(static_cast<std::size_t>(id) + 1);
+      outputs_.resize(static_cast<std::size_t>(id) + 1);
+    }
+    sources_[static_cast<std::size_t>(id)] = &source;
+    outputs_[static_cast<std::size_t>(id)].assign(source.q.size(), 0.0f);
+  }
+
+  struct Take {
+    SequenceId sequence;
+    int64_t tokens;
+  };
+  // One step; the outputs of the last layer are kept.
+  void step(const std::vector<Take>& takes) {
+    Batch batch;
+    std::vector<float> q, k, v;
+    for (const Take& take : takes) {
+      const Projections& source = *sources_[static_cast<std::size_t>(take.sequence)];
+      const int64_t start = cache.tokens(take.sequence);
+      batch.spans.push_back({take.sequence, batch.rows(), take.tokens, start});
+      append_rows(q, source.q, source.tokens, start, take.tokens);
+      append_rows(k, source.k, source.tokens, start, take.tokens);
+      append_rows(v, source.v, source.tokens, start, take.tokens);
+    }
+    const int64_t rows = batch.rows();
+    const int64_t kv_cols = shape_.kv_heads * shape_.head_dim;
+    const int64_t cols = shape_.heads() * shape_.head_dim;
+    std::vector<float> out(q.size(), -1.0f);
+    for (int layer = 0; layer < shape_.layers; ++layer) {
+      cache.append(layer, batch, MatView<const float>(k.data(), rows, kv_cols),
+                   MatView<const float>(v.data(), rows, kv_cols));
+      cache.attend(layer, batch, MatView<const float>(q.data(), rows, cols),
+                   MatView<float>(out.data(), rows, cols));
+    }
+    cache.end_step(batch);
+    for (const BatchSpan& span : batch.spans)
+      std::copy_n(out.begin() + span.first_row * cols, span.tokens * cols,
+                  outputs_[static_cast<std::size_t>(span.sequence)].begin() + span.start * cols);
+  }
+  // Feeds the rest of a sequence in chunks.
+  void feed(SequenceId id, int64_t chunk) {
+    const int64_t total = sources_[static_cast<std::size_t>(id)]->tokens;
+    while (cache.tokens(id) < total) step({{id, std::min(chunk, total - cache.tokens(id))}});
+  }
+
+  const std::vector<float>& output(SequenceId id) const { return outputs_[static_cast<std::size_t>(id)]; }
+
+ private:
+  static void append_rows(std::vector<float>& to, const std::vector<float>& from, int64_t rows, int64_t first,
+                          int64_t count) {
+    const int64_t cols = static_cast<int64_t>(from.size()) / rows;
+    to.insert(to.end(), from.begin() + first * cols, from.begin() + (first + count) * cols);
+  }
+
+  CacheShape shape_;
+  std::vector<const Projections*> sources_;
+  std::vector<std::vector<float>> outputs_;
+
+ public:
+  KvCache cache;
+};
+
+// Causal attention in double over whole sequences. K is rotated in double by Hugging Face's f32 angles, and
+// K and V are rounded to the stored type first where the basis stores them so.
+inline std::vector<double> naive_attention(const CacheShape& shape, const Projections& p) {
+  const int64_t dim = shape.head_dim, heads = shape.heads(), kv_cols = shape.kv_heads * dim;
+  const auto rotated = [&](const float* head, int64_t position) {
+    std::vector<double> out(head, head + dim);
+    if (!shape.rope) return out;
+    const Rope rope(shape.head_dim, shape.head_dim, 10000.0, {});
+    for (int64_t i = 0; i < dim / 2; ++i) {
+      const float angle =
+          static_cast<float>(position) * rope.inverse_frequencies()[static_cast<std::size_t>(i)];
+      out[static_cast<std::size_t>(i)] =
+          head[i] * std::cos(double{angle}) - head[i + dim / 2] * std::sin(double{angle});
+      out[static_cast<std::size_t>(i + dim / 2)] =
+          head[i + dim / 2] * std::cos(double{angle}) + head[i] * std::sin(double{angle});
+    }
+    return out;
+  };
+  std::vector<double> result(p.q.size());
+  for (int64_t h = 0; h < heads; ++h) {
+    const int64_t kv = h / shape.group;
+    std::vector<std::vector<double>> keys;
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      keys.push_back(rotated(p.k.data() + t * kv_cols + kv * dim, t));
+      const auto query = rotated(p.q.data() + (t * heads + h) * dim, t);
+      std::vector<double> scores;
+      double max = -1e300, sum = 0.0;
+      for (int64_t s = 0; s <= t; ++s) {
+        double dot = 0.0;
+        for (std::size_t i = 0; i < query.size(); ++i) dot += query[i] * keys[static_cast<std::size_t>(s)][i];
+        scores.push_back(dot / std::sqrt(static_cast<double>(dim)));
+        max = std::max(max, scores.back());
+      }
+      double* out = result.data() + (t * heads + h) * dim;
+      for (int64_t s = 0; s <= t; ++s) {
+        const double weight = std::exp(scores[static_cast<std::size_t>(s)] - max);
+        sum += weight;
+        for (int64_t i = 0; i < dim; ++i)
+          out[i] += weight * double{p.v[static_cast<std::size_t>(s * kv_cols + kv * dim + i)]};
+      }
+      for (int64_t i = 0; i < dim; ++i) out[i] /= sum;
+    }
+  }
+  return result;
+}
+
+}  // namespace kva
