@@ -189,7 +189,7 @@ void FigureScript::panel(int row, int column, const std::string& title, const st
 void FigureScript::plot(const std::vector<std::string>& parts) {
   std::string command = "plot ";
   for (std::size_t i = 0; i < parts.size(); ++i)
-    command += (i == 0 ? "" : ", \\\n     ") + parts[i] + " notitle";
+    command += fmt::format("{}{} notitle", i == 0 ? "" : ", \\\n     ", parts[i]);
   script_ += command + "\n";
 }
 
