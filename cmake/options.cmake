@@ -12,7 +12,7 @@ endif()
 
 add_library(kva_options INTERFACE)
 target_compile_options(kva_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers>
   $<$<AND:$<BOOL:${KVANALYZE_WERROR}>,$<COMPILE_LANGUAGE:CXX>>:-Werror>
   $<$<AND:$<BOOL:${KVANALYZE_WERROR}>,$<COMPILE_LANGUAGE:CUDA>>:-Werror=all-warnings>)
 if(KVANALYZE_SANITIZE)
