@@ -22,7 +22,7 @@ void run(const AnalyzeJob& job) {
   progress.stage("load", 0, "");
   const Capture capture = load_capture(job.capture);
   progress.finish();
-  analyze_and_report(capture.pages, capture.facts, job.report, job.common, pool, progress);
+  analyze_and_report(capture.pages, *capture.facts, job.report, job.common, pool, progress);
 }
 
 }  // namespace

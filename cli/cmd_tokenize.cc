@@ -3,14 +3,15 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "cli/command.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
+#include "runtime/model/model_folder.h"
 #include "runtime/model/tokenizer.h"
 
 namespace kva::cli {
@@ -38,7 +39,9 @@ std::string read_stdin() {
 }
 
 void tokenize(const TokenizeOptions& options, std::string text) {
-  const Tokenizer tokenizer = Tokenizer::load(options.model);
+  // Not find_model() for a folder: without weights and configuration it still has a tokenizer.
+  const bool is_folder = std::filesystem::is_directory(options.model);
+  const Tokenizer tokenizer = Tokenizer::load(is_folder ? options.model : find_model(options.model).path);
   EncodeOptions encode_options;
   encode_options.add_special = !options.no_special;
   if (options.chat) {
@@ -57,7 +60,7 @@ void add_tokenize(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "tokenize",
       "Print a text's token ids on one line. Needs only the configuration and tokenizer files of a model.");
-  command->add_option("--model", options->model, "model folder")->required();
+  command->add_option("--model", options->model, "model folder, short name or hub id")->required();
   CLI::Option* file =
       command->add_option("--file", options->file, "file with the text (default: standard input)");
   CLI::Option* text = command->add_option("--text", options->text, "the text itself")->excludes(file);

@@ -1,5 +1,6 @@
 #include "kernels/parallel.h"
 
+#include <cblas.h>
 #include <omp.h>
 
 #include <atomic>
@@ -83,6 +84,8 @@ struct ThreadPool::Impl {
 
 ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
   KVA_CHECK(threads >= 0, "a pool has at least one thread");
+  // Workers call BLAS, some through libraries (FAISS); threads of its own would only get in their way.
+  openblas_set_num_threads(1);
   if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
   if (threads < 1) threads = 1;
   for (int worker = 1; worker < threads; ++worker)

@@ -61,6 +61,12 @@ void Progress::finish_locked() {
   running_ = false;
 }
 
+void Progress::say(const std::string& text) {
+  clear_line();
+  if (mode_ == Mode::kQuiet || callback_) return;
+  std::fprintf(out_, "%s\n", text.c_str());
+}
+
 void Progress::clear_line() {
   const std::lock_guard lock(mutex_);
   if (!drawn_) return;

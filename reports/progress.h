@@ -37,6 +37,9 @@ class Progress {
   // Removes the bar, so that another line can be printed; the next update draws it again.
   void clear_line();
 
+  // A line about the work, "12 prompts were cut to 256 tokens"; nothing in quiet mode.
+  void say(const std::string& text);
+
   // What is printed, without colour or line ends: "prefill  [=====     ]  50%  1,024/2,048 tokens  512/s  2 s
   // left". `bar_columns` 0 leaves the bar out. Pure, for tests.
   static std::string line(const std::string& label, int64_t done, int64_t total, const std::string& unit,

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <map>
 
-#include "reports/embedded.h"
+#include "reports/assets.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/io/json.h"
@@ -139,7 +139,7 @@ std::vector<Prompt> load_builtin(const std::string& set) {
   const auto names = builtin_prompt_sets();
   if (std::find(names.begin(), names.end(), set) == names.end())
     throw InputError(fmt::format("--prompt-set: expected one of {}, found {}", fmt::join(names, ", "), set));
-  return parse_jsonl(std::string(embedded_file("prompts/" + set + ".jsonl")), set + ".jsonl", set, "text");
+  return parse_jsonl(std::string(asset(set + ".jsonl")), set + ".jsonl", set, "text");
 }
 
 // Keeps prompts of one set together and drops those over the limit.

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 
 namespace kva {
@@ -133,27 +135,36 @@ std::string escape_html(std::string_view text) {
 }
 
 std::string escape_markdown(std::string_view text) {
+  const std::string line = one_line(text, 2000);
+  const auto is_word = [&](std::size_t at) {
+    return at < line.size() && (std::isalnum(static_cast<unsigned char>(line[at])) != 0);
+  };
   std::string escaped;
-  for (const char c : one_line(text)) {
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
     switch (c) {
       case '&': escaped += "&amp;"; break;
       case '<': escaped += "&lt;"; break;
       case '>': escaped += "&gt;"; break;
+      case '@': escaped += "&#64;"; break;  // no mention of a person
+      case '_':
+        if (i == 0 || !is_word(i - 1) || !is_word(i + 1)) escaped += '\\';
+        escaped += c;
+        break;
       case '\\':
       case '`':
       case '*':
-      case '_':
       case '|':
       case '[':
       case ']':
-      case '#':
       case '~':
-      case '!':
         escaped += '\\';
         escaped += c;
         break;
-      case '@': escaped += "&#64;"; break;  // no mention of a person
-      case ':': escaped += "&#58;"; break;  // no link made out of a bare address
+      case ':':
+        escaped += line.compare(i, 3, "://") == 0 ? "&#58;" : ":";
+        break;  // no link out of an address
+      case '.': escaped += i >= 3 && line.compare(i - 3, 3, "www") == 0 ? "&#46;" : "."; break;
       default: escaped += c;
     }
   }

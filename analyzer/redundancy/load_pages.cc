@@ -43,11 +43,14 @@ int64_t turn_of(KeyBasis stored, SideBasis wanted, int64_t start, int64_t t) {
 void turn_page(const PageSet& pages, SideBasis side, int64_t page, const PageShape& shape, float* values) {
   if (side == SideBasis::kValue || !pages.rope) return;
   const int64_t start = pages.pages[static_cast<std::size_t>(page)].start;
+  std::vector<float> turns(static_cast<std::size_t>(pages.rope->rotary_dim()));
   for (int64_t t = 0; t < shape.tokens; ++t) {
     const int64_t turn = turn_of(pages.key_basis, side, start, t);
     if (turn == 0) continue;
-    for (int64_t h = 0; h < shape.heads; ++h)
-      pages.rope->rotate(values + (h * shape.tokens + t) * shape.head_dim, turn);
+    pages.rope->turns_at(turn, turns.data());
+    // Token t of all heads.
+    const MatView<float> rows(values + t * shape.head_dim, shape.heads, shape.head_dim, shape.head_values());
+    pages.rope->rotate_by(rows, turns.data(), 0);
   }
 }
 
@@ -83,7 +86,7 @@ RawPages load_pages(const PageSet& pages, int layer, SideBasis side, ThreadPool&
   const float magnitude = std::bit_cast<float>(*std::max_element(largest.begin(), largest.end()));
   int exponent = 0;
   if (magnitude > 0.0f) std::frexp(magnitude, &exponent);
-  exponent = std::max(exponent, -100);  // keeps 2^-exponent within f32
+  exponent = std::max(exponent, -126);  // keeps 2^-exponent within f32
   raw.unit = std::ldexp(1.0, exponent);
   const float scale = std::ldexp(1.0f, -exponent);
   pool.parallel_for(raw.shape.pages, [&](int64_t page, int) {

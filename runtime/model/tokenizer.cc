@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "runtime/error.h"
+#include "runtime/io/utf8.h"
 #include "runtime/model/tokenizer/parts.h"
-#include "runtime/model/tokenizer/utf8.h"
 
 namespace kva {
 namespace {
@@ -54,8 +54,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
   if (static_cast<int64_t>(text.size()) > kMaxTextBytes)
     throw InputError(fmt::format("text: expected at most {} bytes, found {}", kMaxTextBytes, text.size()));
   std::string repaired;
-  if (!tok::is_valid_utf8(text)) {
-    repaired = tok::repair_utf8(text);
+  if (first_invalid_utf8(text)) {
+    repaired = replace_invalid_utf8(text);
     text = repaired;
   }
   const Parts& parts = *parts_;
@@ -94,7 +94,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
   for (const int32_t id : ids)
     if (!(skip_special && is_special(id))) bytes += token_bytes(id);
   if (strips_first_space()) remove_first_space(bytes);
-  return tok::repair_utf8(bytes);
+  return replace_invalid_utf8(bytes);
 }
 
 int32_t Tokenizer::vocab_size() const { return parts_->vocab_size; }
@@ -111,7 +111,7 @@ void Tokenizer::check_fits_model(int64_t model_vocab_size) const {
   throw InputError(
       fmt::format("{}: expected token ids below {} (vocab_size of the model's config.json), found {} "
                   "with id {}; the tokenizer belongs to another model",
-                  parts_->source, model_vocab_size, tok::quoted_for_error(token_text(last)), last));
+                  parts_->source, model_vocab_size, quoted_for_error(token_text(last)), last));
 }
 
 bool Tokenizer::has_chat_template() const { return !parts_->settings.chat_template.empty(); }
@@ -132,14 +132,14 @@ std::string TextStream::push(int32_t id) {
     at_start_ = false;
     if (tokenizer_->strips_first_space()) remove_first_space(pending_);
   }
-  const std::size_t finished = tok::finished_utf8(pending_);
-  std::string out = tok::repair_utf8(std::string_view(pending_).substr(0, finished));
+  const std::size_t finished = finished_utf8(pending_);
+  std::string out = replace_invalid_utf8(std::string_view(pending_).substr(0, finished));
   pending_.erase(0, finished);
   return out;
 }
 
 std::string TextStream::finish() {
-  std::string out = tok::repair_utf8(pending_);
+  std::string out = replace_invalid_utf8(pending_);
   pending_.clear();
   at_start_ = true;
   return out;

@@ -2,7 +2,8 @@
 
 #include <queue>
 
-#include "runtime/model/tokenizer/utf8.h"
+#include "runtime/io/utf8.h"
+#include "runtime/model/tokenizer/byte_alphabet.h"
 
 namespace kva::tok {
 namespace {
@@ -76,7 +77,7 @@ void Bpe::start_symbols(std::string_view word, Symbols& symbols) const {
       append_utf8(byte_alphabet().code_points[static_cast<uint8_t>(word[0])], character);
       add_character(character, symbols);
     } else {
-      bytes = static_cast<std::size_t>(first_code_point(word).bytes);
+      bytes = first_code_point(word).bytes;
       add_character(word.substr(0, bytes), symbols);
     }
     word.remove_prefix(bytes);

@@ -6,9 +6,9 @@
 
 #include "runtime/error.h"
 #include "runtime/io/file.h"
+#include "runtime/io/utf8.h"
 #include "runtime/model/tokenizer/bpe.h"
 #include "runtime/model/tokenizer/read_pattern.h"
-#include "runtime/model/tokenizer/utf8.h"
 
 namespace kva::tok {
 namespace {
@@ -54,7 +54,7 @@ Bpe Bpe::read_files(const std::string& vocab_path, const std::string& merges_pat
   bpe.options_.byte_level = true;
   bpe.read_vocabulary(JsonNode::parse_file(vocab_path));
   const std::string text = read_text_file(merges_path, kMaxMergesBytes);
-  if (!is_valid_utf8(text))
+  if (first_invalid_utf8(text))
     throw InputError(fmt::format("{}: expected UTF-8, found other bytes", merges_path));
   std::string_view rest = text;
   for (int64_t number = 1; !rest.empty(); ++number) {
@@ -84,9 +84,8 @@ void Bpe::read_vocabulary(const JsonNode& vocabulary) {
   vocabulary_.reserve(members.size());
   for (const auto& member : members.items()) {
     if (!member.value().is_number_integer()) vocabulary.at(member.key()).fail("a token id");
-    const bool in_range = !member.value().is_number_unsigned() ||
-                          member.value().get<uint64_t>() <= static_cast<uint64_t>(kMaxTokenId);
-    vocabulary_.add(member.key(), in_range ? member.value().get<int64_t>() : int64_t{INT64_MAX}, where);
+    // Ids above INT64_MAX turn negative here: refused all the same.
+    vocabulary_.add(member.key(), member.value().get<int64_t>(), where);
   }
   if (vocabulary_.size() == 0) vocabulary.fail("at least one token");
 }

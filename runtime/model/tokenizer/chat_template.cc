@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "runtime/error.h"
+#include "runtime/io/utf8.h"
 #include "runtime/model/tokenizer/pattern.h"
-#include "runtime/model/tokenizer/utf8.h"
 
 namespace kva::tok {
 namespace {

@@ -8,9 +8,9 @@
 #include <memory>
 
 #include "runtime/error.h"
+#include "runtime/io/utf8.h"
 #include "runtime/model/tokenizer/pattern.h"
 #include "runtime/model/tokenizer/read_pattern.h"
-#include "runtime/model/tokenizer/utf8.h"
 
 namespace kva::tok {
 namespace {

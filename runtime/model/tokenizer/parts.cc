@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "runtime/error.h"
-#include "runtime/model/tokenizer/utf8.h"
+#include "runtime/io/utf8.h"
 
 namespace kva {
 
@@ -61,7 +61,7 @@ void check_added_tokens(std::vector<AddedToken>& tokens, const tok::Vocabulary& 
     throw InputError(
         fmt::format("{}: expected added tokens that agree with the vocabulary, found {} with id {} where "
                     "the vocabulary differs",
-                    where, tok::quoted_for_error(token.content), token.id));
+                    where, quoted_for_error(token.content), token.id));
   }
 }
 

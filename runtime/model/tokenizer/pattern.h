@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "runtime/model/tokenizer/utf8.h"
+#include "runtime/io/utf8.h"
 
 namespace kva::tok {
 
@@ -55,8 +55,7 @@ void for_each_span(const Pattern& pattern, std::string_view text, F f) {
       any = true;
     }
     from = match.end;
-    if (empty)
-      from += from < text.size() ? static_cast<std::size_t>(first_code_point(text.substr(from)).bytes) : 1;
+    if (empty) from += from < text.size() ? first_code_point(text.substr(from)).bytes : 1;
   }
   if (done < text.size()) f(done, text.size(), false);
 }

@@ -5,7 +5,7 @@
 
 #include "runtime/io/file.h"
 #include "runtime/io/json.h"
-#include "runtime/model/tokenizer/utf8.h"
+#include "runtime/io/utf8.h"
 #include "runtime/model/tokenizer/vocabulary.h"
 
 namespace kva::tok {
@@ -112,7 +112,7 @@ Settings Settings::read(const std::string& folder) {
   }
   const std::string jinja = folder + "/chat_template.jinja";
   if (std::filesystem::exists(jinja)) {
-    settings.chat_template = repair_utf8(read_text_file(jinja, kMaxTemplateBytes));
+    settings.chat_template = replace_invalid_utf8(read_text_file(jinja, kMaxTemplateBytes));
     settings.chat_template_file = jinja;
   }
   return settings;

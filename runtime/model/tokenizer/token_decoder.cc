@@ -2,7 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "runtime/model/tokenizer/utf8.h"
+#include "runtime/io/utf8.h"
+#include "runtime/model/tokenizer/byte_alphabet.h"
 
 namespace kva::tok {
 namespace {
