@@ -161,7 +161,10 @@ std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
   blocks_ += name + " << EOD\n";
   for (const auto& row : rows) {
     std::string line;
-    for (const double value : row) line += (line.empty() ? "" : " ") + cell(value);
+    for (const double value : row) {
+      if (!line.empty()) line += ' ';
+      line += cell(value);
+    }
     blocks_ += line + "\n";
   }
   blocks_ += "EOD\n";
@@ -189,7 +192,7 @@ void FigureScript::panel(int row, int column, const std::string& title, const st
 void FigureScript::plot(const std::vector<std::string>& parts) {
   std::string command = "plot ";
   for (std::size_t i = 0; i < parts.size(); ++i)
-    command += (i == 0 ? "" : ", \\\n     ") + parts[i] + " notitle";
+    command += fmt::format("{}{} notitle", i == 0 ? "" : ", \\\n     ", parts[i]);
   script_ += command + "\n";
 }
 
