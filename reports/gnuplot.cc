@@ -161,7 +161,10 @@ std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
   blocks_ += name + " << EOD\n";
   for (const auto& row : rows) {
     std::string line;
-    for (const double value : row) line += (line.empty() ? "" : " ") + cell(value);
+    for (const double value : row) {
+      if (!line.empty()) line += ' ';
+      line += cell(value);
+    }
     blocks_ += line + "\n";
   }
   blocks_ += "EOD\n";

@@ -1,13 +1,10 @@
 #include "reports/terminal_summary.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -250,7 +247,7 @@ void differences(const Json& report, Screen& screen) {
   screen.end();
 }
 
-void closing(const Json& report, const std::string& folder, Screen& screen) {
+void closing(const Json& report, Screen& screen) {
   const Json& timing = report.at("timing");
   screen.end();
   screen.line("Time",
@@ -260,33 +257,19 @@ void closing(const Json& report, const std::string& folder, Screen& screen) {
                           format_seconds(number_at(timing, "analysis_s")),
                           format_rate(number_at(timing, "pairs_per_s")),
                           format_seconds(number_at(report.at("provenance"), "duration_s"))));
-  if (!folder.empty())
-    screen.line("Report", one_line(folder, 400) + "/report.html (also report.md, report.json, plots/)");
 }
 
 }  // namespace
 
-std::string terminal_summary(const nlohmann::ordered_json& report, bool color, int width,
-                             const std::string& folder) {
+std::string terminal_summary(const nlohmann::ordered_json& report, bool color, int width) {
   Screen screen(color, width);
   identity(report, screen);
   bytes(report, screen);
   redundancy(report, screen);
   opportunities(report, screen);
   differences(report, screen);
-  closing(report, folder, screen);
+  closing(report, screen);
   return screen.take();
-}
-
-bool stdout_wants_color() {
-  const char* refused = std::getenv("NO_COLOR");
-  return ::isatty(STDOUT_FILENO) != 0 && !(refused && *refused != '\0');
-}
-
-int stdout_width() {
-  constexpr int kUsual = 100;
-  winsize size = {};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsual;
 }
 
 }  // namespace kva
