@@ -1,4 +1,5 @@
-# Everything kvanalyze needs outside itself; scripts/setup installs the Debian packages.
+# Everything kvanalyze needs outside itself; scripts/common.sh names the Debian packages. Installed beside the
+# package configuration too, so that a program of somebody else finds the same libraries.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(PkgConfig REQUIRED)
@@ -7,16 +8,16 @@ find_package(LAPACK REQUIRED)
 # Debian's dnnl-config.cmake insists on the OpenCL headers; the library and its header are all we need.
 find_library(DNNL_LIBRARY dnnl REQUIRED)
 find_path(DNNL_INCLUDE_DIR dnnl.hpp REQUIRED)
-add_library(kva_dnnl INTERFACE)
-target_link_libraries(kva_dnnl INTERFACE ${DNNL_LIBRARY})
-target_include_directories(kva_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
+add_library(dnnl::dnnl INTERFACE IMPORTED GLOBAL)
+target_link_libraries(dnnl::dnnl INTERFACE ${DNNL_LIBRARY})
+target_include_directories(dnnl::dnnl INTERFACE ${DNNL_INCLUDE_DIR})
 find_package(hwy REQUIRED CONFIG)
 find_package(faiss REQUIRED CONFIG)
 find_package(Eigen3 REQUIRED CONFIG)
 find_package(CLI11 REQUIRED CONFIG)
 find_package(nlohmann_json REQUIRED CONFIG)
 find_package(fmt REQUIRED CONFIG)
-find_package(spdlog REQUIRED CONFIG)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET GLOBAL libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET GLOBAL libutf8proc)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
 pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET GLOBAL openblas)

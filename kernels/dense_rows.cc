@@ -44,58 +44,88 @@ HWY_INLINE void SumFour(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D
 #endif
 }
 
+// kQueries queries, kTokens stored rows; dots[q][i] = query q · row i. Loops over constants are unrolled, so
+// that all the sums stay in registers.
+template <class S, int kQueries, class D>
+HWY_INLINE void DotBlock(D d, const float* queries, int64_t query_stride,
+                         const typename S::Stored* HWY_RESTRICT const (&rows)[kTokens], int64_t dim,
+                         float (&dots)[kQueries][kTokens]) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  hn::Vec<D> sums[kQueries][kTokens];
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kTokens; ++i) sums[q][i] = hn::Zero(d);
+  }
+  int64_t c = 0;
+  for (; c + lanes <= dim; c += lanes) {
+    hn::Vec<D> values[kTokens];
+#pragma GCC unroll 4
+    for (int i = 0; i < kTokens; ++i) values[i] = S::load(d, rows[i] + c);
+#pragma GCC unroll 4
+    for (int q = 0; q < kQueries; ++q) {
+      const auto query = hn::LoadU(d, queries + q * query_stride + c);
+#pragma GCC unroll 4
+      for (int i = 0; i < kTokens; ++i) sums[q][i] = hn::MulAdd(query, values[i], sums[q][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) SumFour(d, sums[q][0], sums[q][1], sums[q][2], sums[q][3], dots[q]);
+  for (; c < dim; ++c)
+    for (int q = 0; q < kQueries; ++q)
+      for (int i = 0; i < kTokens; ++i) dots[q][i] += queries[q * query_stride + c] * S::one(rows[i] + c);
+}
+
 // Queries [first, first + kQueries) against all stored rows.
 template <class S, int kQueries, class D>
 void ScoreQueries(D d, MatView<const float> queries, int64_t first, const typename S::Stored* stored,
                   MatView<float> scores) {
   const int64_t dim = queries.cols;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t t = 0; t < scores.cols; t += kTokens) {
-    // Past the end the last row is taken again, and its results are dropped.
-    const typename S::Stored* rows[kTokens];
-    for (int i = 0; i < kTokens; ++i) rows[i] = stored + std::min(t + i, scores.cols - 1) * dim;
-    hn::Vec<D> sums[kQueries][kTokens];
-    for (auto& of_query : sums)
-      for (auto& sum : of_query) sum = hn::Zero(d);
-    int64_t c = 0;
-    for (; c + lanes <= dim; c += lanes) {
-      hn::Vec<D> values[kTokens];
-      for (int i = 0; i < kTokens; ++i) values[i] = S::load(d, rows[i] + c);
-      for (int q = 0; q < kQueries; ++q) {
-        const auto query = hn::LoadU(d, queries.row(first + q) + c);
-        for (int i = 0; i < kTokens; ++i) sums[q][i] = hn::MulAdd(query, values[i], sums[q][i]);
-      }
-    }
-    const int64_t count = std::min<int64_t>(kTokens, scores.cols - t);
-    for (int q = 0; q < kQueries; ++q) {
-      float dots[kTokens];
-      SumFour(d, sums[q][0], sums[q][1], sums[q][2], sums[q][3], dots);
-      const float* query = queries.row(first + q);
-      for (int64_t rest = c; rest < dim; ++rest)
-        for (int i = 0; i < kTokens; ++i) dots[i] += query[rest] * S::one(rows[i] + rest);
-      std::copy_n(dots, count, scores.row(first + q) + t);
-    }
+  const float* of_block = queries.row(first);
+  float dots[kQueries][kTokens];
+  int64_t t = 0;
+  for (; t + kTokens <= scores.cols; t += kTokens) {
+    const typename S::Stored* at = stored + t * dim;
+    DotBlock<S, kQueries>(d, of_block, queries.stride, {at, at + dim, at + 2 * dim, at + 3 * dim}, dim, dots);
+    for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], kTokens, scores.row(first + q) + t);
   }
+  if (t == scores.cols) return;
+  // The last row stands in for those that are missing, and their results are dropped.
+  const auto row = [&](int64_t i) { return stored + std::min(t + i, scores.cols - 1) * dim; };
+  DotBlock<S, kQueries>(d, of_block, queries.stride, {row(0), row(1), row(2), row(3)}, dim, dots);
+  for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], scores.cols - t, scores.row(first + q) + t);
 }
 
 // Columns [c, c + kColumns vectors) of out rows [first, first + kQueries).
 template <class S, int kQueries, int kColumns, class D>
 HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t first,
-                                  const typename S::Stored* stored, MatView<float> out, int64_t c) {
+                                  const typename S::Stored* HWY_RESTRICT stored, MatView<float> out,
+                                  int64_t c) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   hn::Vec<D> sums[kQueries][kColumns];
-  for (int q = 0; q < kQueries; ++q)
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
     for (int v = 0; v < kColumns; ++v) sums[q][v] = hn::LoadU(d, out.row(first + q) + c + v * lanes);
-  for (int64_t t = 0; t < weights.cols; ++t) {
+  }
+  const float* HWY_RESTRICT weight = weights.row(first);
+  const typename S::Stored* HWY_RESTRICT row = stored + c;
+  for (int64_t t = 0; t < weights.cols; ++t, row += out.cols, ++weight) {
     hn::Vec<D> values[kColumns];
-    for (int v = 0; v < kColumns; ++v) values[v] = S::load(d, stored + t * out.cols + c + v * lanes);
+#pragma GCC unroll 4
+    for (int v = 0; v < kColumns; ++v) values[v] = S::load(d, row + v * lanes);
+#pragma GCC unroll 4
     for (int q = 0; q < kQueries; ++q) {
-      const auto weight = hn::Set(d, weights.at(first + q, t));
-      for (int v = 0; v < kColumns; ++v) sums[q][v] = hn::MulAdd(weight, values[v], sums[q][v]);
+      const auto by = hn::Set(d, weight[q * weights.stride]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kColumns; ++v) sums[q][v] = hn::MulAdd(by, values[v], sums[q][v]);
     }
   }
-  for (int q = 0; q < kQueries; ++q)
+#pragma GCC unroll 4
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
     for (int v = 0; v < kColumns; ++v) hn::StoreU(sums[q][v], d, out.row(first + q) + c + v * lanes);
+  }
 }
 
 template <class S, int kQueries, class D>

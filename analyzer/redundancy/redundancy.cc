@@ -104,7 +104,7 @@ std::vector<HeatmapSet> heatmap_sets_of(const Grouping& grouping) {
 }  // namespace
 
 RedundancyResult analyze_redundancy(const PageSet& pages, const RedundancyOptions& options, ThreadPool& pool,
-                                    const Progress& progress) {
+                                    const AnalysisProgress& progress) {
   check_options(options);
   check_pages(pages);
   check_memory(redundancy_memory_bytes(pages, options, pool.threads()), options.memory_limit_bytes);

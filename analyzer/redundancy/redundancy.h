@@ -216,7 +216,7 @@ struct RedundancyResult {
 
 // Called from the calling thread after each piece of work; `label` says what was done. May throw to stop
 // the analysis (throw_if_interrupted() does).
-using Progress = std::function<void(int64_t done, int64_t total, std::string_view label)>;
+using AnalysisProgress = std::function<void(int64_t done, int64_t total, std::string_view label)>;
 
 // Bytes analyze_redundancy() needs beyond the page set itself.
 int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& options, int threads);
@@ -224,6 +224,6 @@ int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& o
 // The whole analysis. The same numbers for the same pages and options at any thread count. Throws InputError
 // for options out of range, fewer than two pages, too little memory, and pages with NaN or infinity.
 RedundancyResult analyze_redundancy(const PageSet& pages, const RedundancyOptions& options, ThreadPool& pool,
-                                    const Progress& progress = {});
+                                    const AnalysisProgress& progress = {});
 
 }  // namespace kva

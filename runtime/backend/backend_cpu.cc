@@ -1,3 +1,5 @@
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -7,6 +9,7 @@ namespace kva {
 namespace {
 
 constexpr int64_t kAlignment = 64;  // a cache line, and the widest vector
+constexpr int64_t kHugePage = 2 << 20;
 
 class CpuBackend : public Backend {
  public:
@@ -18,7 +21,12 @@ class CpuBackend : public Backend {
 
  protected:
   void* raw_allocate(int64_t bytes) override {
-    return std::aligned_alloc(kAlignment, static_cast<std::size_t>(bytes));
+    const std::size_t size = static_cast<std::size_t>(bytes);
+    if (bytes < kHugePage) return std::aligned_alloc(kAlignment, size);
+    void* memory = std::aligned_alloc(kHugePage, size);
+    // Only a wish: reading a large cache costs far fewer address translations with it.
+    if (memory) ::madvise(memory, size, MADV_HUGEPAGE);
+    return memory;
   }
   void raw_free(void* memory, int64_t) noexcept override { std::free(memory); }
 };

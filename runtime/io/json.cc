@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "runtime/error.h"
 #include "runtime/io/file.h"
@@ -19,15 +20,34 @@ struct JsonNode::Document {
 
 namespace {
 
-// Builds the document while bounding its depth: the parser itself keeps no limit.
-class BoundedSax : public nlohmann::detail::json_sax_dom_parser<json> {
+// Builds the document while bounding its depth, the members of an object and, where asked, watching for keys
+// given twice: the parser itself does none of these.
+template <class Json>
+class BoundedSax : public nlohmann::detail::json_sax_dom_parser<Json> {
  public:
-  using Base = nlohmann::detail::json_sax_dom_parser<json>;
-  BoundedSax(json& document, std::string source, int max_depth)
-      : Base(document, true), source_(std::move(source)), max_depth_(max_depth) {}
+  using Base = nlohmann::detail::json_sax_dom_parser<Json>;
+  BoundedSax(Json& document, std::string source, const JsonLimits& limits, int64_t max_members)
+      : Base(document, true), source_(std::move(source)), limits_(limits), max_members_(max_members) {}
 
-  bool start_object(std::size_t elements) { return enter() && Base::start_object(elements); }
-  bool end_object() { return --depth_, Base::end_object(); }
+  bool start_object(std::size_t elements) {
+    members_.push_back(0);
+    if (limits_.unique_keys) keys_.emplace_back();
+    return enter() && Base::start_object(elements);
+  }
+  bool end_object() {
+    members_.pop_back();
+    if (limits_.unique_keys) keys_.pop_back();
+    return --depth_, Base::end_object();
+  }
+  bool key(std::string& name) {
+    if (++members_.back() > max_members_)
+      throw InputError(fmt::format("{}: a JSON object with more than {} members", source_, max_members_));
+    if (limits_.unique_keys && !keys_.back().insert(name).second)
+      throw InputError(
+          fmt::format("{}: the key {} is given twice", source_,
+                      json(name.substr(0, 100)).dump(-1, ' ', true, json::error_handler_t::replace)));
+    return Base::key(name);
+  }
   bool start_array(std::size_t elements) { return enter() && Base::start_array(elements); }
   bool end_array() { return --depth_, Base::end_array(); }
 
@@ -45,15 +65,32 @@ class BoundedSax : public nlohmann::detail::json_sax_dom_parser<json> {
 
  private:
   bool enter() {
-    if (++depth_ > max_depth_)
-      throw InputError(fmt::format("{}: JSON nested deeper than {} levels", source_, max_depth_));
+    if (++depth_ > limits_.max_depth)
+      throw InputError(fmt::format("{}: JSON nested deeper than {} levels", source_, limits_.max_depth));
     return true;
   }
 
   std::string source_;
-  int max_depth_;
+  JsonLimits limits_;
   int depth_ = 0;
+  int64_t max_members_;
+  std::vector<int64_t> members_;                       // of each open object
+  std::vector<std::unordered_set<std::string>> keys_;  // likewise
 };
+
+template <class Json>
+void parse_bounded(std::string_view text, const std::string& source, const JsonLimits& limits,
+                   int64_t max_members, Json& root) {
+  if (static_cast<int64_t>(text.size()) > limits.max_bytes)
+    throw InputError(fmt::format("{}: expected at most {} bytes of JSON, found {}", source, limits.max_bytes,
+                                 text.size()));
+  BoundedSax<Json> sax(root, source, limits, max_members);
+  try {
+    Json::sax_parse(text.begin(), text.end(), &sax);
+  } catch (const nlohmann::json::exception& error) {  // a number out of range, say
+    throw InputError(fmt::format("{}: not valid JSON: {}", source, error.what()));
+  }
+}
 
 std::string shortened(const json& value) {
   if (value.is_object()) return "an object";
@@ -77,19 +114,19 @@ JsonNode JsonNode::parse_file(const std::string& path, const JsonLimits& limits)
 }
 
 JsonNode JsonNode::parse_text(std::string_view text, const std::string& source, const JsonLimits& limits) {
-  if (static_cast<int64_t>(text.size()) > limits.max_bytes)
-    throw InputError(fmt::format("{}: expected at most {} bytes of JSON, found {}", source, limits.max_bytes,
-                                 text.size()));
   auto document = std::make_shared<Document>();
   document->source = source;
-  BoundedSax sax(document->root, source, limits.max_depth);
-  try {
-    json::sax_parse(text.begin(), text.end(), &sax);
-  } catch (const json::exception& error) {  // a number out of range, say
-    throw InputError(fmt::format("{}: not valid JSON: {}", source, error.what()));
-  }
+  parse_bounded(text, source, limits, INT64_MAX, document->root);
   const json* root = &document->root;
   return {std::move(document), root, ""};
+}
+
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& source,
+                                          const JsonLimits& limits) {
+  constexpr int64_t kMaxMembers = 4096;
+  nlohmann::ordered_json root;
+  parse_bounded(text, source, limits, kMaxMembers, root);
+  return root;
 }
 
 const std::string& JsonNode::source() const { return document_->source; }

@@ -16,6 +16,7 @@ namespace kva {
 struct JsonLimits {
   int64_t max_bytes = 256 << 20;
   int max_depth = 64;
+  bool unique_keys = false;  // refuse an object that gives a key twice; else its last value counts
 };
 
 // A node of a parsed document together with its path, "rope_scaling.factor" say. Copies are cheap; a node
@@ -69,5 +70,10 @@ class JsonNode {
   const nlohmann::json* node_;
   std::string path_;
 };
+
+// A document whose members keep their order, under the same bounds and with the same errors; an object may
+// have at most 4,096 members, since finding one of them takes time in proportion.
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& source,
+                                          const JsonLimits& limits = {});
 
 }  // namespace kva

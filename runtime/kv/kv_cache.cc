@@ -43,8 +43,8 @@ struct KvCache::Impl {
   KvCacheOptions options;
   ThreadPool& pool;
   PageStore store;
-  int k_codec;
-  int v_codec;
+  int k_stream;
+  int v_stream;
   TurnTable turns;
   PagedAttention attention;
   int64_t table_bytes = 0;
@@ -57,8 +57,8 @@ struct KvCache::Impl {
       : options(checked(asked)),
         pool(pool_),
         store(*options.backend, options.head_dim, options.page_tokens),
-        k_codec(store.add_codec(options.k_codec)),
-        v_codec(store.add_codec(options.v_codec)),
+        k_stream(store.add_stream(options.k_codec)),
+        v_stream(store.add_stream(options.v_codec)),
         turns(*options.backend, options.rope),
         attention(options, store, turns, *options.backend, pool),
         sequences(CountingAllocator<Sequence>(*options.backend, table_bytes)),
@@ -113,8 +113,8 @@ void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
     if (table.empty() || table.back().tokens == options.page_tokens) {
       table.push_back({.start = start});
       PageRef& added = table.back();
-      added.k = store.allocate(k_codec);
-      added.v = store.allocate(v_codec);
+      added.k = store.allocate(k_stream);
+      added.v = store.allocate(v_stream);
     }
     PageRef& tail = table.back();
     const int64_t count = std::min<int64_t>(tokens, options.page_tokens - tail.tokens);

@@ -9,7 +9,7 @@
 namespace kva {
 namespace {
 
-// A slab is an eighth of what its size class holds already, within these bounds: few large allocations for a
+// A slab is an eighth of what its stream holds already, within these bounds: few large allocations for a
 // large cache, at most an eighth of slack for any.
 constexpr int64_t kMinSlabBytes = 16 << 10;
 constexpr int64_t kMaxSlabBytes = 2 << 20;
@@ -28,7 +28,7 @@ PageStore::PageStore(Backend& backend, int64_t head_dim, int64_t page_tokens)
       page_tokens_(page_tokens),
       sides_(CountingAllocator<SideEntry>(backend, table_bytes_)),
       slabs_(CountingAllocator<Slab>(backend, table_bytes_)),
-      classes_(CountingAllocator<SizeClass>(backend, table_bytes_)) {}
+      streams_(CountingAllocator<Stream>(backend, table_bytes_)) {}
 
 PageStore::~PageStore() = default;
 
@@ -41,27 +41,16 @@ PageStore::SideEntry& PageStore::side(SideId id) {
   return const_cast<SideEntry&>(std::as_const(*this).side(id));
 }
 
-int PageStore::add_codec(std::shared_ptr<const SideCodec> codec) {
-  const auto known = std::find(codecs_.begin(), codecs_.end(), codec);
-  if (known == codecs_.end()) {
-    codecs_.push_back(std::move(codec));
-    return static_cast<int>(codecs_.size()) - 1;
-  }
-  return static_cast<int>(known - codecs_.begin());
-}
-
-int32_t PageStore::size_class(int codec) {
-  const int64_t payload = codecs_[index_of(codec)]->bytes(page_tokens_, head_dim_);
-  const int64_t slot = (std::max<int64_t>(payload, 1) + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
-  for (std::size_t i = 0; i < classes_.size(); ++i)
-    if (classes_[i].slot_bytes == slot) return static_cast<int32_t>(i);
-  classes_.push_back({.slot_bytes = slot});
-  return static_cast<int32_t>(classes_.size()) - 1;
+int PageStore::add_stream(std::shared_ptr<const SideCodec> codec) {
+  const int64_t payload = std::max<int64_t>(codec->bytes(page_tokens_, head_dim_), 1);
+  const int64_t slot = (payload + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+  streams_.push_back({.codec = std::move(codec), .slot_bytes = slot});
+  return static_cast<int>(streams_.size()) - 1;
 }
 
 void PageStore::link_partial(int32_t slab) {
   Slab& added = slabs_[index_of(slab)];
-  int32_t& head = classes_[index_of(added.size_class)].partial;
+  int32_t& head = streams_[index_of(added.stream)].partial;
   added.previous_partial = -1;
   added.next_partial = head;
   if (head >= 0) slabs_[index_of(head)].previous_partial = slab;
@@ -73,18 +62,18 @@ void PageStore::unlink_partial(int32_t slab) {
   if (gone.previous_partial >= 0)
     slabs_[index_of(gone.previous_partial)].next_partial = gone.next_partial;
   else
-    classes_[index_of(gone.size_class)].partial = gone.next_partial;
+    streams_[index_of(gone.stream)].partial = gone.next_partial;
   if (gone.next_partial >= 0) slabs_[index_of(gone.next_partial)].previous_partial = gone.previous_partial;
 }
 
-int32_t PageStore::slab_with_space(int32_t size_class) {
-  SizeClass& of = classes_[index_of(size_class)];
+int32_t PageStore::slab_with_space(int32_t stream) {
+  Stream& of = streams_[index_of(stream)];
   if (of.partial >= 0) return of.partial;
   const int64_t wanted = std::clamp(of.held_bytes / 8, kMinSlabBytes, kMaxSlabBytes);
   const int64_t slots = std::max<int64_t>(1, wanted / of.slot_bytes);
   Slab slab;
   slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages");
-  slab.size_class = size_class;
+  slab.stream = stream;
   slab.slots = static_cast<int32_t>(slots);
   int32_t index = free_slab_;
   if (index < 0) {
@@ -107,7 +96,7 @@ std::byte* PageStore::take_slot(int32_t slab) {
   if (slot)
     std::memcpy(&from.recycled, slot, sizeof(from.recycled));
   else
-    slot = from.memory.data() + from.next_fresh++ * classes_[index_of(from.size_class)].slot_bytes;
+    slot = from.memory.data() + from.next_fresh++ * streams_[index_of(from.stream)].slot_bytes;
   if (++from.used == from.slots) unlink_partial(slab);
   return slot;
 }
@@ -121,24 +110,24 @@ void PageStore::return_slot(int32_t slab, std::byte* slot) {
     return;
   }
   unlink_partial(slab);
-  classes_[index_of(to.size_class)].held_bytes -= to.memory.held_bytes();
+  streams_[index_of(to.stream)].held_bytes -= to.memory.held_bytes();
   slab_bytes_ -= to.memory.held_bytes();
   to = Slab();
   to.next_partial = std::exchange(free_slab_, slab);
   --live_slabs_;
 }
 
-SideId PageStore::allocate(int codec) {
-  KVA_CHECK(codec >= 0 && index_of(codec) < codecs_.size(), "no such codec");
+SideId PageStore::allocate(int stream) {
+  KVA_CHECK(stream >= 0 && index_of(stream) < streams_.size(), "no such stream");
   if (free_side_ < 0) {
     sides_.push_back({.slab = free_side_});
     free_side_ = static_cast<SideId>(sides_.size()) - 1;
   }
-  const int32_t slab = slab_with_space(size_class(codec));
+  const int32_t slab = slab_with_space(stream);
   const SideId id = free_side_;
   SideEntry& entry = sides_[index_of(id)];
   free_side_ = entry.slab;
-  entry = {.payload = take_slot(slab), .references = 1, .tokens = 0, .codec = codec, .slab = slab};
+  entry = {.payload = take_slot(slab), .references = 1, .tokens = 0, .stream = stream, .slab = slab};
   ++live_sides_;
   return id;
 }
@@ -156,10 +145,8 @@ void PageStore::release(SideId id) {
 
 SideId PageStore::make_unique(SideId id) {
   if (references(id) == 1) return id;
-  const int codec = side(id).codec;
-  const SideId copy = allocate(codec);
-  backend_.copy(side(copy).payload, side(id).payload,
-                codecs_[index_of(codec)]->bytes(page_tokens_, head_dim_));
+  const SideId copy = allocate(side(id).stream);
+  backend_.copy(side(copy).payload, side(id).payload, codec(id).bytes(page_tokens_, head_dim_));
   set_tokens(copy, tokens(id));
   release(id);
   return copy;
@@ -179,7 +166,7 @@ std::byte* PageStore::writable_payload(SideId id) {
 }
 
 int64_t PageStore::used_bytes(const SideEntry& entry) const {
-  return codecs_[index_of(entry.codec)]->bytes(entry.tokens, head_dim_);
+  return stream_of(entry).bytes(entry.tokens, head_dim_);
 }
 
 void PageStore::add_to(ByteLedger& ledger) const {

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "runtime/backend/backend.h"
 #include "runtime/backend/counted_vector.h"
@@ -28,11 +27,12 @@ class PageStore {
   PageStore(const PageStore&) = delete;
   PageStore& operator=(const PageStore&) = delete;
 
-  // Makes the codec known and gives its index; the same codec has one index.
-  int add_codec(std::shared_ptr<const SideCodec> codec);
+  // Makes a codec known and gives the index of its stream. Sides of one stream lie together in slabs of their
+  // own: K and V are two streams, because attention reads many K before the first V.
+  int add_stream(std::shared_ptr<const SideCodec> codec);
 
   // A new side without tokens and with one reference. Throws InputError when out of memory, changing nothing.
-  SideId allocate(int codec);
+  SideId allocate(int stream);
   // Another reference to the side: sharing it costs no payload.
   void retain(SideId id);
   // Drops a reference; the last one frees the slot, and the slab with its last slot.
@@ -46,7 +46,7 @@ class PageStore {
   // How many tokens of the page are written, from the front; the rest counts as slack.
   void set_tokens(SideId id, int64_t tokens);
 
-  const SideCodec& codec(SideId id) const { return *codecs_[static_cast<std::size_t>(side(id).codec)]; }
+  const SideCodec& codec(SideId id) const { return stream_of(side(id)); }
   const std::byte* payload(SideId id) const { return side(id).payload; }
   // Only for a side with one reference.
   std::byte* writable_payload(SideId id);
@@ -62,29 +62,32 @@ class PageStore {
     std::byte* payload = nullptr;  // null: a free entry
     int32_t references = 0;
     int32_t tokens = 0;
-    int32_t codec = 0;
+    int32_t stream = 0;
     int32_t slab = 0;  // free entries: the next free id
   };
   struct Slab {
     Buffer memory;
-    int32_t size_class = 0;
+    int32_t stream = 0;
     int32_t slots = 0;
     int32_t used = 0;
     int32_t next_fresh = 0;         // slots from here on were never used
     std::byte* recycled = nullptr;  // a list through the freed slots' first bytes
-    int32_t next_partial = -1;  // in the size class's list of slabs with a free slot; or next free slab index
+    int32_t next_partial = -1;      // in the stream's list of slabs with a free slot; or next free slab index
     int32_t previous_partial = -1;
   };
-  struct SizeClass {
+  struct Stream {
+    std::shared_ptr<const SideCodec> codec;
     int64_t slot_bytes = 0;
     int64_t held_bytes = 0;  // of its slabs
-    int32_t partial = -1;
+    int32_t partial = -1;    // a list of slabs with a free slot
   };
 
   const SideEntry& side(SideId id) const;
   SideEntry& side(SideId id);
-  int32_t size_class(int codec);
-  int32_t slab_with_space(int32_t size_class);
+  const SideCodec& stream_of(const SideEntry& entry) const {
+    return *streams_[static_cast<std::size_t>(entry.stream)].codec;
+  }
+  int32_t slab_with_space(int32_t stream);
   std::byte* take_slot(int32_t slab);
   void return_slot(int32_t slab, std::byte* slot);
   void link_partial(int32_t slab);
@@ -94,11 +97,10 @@ class PageStore {
   Backend& backend_;
   int64_t head_dim_;
   int64_t page_tokens_;
-  std::vector<std::shared_ptr<const SideCodec>> codecs_;
   int64_t table_bytes_ = 0;
   CountedVector<SideEntry> sides_;
   CountedVector<Slab> slabs_;
-  CountedVector<SizeClass> classes_;
+  CountedVector<Stream> streams_;
   SideId free_side_ = kNoSide;
   int32_t free_slab_ = -1;
   int64_t live_sides_ = 0;

@@ -37,10 +37,13 @@ std::span<const PageRef> front_run(std::span<const PageRef> pages, int64_t token
   return pages.first(count);
 }
 
-// The next page comes from somewhere else in memory; the hardware's own prefetch would start too late.
+// The next page comes from somewhere else in memory; the hardware's own prefetch would start too late. So
+// many bytes are asked for ahead of their use.
+constexpr int64_t kPrefetchBytes = 4096;
+
 void prefetch(const std::byte* payload, int64_t bytes) {
   constexpr int64_t kLine = 64;
-  constexpr int64_t kMost = 4096;
+  constexpr int64_t kMost = 4 * kPrefetchBytes;
   for (int64_t at = 0; at < std::min(bytes, kMost); at += kLine) hwy::Prefetch(payload + at);
 }
 
@@ -176,10 +179,11 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
   clear(state);
   const MatView<float> scores(s.scores, queries.rows, total_tokens(item.pages), run_tokens_);
   const int64_t page_bytes = options_.k_codec->bytes(options_.page_tokens, options_.head_dim);
+  const std::size_t ahead = static_cast<std::size_t>(std::max<int64_t>(1, kPrefetchBytes / page_bytes));
   int64_t column = 0;
   for (std::size_t i = 0; i < item.pages.size(); ++i) {
     const PageRef& ref = item.pages[i];
-    if (i + 1 < item.pages.size()) prefetch(store_.payload(item.pages[i + 1].k), page_bytes);
+    if (i + ahead < item.pages.size()) prefetch(store_.payload(item.pages[i + ahead].k), page_bytes);
     const MatView<float> of_page = scores.col_range(column, ref.tokens);
     run_scores(item, ref, queries, s, of_page);
     mask_future(item, ref, of_page);
@@ -190,7 +194,7 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
   column = 0;
   for (std::size_t i = 0; i < item.pages.size(); ++i) {
     const PageRef& ref = item.pages[i];
-    if (i + 1 < item.pages.size()) prefetch(store_.payload(item.pages[i + 1].v), page_bytes);
+    if (i + ahead < item.pages.size()) prefetch(store_.payload(item.pages[i + ahead].v), page_bytes);
     store_.codec(ref.v).accumulate(scores.col_range(column, ref.tokens), store_.payload(ref.v),
                                    options_.page_tokens, state.values);
     column += ref.tokens;

@@ -54,5 +54,14 @@ TEST(Json, FallbacksServeAbsentAndNullMembersOnly) {
   EXPECT_THROW((void)node.get_string("b", ""), InputError);
 }
 
+TEST(Json, RefusesRepeatedKeysWhereAsked) {
+  const auto error = [](std::string_view text) {
+    return error_of([&] { (void)JsonNode::parse_text(text, "test.json", {.unique_keys = true}); });
+  };
+  EXPECT_EQ(error(R"({"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]})"), "no error");
+  EXPECT_EQ(error(R"({"b": {"a": 1, "c": 2, "a": 1}})"), "test.json: the key \"a\" is given twice");
+  EXPECT_EQ(parse(R"({"a": 1, "a": 2})").at("a").as_int(0, 9), 2);
+}
+
 }  // namespace
 }  // namespace kva

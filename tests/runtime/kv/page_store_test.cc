@@ -15,8 +15,8 @@ class PageStoreTest : public testing::Test {
 
   PageStoreTest()
       : store(*backend, kHeadDim, kPageTokens),
-        f16(store.add_codec(make_dense_codec(DType::kF16))),
-        f32(store.add_codec(make_dense_codec(DType::kF32))) {}
+        f16(store.add_stream(make_dense_codec(DType::kF16))),
+        f32(store.add_stream(make_dense_codec(DType::kF32))) {}
 
   // The ledger after every operation: equal to the allocator, each figure what the sides imply.
   ByteLedger checked_ledger() const {
@@ -42,7 +42,7 @@ TEST_F(PageStoreTest, CountsWrittenTokensAsPayloadAndTheRestAsSlack) {
   const SideId b = store.allocate(f32);
   store.set_tokens(b, kPageTokens);
   EXPECT_EQ(checked_ledger().payload, 5 * kHeadDim * 2 + kPageTokens * kHeadDim * 4);
-  EXPECT_EQ(store.live_slabs(), 2);  // a class of slots for each size
+  EXPECT_EQ(store.live_slabs(), 2);  // one a stream
   store.set_tokens(a, 4);
   EXPECT_EQ(checked_ledger().payload, 4 * kHeadDim * 2 + kPageTokens * kHeadDim * 4);
 }

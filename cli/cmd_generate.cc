@@ -1,0 +1,206 @@
+// kvanalyze generate: text (or ids) from a model, streamed.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "runtime/error.h"
+#include "runtime/io/file.h"
+#include "runtime/model/generator.h"
+#include "runtime/model/model_folder.h"
+#include "runtime/model/stop_finder.h"
+#include "runtime/model/tokenizer.h"
+
+namespace kva::cli {
+namespace {
+
+constexpr int64_t kMaxPromptBytes = int64_t{64} << 20;
+
+struct GenerateCommand {
+  CommonOptions common;
+  CaptureOptions run;  // model, weights and cache
+  GenerateOptions generation;
+  std::vector<std::string> prompts;
+  std::vector<std::string> prompt_ids;
+  std::vector<std::string> prompt_files;
+  std::vector<std::string> stops;
+  bool chat = false;
+  bool print_ids = false;
+  bool ignore_eos = false;
+  bool timing = false;
+};
+
+std::vector<int32_t> parse_ids(const std::string& text) {
+  std::vector<int32_t> ids;
+  std::istringstream stream(text);
+  for (std::string word; stream >> word;) {
+    std::size_t used = 0;
+    int64_t id = -1;
+    try {
+      id = std::stoll(word, &used);
+    } catch (const std::exception&) {
+      used = 0;
+    }
+    if (used != word.size() || id < 0 || id > INT32_MAX)
+      throw InputError(
+          fmt::format("--prompt-ids: expected token ids separated by spaces, found {:.40}", word));
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text, bool chat) {
+  if (!chat) return tokenizer.encode(text);
+  const ChatMessage message{"user", text};
+  return tokenizer.encode(tokenizer.apply_chat_template({&message, 1}, true), {.add_special = false});
+}
+
+// Writes one prompt's text as far as no stop string can begin in it any more.
+class TextOutput {
+ public:
+  TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool streams)
+      : stream_(tokenizer), stops_(stops), streams_(streams) {}
+
+  // False once a stop string has come.
+  bool push(int32_t id) {
+    write(stops_.push(stream_.push(id)));
+    return !stops_.found();
+  }
+  void finish() {
+    write(stops_.push(stream_.finish()));
+    write(stops_.finish());
+    if (!streams_) std::fwrite(held_.data(), 1, held_.size(), stdout);
+    std::fputc('\n', stdout);
+    std::fflush(stdout);
+  }
+
+ private:
+  void write(const std::string& text) {
+    if (!streams_) {
+      held_ += text;
+      return;
+    }
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }
+
+  TextStream stream_;
+  StopFinder stops_;
+  bool streams_;
+  std::string held_;
+};
+
+// Prompts in the order: --prompt, --prompt-file, --prompt-ids.
+std::vector<std::vector<int32_t>> all_prompts(const GenerateCommand& command, const Tokenizer* tokenizer) {
+  std::vector<std::vector<int32_t>> prompts;
+  for (const std::string& text : command.prompts) prompts.push_back(encode(*tokenizer, text, command.chat));
+  for (const std::string& file : command.prompt_files)
+    prompts.push_back(encode(*tokenizer, read_text_file(file, kMaxPromptBytes), command.chat));
+  for (const std::string& ids : command.prompt_ids) prompts.push_back(parse_ids(ids));
+  if (prompts.empty())
+    throw InputError("generate: expected --prompt, --prompt-file or --prompt-ids, found none of them");
+  return prompts;
+}
+
+void print_ids(const std::vector<int32_t>& ids) {
+  fmt::print("{}\n", fmt::join(ids, " "));
+  std::fflush(stdout);
+}
+
+void print_timing(const GenerateStats& stats) {
+  const int64_t decoded = stats.generated_tokens;
+  fmt::print(stderr, "prefill {} tokens in {:.3f} s ({:.0f}/s), decode {} tokens in {:.3f} s ({:.1f}/s)\n",
+             stats.prompt_tokens, stats.prefill_s,
+             static_cast<double>(stats.prompt_tokens) / std::max(stats.prefill_s, 1e-9), decoded,
+             stats.decode_s, static_cast<double>(decoded) / std::max(stats.decode_s, 1e-9));
+}
+
+void run_generate(GenerateCommand& command) {
+  const ModelFolder folder = find_model(
+      command.run.model, {.cache_dir = command.run.cache_dir, .allow_fetch = !command.run.offline});
+  const bool wants_text = !command.print_ids || !command.stops.empty();
+  std::optional<Tokenizer> tokenizer;
+  if (wants_text || !command.prompts.empty() || !command.prompt_files.empty())
+    tokenizer.emplace(Tokenizer::load(folder.path));
+  const auto prompts = all_prompts(command, tokenizer ? &*tokenizer : nullptr);
+
+  ThreadPool pool(command.common.threads);
+  LoadOptions load;
+  if (command.run.weights != "stored") load.weights = dtype_option("--weights", command.run.weights);
+  Decoder decoder = Decoder::load(folder.path, load, pool);
+  if (tokenizer) tokenizer->check_fits_model(decoder.config().vocab);
+  KvCache cache(decoder.cache_options(command.run.page_tokens, command.run.kv_dtype, command.run.key_basis),
+                pool);
+  command.generation.batch_size = command.run.batch_size;
+  command.generation.sampler.seed = command.common.seed;
+  if (!command.ignore_eos) command.generation.end_tokens = decoder.config().eos_ids;
+
+  std::vector<TextOutput> outputs;
+  // Of several prompts only one can be written as it comes.
+  if (wants_text)
+    for (std::size_t i = 0; i < prompts.size(); ++i)
+      outputs.emplace_back(*tokenizer, command.stops, prompts.size() == 1 && !command.print_ids);
+  GenerateCallbacks callbacks;
+  callbacks.on_token = [&](std::size_t prompt, int32_t id) {
+    return !wants_text || outputs[prompt].push(id);
+  };
+  callbacks.on_finished = [&](std::size_t prompt, SequenceId, const Generation& generation) {
+    if (command.print_ids) return print_ids(generation.tokens);
+    outputs[prompt].finish();
+  };
+  const GenerateResult result = generate(decoder, cache, prompts, command.generation, callbacks);
+  if (command.timing) print_timing(result.stats);
+}
+
+void add_sampling_options(CLI::App& app, GenerateOptions& options) {
+  app.add_option("-n,--max-tokens", options.max_tokens, "Tokens generated after each prompt")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  app.add_option("--temperature", options.sampler.temperature, "0 takes the most likely token")
+      ->capture_default_str();
+  app.add_option("--top-k", options.sampler.top_k, "Of so many most likely tokens only (0: all)")
+      ->capture_default_str();
+  app.add_option("--top-p", options.sampler.top_p,
+                 "Of the most likely tokens that reach this probability only")
+      ->capture_default_str();
+  app.add_option("--chunk", options.chunk_tokens, "Tokens of a prompt decoded at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto command = std::make_shared<GenerateCommand>();
+  command->generation.max_tokens = 128;
+  CLI::App* sub =
+      app.add_subcommand("generate",
+                         "Text from a model, streamed. With --prompt-ids and --print-ids no tokenizer "
+                         "is needed. Several prompts are decoded together and printed one after the "
+                         "other.");
+  add_common_options(*sub, command->common);
+  add_model_options(*sub, command->run)->required();
+  sub->add_option("-p,--prompt", command->prompts, "A prompt; repeatable")->allow_extra_args(false);
+  sub->add_option("--prompt-file", command->prompt_files, "A file whose whole text is a prompt; repeatable")
+      ->allow_extra_args(false);
+  sub->add_option("--prompt-ids", command->prompt_ids, "A prompt as token ids, \"1 2 3\"; repeatable")
+      ->allow_extra_args(false);
+  sub->add_flag("--chat", command->chat, "The prompt as a user's message in the model's chat template");
+  add_sampling_options(*sub, command->generation);
+  sub->add_option("--stop", command->stops, "End before this text; repeatable")->allow_extra_args(false);
+  sub->add_flag("--ignore-eos", command->ignore_eos, "Go on after the model's end token");
+  sub->add_flag("--print-ids", command->print_ids,
+                "Print token ids, a line for each prompt, instead of text");
+  sub->add_flag("--timing", command->timing, "Print tokens per second to stderr");
+  add_cache_options(*sub, command->run);
+  sub->callback([command] { run_generate(*command); });
+}
+
+}  // namespace kva::cli

@@ -1,0 +1,77 @@
+// kvanalyze tokenize: a text's token ids, on one line.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "runtime/error.h"
+#include "runtime/io/file.h"
+#include "runtime/model/model_folder.h"
+#include "runtime/model/tokenizer.h"
+
+namespace kva::cli {
+namespace {
+
+struct TokenizeOptions {
+  std::string model;
+  std::string file;
+  std::string text;
+  bool no_special = false;
+  bool chat = false;
+};
+
+std::string read_stdin() {
+  std::string text;
+  char buffer[1 << 16];
+  while (true) {
+    const ssize_t bytes = ::read(STDIN_FILENO, buffer, sizeof buffer);
+    if (bytes < 0) throw InputError("stdin: cannot be read");
+    if (bytes == 0) return text;
+    text.append(buffer, static_cast<std::size_t>(bytes));
+    if (static_cast<int64_t>(text.size()) > Tokenizer::kMaxTextBytes)
+      throw InputError(fmt::format("stdin: expected at most {} bytes, found more", Tokenizer::kMaxTextBytes));
+  }
+}
+
+void tokenize(const TokenizeOptions& options, std::string text) {
+  // Not find_model() for a folder: without weights and configuration it still has a tokenizer.
+  const bool is_folder = std::filesystem::is_directory(options.model);
+  const Tokenizer tokenizer = Tokenizer::load(is_folder ? options.model : find_model(options.model).path);
+  EncodeOptions encode_options;
+  encode_options.add_special = !options.no_special;
+  if (options.chat) {
+    const ChatMessage message{"user", std::move(text)};
+    text = tokenizer.apply_chat_template({&message, 1}, true);
+    encode_options.add_special = false;  // the template has written them
+  }
+  const std::vector<int32_t> ids = tokenizer.encode(text, encode_options);
+  fmt::print("{}\n", fmt::join(ids, " "));
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app) {
+  auto options = std::make_shared<TokenizeOptions>();
+  CLI::App* command = app.add_subcommand(
+      "tokenize",
+      "Print a text's token ids on one line. Needs only the configuration and tokenizer files of a model.");
+  command->add_option("--model", options->model, "model folder, short name or hub id")->required();
+  CLI::Option* file =
+      command->add_option("--file", options->file, "file with the text (default: standard input)");
+  CLI::Option* text = command->add_option("--text", options->text, "the text itself")->excludes(file);
+  command->add_flag("--no-special", options->no_special,
+                    "without the tokens added around a text, such as BOS");
+  command->add_flag("--chat", options->chat, "the text as a user's message in the model's chat template");
+  command->callback([options, file, text] {
+    if (text->count() > 0) return tokenize(*options, options->text);
+    tokenize(*options,
+             file->count() > 0 ? read_text_file(options->file, Tokenizer::kMaxTextBytes) : read_stdin());
+  });
+}
+
+}  // namespace kva::cli

@@ -1,0 +1,66 @@
+#include "cli/report_options.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "reports/redundancy_report.h"
+#include "reports/report_file.h"
+#include "reports/terminal_summary.h"
+
+namespace kva::cli {
+namespace {
+
+void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  winsize size = {};
+  int width = 100;
+  if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
+  fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
+  fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
+}
+
+}  // namespace
+
+void add_report_options(CLI::App& app, ReportOptions& options) {
+  app.add_option("-o,--output-dir", options.output_dir, "Folder of the report")->capture_default_str();
+  app.add_option("--clusters", options.clusters,
+                 "Clusters of each layer and side (0: root of the number of pages)")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
+  app.add_flag("--no-plots", options.no_plots, "Write no PNGs");
+  app.add_option("--plotly", options.plotly, "plotly.min.js to put into the HTML (default: the fetched one)");
+  app.add_flag("--json", options.json, "Print report.json instead of the summary");
+}
+
+Progress::Mode progress_mode(const CommonOptions& common) {
+  return common.quiet ? Progress::Mode::kQuiet : Progress::Mode::kAuto;
+}
+
+void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
+                        const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
+                        Progress& progress) {
+  RedundancyOptions analysis;
+  analysis.seed = common.seed;
+  analysis.clusters = options.clusters;
+  const RedundancyReport report =
+      make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
+  progress.stage("report", 0, "");
+  const auto notes = write_report(report.json, options.output_dir,
+                                  {.plots = !options.no_plots,
+                                   .plotly_path = options.plotly,
+                                   .extra_files = {{"partners.csv", report.partners_csv}}});
+  progress.finish();
+  if (!common.quiet)
+    for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
+  if (options.json) {
+    fmt::print("{}\n", report.json.dump(1));
+  } else if (!common.quiet) {
+    print_summary(report.json, options.output_dir);
+  }
+}
+
+}  // namespace kva::cli

@@ -1,0 +1,199 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <dnnl.hpp>
+#include <map>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/convert.h"
+#include "kernels/gemv.h"
+
+namespace kva {
+namespace {
+
+// Tiles of the many-row path: small enough to share out a 576-wide product, large enough for oneDNN's best
+// speed (measured: 64 columns lose 3% against 512).
+constexpr int64_t kTileRows = 256;
+constexpr int64_t kTileCols = 64;
+// The few-row path hands out blocks of about this many bytes of weights.
+constexpr int64_t kBlockBytes = 128 << 10;
+// Primitives a worker keeps; making one again costs microseconds.
+constexpr std::size_t kMaxPrimitives = 256;
+// Activations are rounded in blocks of this many rows.
+constexpr int64_t kRoundRows = 16;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool cpu_multiplies_bf16() {
+  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto bf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (isa & bf16) == bf16;
+}
+
+// Strides and shape of one tile's product; what a oneDNN primitive is made for.
+struct TileShape {
+  int64_t rows, cols, inner, x_stride, out_stride;
+  dnnl::memory::data_type type;
+  bool bias;
+  auto key() const { return std::tie(rows, cols, inner, x_stride, out_stride, type, bias); }
+  bool operator<(const TileShape& other) const { return key() < other.key(); }
+};
+
+struct Primitive {
+  dnnl::matmul run;
+  dnnl::memory::desc x, weights, bias, out;
+};
+
+Primitive make_primitive(const TileShape& s, const dnnl::engine& engine) {
+  using dnnl::memory;
+  const memory::desc x({s.rows, s.inner}, s.type, memory::dims{s.x_stride, 1});
+  const memory::desc weights({s.inner, s.cols}, s.type, memory::dims{1, s.inner});
+  const memory::desc bias({1, s.cols}, memory::data_type::f32, memory::dims{s.cols, 1});
+  const memory::desc out({s.rows, s.cols}, memory::data_type::f32, memory::dims{s.out_stride, 1});
+  const dnnl::matmul::desc desc =
+      s.bias ? dnnl::matmul::desc(x, weights, bias, out) : dnnl::matmul::desc(x, weights, out);
+  return {dnnl::matmul(dnnl::matmul::primitive_desc(desc, engine)), x, weights, bias, out};
+}
+
+bool try_bf16(const dnnl::engine& engine) {
+  if (!cpu_multiplies_bf16()) return false;
+  try {
+    make_primitive({kTileRows, kTileCols, 64, 64, 64, dnnl::memory::data_type::bf16, true}, engine);
+    return true;
+  } catch (const dnnl::error&) {  // oneDNN may know the instructions and still have no such product
+    return false;
+  }
+}
+
+// One worker's own: nothing here is shared between threads.
+struct Worker {
+  explicit Worker(const dnnl::engine& engine) : stream(engine) {}
+  dnnl::stream stream;
+  std::map<TileShape, Primitive> primitives;
+  std::vector<float> widened;  // a block of weights in f32
+};
+
+struct Tile {
+  const LinearOp* op;
+  int64_t first_row, rows, first_col, cols;
+};
+
+}  // namespace
+
+struct Matmul::Impl {
+  explicit Impl(ThreadPool& pool_) : pool(pool_) {}
+  ThreadPool& pool;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  bool bf16 = false;
+  std::vector<Worker> workers;
+  std::vector<uint16_t> rounded;  // the input in bf16
+
+  void few_rows(MatView<const float> x, std::span<const LinearOp> ops);
+  void many_rows(MatView<const float> x, std::span<const LinearOp> ops);
+  void round(MatView<const float> x);
+  void multiply(const Tile& tile, MatView<const float> x, Worker& worker);
+};
+
+Matmul::Matmul(ThreadPool& pool, bool hardware_bf16) : impl_(std::make_unique<Impl>(pool)) {
+  impl_->bf16 = hardware_bf16 && try_bf16(impl_->engine);
+  for (int i = 0; i < pool.threads(); ++i) impl_->workers.emplace_back(impl_->engine);
+}
+
+Matmul::~Matmul() = default;
+
+bool Matmul::rounds_activations(DType weights) const { return weights == DType::kBF16 && impl_->bf16; }
+
+int64_t Matmul::workspace_bytes() const {
+  std::size_t bytes = impl_->rounded.capacity() * sizeof(uint16_t);
+  for (const Worker& worker : impl_->workers) bytes += worker.widened.capacity() * sizeof(float);
+  return static_cast<int64_t>(bytes);
+}
+
+void Matmul::run(MatView<const float> x, std::span<const LinearOp> ops) {
+  for (const LinearOp& op : ops)
+    KVA_CHECK(op.weights.cols == x.cols && op.out.rows == x.rows && op.out.cols == op.weights.rows,
+              "product of unfitting shapes");
+  if (x.rows == 0) return;
+  if (x.rows <= kFewRows) return impl_->few_rows(x, ops);
+  impl_->many_rows(x, ops);
+}
+
+void Matmul::Impl::few_rows(MatView<const float> x, std::span<const LinearOp> ops) {
+  std::vector<Tile> tiles;
+  for (const LinearOp& op : ops) {
+    const int64_t row_bytes = std::max<int64_t>(1, op.weights.cols * dtype_bytes(op.weights.dtype));
+    // A multiple of the kernel's four outputs.
+    const int64_t step = std::max<int64_t>(4, kBlockBytes / row_bytes / 4 * 4);
+    for (int64_t first = 0; first < op.weights.rows; first += step)
+      tiles.push_back({&op, 0, x.rows, first, std::min(step, op.weights.rows - first)});
+  }
+  pool.parallel_for(static_cast<int64_t>(tiles.size()), [&](int64_t index, int) {
+    const Tile& tile = tiles[static_cast<std::size_t>(index)];
+    few_rows_product(x, *tile.op, tile.first_col, tile.cols);
+  });
+}
+
+void Matmul::Impl::many_rows(MatView<const float> x, std::span<const LinearOp> ops) {
+  const bool any_bf16 = std::any_of(
+      ops.begin(), ops.end(), [&](const LinearOp& op) { return bf16 && op.weights.dtype == DType::kBF16; });
+  if (any_bf16) round(x);
+  std::vector<Tile> tiles;
+  for (int64_t row = 0; row < x.rows; row += kTileRows)
+    for (const LinearOp& op : ops)
+      for (int64_t col = 0; col < op.weights.rows; col += kTileCols)
+        tiles.push_back(
+            {&op, row, std::min(kTileRows, x.rows - row), col, std::min(kTileCols, op.weights.rows - col)});
+  pool.parallel_for(static_cast<int64_t>(tiles.size()), [&](int64_t index, int worker) {
+    multiply(tiles[static_cast<std::size_t>(index)], x, workers[static_cast<std::size_t>(worker)]);
+  });
+}
+
+void Matmul::Impl::round(MatView<const float> x) {
+  rounded.resize(static_cast<std::size_t>(x.rows * x.cols));
+  pool.parallel_for(ceil_div(x.rows, kRoundRows), [&](int64_t index, int) {
+    const int64_t end = std::min(x.rows, (index + 1) * kRoundRows);
+    for (int64_t r = index * kRoundRows; r < end; ++r)
+      from_f32(x.row(r), DType::kBF16, rounded.data() + r * x.cols, x.cols);
+  });
+}
+
+void Matmul::Impl::multiply(const Tile& tile, MatView<const float> x, Worker& worker) {
+  const LinearOp& op = *tile.op;
+  const WeightView block = op.weights.row_range(tile.first_col, tile.cols);
+  const bool as_bf16 = bf16 && block.dtype == DType::kBF16;
+  const void* weights = block.data;
+  if (!as_bf16 && block.dtype != DType::kF32) {
+    worker.widened.resize(static_cast<std::size_t>(kTileCols * block.cols));
+    to_f32(block.data, block.dtype, worker.widened.data(), block.rows * block.cols);
+    weights = worker.widened.data();
+  }
+  const TileShape shape{tile.rows,
+                        tile.cols,
+                        x.cols,
+                        as_bf16 ? x.cols : x.stride,
+                        op.out.stride,
+                        as_bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32,
+                        op.bias != nullptr};
+  auto found = worker.primitives.find(shape);
+  if (found == worker.primitives.end()) {
+    if (worker.primitives.size() >= kMaxPrimitives) worker.primitives.clear();
+    found = worker.primitives.emplace(shape, make_primitive(shape, engine)).first;
+  }
+  const Primitive& primitive = found->second;
+  // oneDNN takes inputs through mutable pointers but only reads them.
+  const auto memory = [&](const dnnl::memory::desc& desc, const void* data) {
+    return dnnl::memory(desc, engine, const_cast<void*>(data));
+  };
+  const void* input = as_bf16 ? static_cast<const void*>(rounded.data() + tile.first_row * x.cols)
+                              : static_cast<const void*>(x.row(tile.first_row));
+  std::unordered_map<int, dnnl::memory> arguments{
+      {DNNL_ARG_SRC, memory(primitive.x, input)},
+      {DNNL_ARG_WEIGHTS, memory(primitive.weights, weights)},
+      {DNNL_ARG_DST, memory(primitive.out, op.out.row(tile.first_row) + tile.first_col)}};
+  if (op.bias) arguments.emplace(DNNL_ARG_BIAS, memory(primitive.bias, op.bias + tile.first_col));
+  primitive.run.execute(worker.stream, arguments);
+}
+
+}  // namespace kva

@@ -1,0 +1,306 @@
+#include "reports/capture_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "reports/provenance.h"
+#include "runtime/error.h"
+#include "runtime/io/hash.h"
+#include "runtime/model/decoder.h"
+#include "runtime/model/generator.h"
+#include "runtime/model/model_folder.h"
+#include "runtime/model/tokenizer.h"
+
+namespace kva {
+namespace {
+
+using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double rate(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
+}
+
+struct EncodedPrompt {
+  Prompt prompt;
+  std::vector<int32_t> ids;
+  bool truncated = false;
+};
+
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const Prompt& prompt, bool chat) {
+  if (!chat) return tokenizer.encode(prompt.text);
+  const ChatMessage message{"user", prompt.text};
+  return tokenizer.encode(tokenizer.apply_chat_template({&message, 1}, true), {.add_special = false});
+}
+
+// The tokens that a prompt may have so that the generated ones still fit.
+int64_t prompt_room(const CaptureOptions& options, const ModelConfig& config, Progress& progress) {
+  int64_t context = config.usable_positions();
+  if (options.max_context > context) {
+    progress.say(
+        fmt::format("--max-context: clamped to {} tokens ({})", context, config.usable_positions_reason()));
+  } else if (options.max_context > 0) {
+    context = options.max_context;
+  }
+  if (options.page_tokens > context)
+    throw InputError(fmt::format("--page-size: expected a page within the context of {} tokens, found {}",
+                                 context, options.page_tokens));
+  if (options.max_tokens >= context)
+    throw InputError(fmt::format("--max-tokens: expected less than the context of {} tokens, found {}",
+                                 context, options.max_tokens));
+  return context - options.max_tokens;
+}
+
+std::vector<EncodedPrompt> encode_all(const CaptureOptions& options, const Tokenizer& tokenizer,
+                                      const ModelConfig& config, Progress& progress) {
+  const int64_t room = prompt_room(options, config, progress);
+  std::vector<EncodedPrompt> encoded;
+  int64_t cut = 0;
+  for (Prompt& prompt : load_prompts(options.prompts)) {
+    EncodedPrompt entry{std::move(prompt), {}, false};
+    entry.ids = encode(tokenizer, entry.prompt, options.chat);
+    if (entry.ids.empty())
+      throw InputError(fmt::format("prompt {}/{}: the tokenizer makes no token of it", entry.prompt.set,
+                                   entry.prompt.name));
+    if (static_cast<int64_t>(entry.ids.size()) > room) {
+      entry.ids.resize(static_cast<std::size_t>(room));
+      entry.truncated = true;
+      ++cut;
+    }
+    encoded.push_back(std::move(entry));
+  }
+  if (cut > 0) progress.say(fmt::format("{} of {} prompts were cut to {} tokens", cut, encoded.size(), room));
+  return encoded;
+}
+
+void check_memory(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
+                  const ModelConfig& config, const PageSink& sink) {
+  std::vector<int64_t> lengths;
+  for (const EncodedPrompt& prompt : prompts)
+    lengths.push_back(static_cast<int64_t>(prompt.ids.size()) + options.max_tokens);
+  std::sort(lengths.rbegin(), lengths.rend());
+  int64_t live_tokens = 0, all_tokens = 0;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    all_tokens += lengths[i];
+    if (i < static_cast<std::size_t>(options.batch_size)) live_tokens += lengths[i];
+  }
+  const int64_t per_token = config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype);
+  const int64_t needed = per_token * (live_tokens + (sink.keeps_pages_in_memory() ? all_tokens : 0));
+  const int64_t available = host_info().available_bytes;
+  if (needed > available)
+    throw InputError(
+        fmt::format("these prompts need about {} MiB of pages, {} MiB of memory are available; use "
+                    "--limit, --max-context, --batch-size or `kvanalyze capture`",
+                    needed >> 20, available >> 20));
+}
+
+ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity, const Decoder& decoder,
+                        const CaptureOptions& options) {
+  const ModelConfig& config = decoder.config();
+  return {{"name", identity.name},
+          {"family", config.family},
+          {"architecture", config.architecture},
+          {"path", folder.path},
+          {"repository", identity.repository},
+          {"revision", identity.revision},
+          {"variant", identity.variant},
+          {"source_quantization", identity.source_quantization},
+          {"tensor_hash", identity.tensor_hash},
+          {"parameters", decoder.parameters()},
+          {"layers", config.layers},
+          {"heads", config.heads},
+          {"kv_heads", config.kv_heads},
+          {"head_dim", config.head_dim},
+          {"max_positions", config.max_positions},
+          {"weights", options.weights},
+          {"kv_bytes_per_token", config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype)},
+          {"position_encoding", config.position == PositionKind::kRope ? "rope" : "learned"}};
+}
+
+struct CacheFacts {
+  ByteLedger fullest;  // the ledger when most bytes were held
+  int64_t values = 0;  // K and V numbers stored then
+};
+
+ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, const KvCacheOptions& cache) {
+  const ByteLedger& ledger = facts.fullest;
+  const int64_t dense_f16 = facts.values * 2;
+  return {{"page_tokens", options.page_tokens},
+          {"page_bytes", cache.k_codec->bytes(cache.page_tokens, cache.head_dim)},
+          {"key_basis", key_basis_name(options.key_basis)},
+          {"values", facts.values},
+          {"dense_f16_bytes", dense_f16},
+          {"ledger",
+           {{"payload", ledger.payload},
+            {"scales", ledger.scales},
+            {"side", ledger.side},
+            {"tables", ledger.tables},
+            {"slack", ledger.slack},
+            {"workspace", ledger.workspace},
+            {"peak", ledger.peak},
+            {"held", ledger.held()}}},
+          {"compression",
+           ledger.held() > 0 ? static_cast<double>(dense_f16) / static_cast<double>(ledger.held()) : 0.0}};
+}
+
+// Decodes all prompts and feeds the sink; fills in what happened to each prompt.
+class CaptureLoop {
+ public:
+  CaptureLoop(const CaptureOptions& options, Decoder& decoder, KvCache& cache, PageSink& sink,
+              Progress& progress)
+      : options_(options), decoder_(decoder), cache_(cache), sink_(sink), progress_(progress) {}
+
+  GenerateStats run(const std::vector<EncodedPrompt>& prompts) {
+    std::vector<std::vector<int32_t>> ids;
+    int64_t total = 0;
+    for (const EncodedPrompt& prompt : prompts) {
+      ids.push_back(prompt.ids);
+      total += static_cast<int64_t>(prompt.ids.size()) + options_.max_tokens;
+    }
+    GenerateOptions generation;
+    generation.max_tokens = options_.max_tokens;
+    generation.batch_size = options_.batch_size;
+    progress_.stage("decode", total, "tokens");
+    GenerateCallbacks callbacks;
+    callbacks.on_progress = [&](const GenerateProgress& now) {
+      progress_.update(now.prompt_tokens + now.generated_tokens);
+      note_ledger();
+    };
+    callbacks.on_finished = [&](std::size_t index, SequenceId sequence, const Generation& generated) {
+      note_ledger();
+      finish_prompt(prompts[index], index, sequence, static_cast<int64_t>(generated.tokens.size()));
+    };
+    const GenerateResult result = generate(decoder_, cache_, ids, generation, callbacks);
+    progress_.finish();
+    return result.stats;
+  }
+
+  const CacheFacts& facts() const { return facts_; }
+  const ordered_json& prompts_json() const { return prompts_json_; }
+
+ private:
+  void note_ledger() {
+    const ByteLedger now = cache_.ledger();
+    if (now.held() < facts_.fullest.held()) return;
+    const int64_t payload_value_bytes = dtype_bytes(options_.kv_dtype);
+    facts_ = {now, now.payload / payload_value_bytes};
+  }
+
+  void finish_prompt(const EncodedPrompt& prompt, std::size_t index, SequenceId sequence, int64_t generated) {
+    KVA_CHECK(index == prompts_json_.size(), "prompts finish in order");
+    const CapturedPrompt captured{.set = prompt.prompt.set,
+                                  .name = prompt.prompt.name,
+                                  .tokens = cache_.tokens(sequence),
+                                  .pages = cache_.sealed_pages(sequence),
+                                  .generated = generated};
+    sink_.add_prompt(captured, cache_, sequence);
+    prompts_json_.push_back({{"set", captured.set},
+                             {"name", captured.name},
+                             {"tokens", captured.tokens},
+                             {"generated", captured.generated},
+                             {"pages", captured.pages},
+                             {"truncated", prompt.truncated},
+                             {"hash", text_hash(prompt.prompt.text)}});
+  }
+
+  const CaptureOptions& options_;
+  Decoder& decoder_;
+  KvCache& cache_;
+  PageSink& sink_;
+  Progress& progress_;
+  CacheFacts facts_;
+  ordered_json prompts_json_ = ordered_json::array();
+};
+
+ordered_json sets_json(const ordered_json& prompts) {
+  ordered_json sets = ordered_json::array();
+  for (const ordered_json& prompt : prompts) {
+    if (sets.empty() || sets.back()["name"] != prompt["set"])
+      sets.push_back({{"name", prompt["set"]}, {"prompts", 0}, {"tokens", 0}, {"pages", 0}});
+    ordered_json& set = sets.back();
+    set["prompts"] = set["prompts"].get<int64_t>() + 1;
+    set["tokens"] = set["tokens"].get<int64_t>() + prompt["tokens"].get<int64_t>();
+    set["pages"] = set["pages"].get<int64_t>() + prompt["pages"].get<int64_t>();
+  }
+  return sets;
+}
+
+ordered_json timing_json(double load_s, const GenerateStats& stats) {
+  return {{"load_s", load_s},
+          {"prefill_s", stats.prefill_s},
+          {"prefill_tokens", stats.prompt_tokens},
+          {"prefill_tokens_per_s", rate(stats.prompt_tokens, stats.prefill_s)},
+          {"decode_s", stats.decode_s},
+          {"decode_tokens", stats.generated_tokens},
+          {"decode_tokens_per_s", rate(stats.generated_tokens, stats.decode_s)}};
+}
+
+}  // namespace
+
+std::string key_basis_name(KeyBasis basis) {
+  switch (basis) {
+    case KeyBasis::kRotated: return "rotated";
+    case KeyBasis::kPlain: return "plain";
+    case KeyBasis::kPageRelative: return "page-relative";
+  }
+  return "?";
+}
+
+ordered_json options_json(const CaptureOptions& options) {
+  return {{"model", options.model},
+          {"weights", options.weights},
+          {"chat", options.chat},
+          {"max_tokens", options.max_tokens},
+          {"max_context", options.max_context},
+          {"batch_size", options.batch_size},
+          {"page_size", options.page_tokens},
+          {"kv_dtype", dtype_name(options.kv_dtype)},
+          {"key_basis", key_basis_name(options.key_basis)},
+          {"limit", options.prompts.limit}};
+}
+
+ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
+                         Progress& progress) {
+  const auto load_start = Clock::now();
+  const ModelFolder folder =
+      find_model(options.model, {.cache_dir = options.cache_dir, .allow_fetch = !options.offline});
+  progress.stage("load", 0, "");
+  LoadOptions load;
+  if (options.weights != "stored") load.weights = parse_dtype(options.weights);
+  const Tokenizer tokenizer = Tokenizer::load(folder.path);
+  const std::vector<EncodedPrompt> prompts =
+      encode_all(options, tokenizer, load_config(folder.path), progress);
+  Decoder decoder = Decoder::load(folder.path, load, pool);
+  tokenizer.check_fits_model(decoder.config().vocab);
+  check_memory(prompts, options, decoder.config(), sink);
+  const ModelIdentity identity = identify(folder, TensorArchive::open_folder(folder.path));
+  const double load_s = seconds_since(load_start);
+
+  const KvCacheOptions cache_options =
+      decoder.cache_options(options.page_tokens, options.kv_dtype, options.key_basis);
+  KvCache cache(cache_options, pool);
+  sink.begin(cache_options, options.kv_dtype);
+  CaptureLoop loop(options, decoder, cache, sink, progress);
+  const GenerateStats stats = loop.run(prompts);
+
+  ordered_json facts;
+  facts["model"] = model_json(folder, identity, decoder, options);
+  if (options.chat) facts["model"]["chat_template"] = tokenizer.chat_template_name();
+  facts["sets"] = sets_json(loop.prompts_json());
+  facts["prompts"] = loop.prompts_json();
+  facts["cache"] = cache_json(loop.facts(), options, cache_options);
+  facts["timing"] = timing_json(load_s, stats);
+  facts["recipe"] = fmt::format("dense({})", dtype_name(options.kv_dtype));
+  facts["options"] = options_json(options);
+  return facts;
+}
+
+}  // namespace kva

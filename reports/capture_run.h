@@ -1,0 +1,44 @@
+// From model and prompts to pages: loads the model, decodes every prompt through a paged KV cache and hands
+// the full pages to a sink (memory or a capture folder).
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "kernels/dtype.h"
+#include "kernels/parallel.h"
+#include "reports/progress.h"
+#include "reports/prompts.h"
+#include "runtime/kv/capture.h"
+
+namespace kva {
+
+// Everything that decides what is in the cache; printed into the report as it is.
+struct CaptureOptions {
+  std::string model;               // folder, alias or hub id
+  std::string cache_dir;           // a Hugging Face cache to look in; empty: the usual places
+  bool offline = false;            // never fetch a model
+  std::string weights = "stored";  // f32, f16, bf16, or the type in the file
+  PromptSource prompts;
+  bool chat = false;        // wrap each prompt in the model's chat template
+  int64_t max_tokens = 16;  // generated after each prompt, greedily
+  int64_t max_context = 0;  // tokens of each prompt, 0 for all that the model takes
+  int batch_size = 8;       // sequences decoded together
+  int page_tokens = 16;
+  DType kv_dtype = DType::kF16;
+  KeyBasis key_basis = KeyBasis::kRotated;
+};
+
+// Returns the facts of the run, the members "model", "sets", "prompts", "cache", "timing" and "recipe" of
+// report.json. Throws InputError; nothing is left in the sink's folder then.
+nlohmann::ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
+                                   Progress& progress);
+
+// "rotated", "plain", "page-relative".
+std::string key_basis_name(KeyBasis basis);
+
+// The "options" object of the provenance.
+nlohmann::ordered_json options_json(const CaptureOptions& options);
+
+}  // namespace kva

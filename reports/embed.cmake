@@ -1,0 +1,10 @@
+# cmake -DOUTPUT=assets.cc "-DFILES=a;b" -P embed.cmake: a C++ source that holds the files as string constants.
+set(source "// Made by reports/embed.cmake.\n#include \"reports/assets.h\"\n\n#include \"kernels/check.h\"\n\n")
+string(APPEND source "namespace kva {\n\nstd::string_view asset(std::string_view name) {\n")
+foreach(file IN LISTS FILES)
+  get_filename_component(name "${file}" NAME)
+  file(READ "${file}" text)
+  string(APPEND source "  if (name == \"${name}\") return R\"~asset~(${text})~asset~\";\n")
+endforeach()
+string(APPEND source "  check_failed(__FILE__, __LINE__, \"asset\", \"no such asset\");\n}\n\n}  // namespace kva\n")
+file(WRITE "${OUTPUT}" "${source}")

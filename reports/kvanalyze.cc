@@ -1,0 +1,43 @@
+#include "reports/kvanalyze.h"
+
+#include <nlohmann/json.hpp>
+
+#include "build_info.h"
+#include "reports/capture_run.h"
+#include "reports/redundancy_report.h"
+#include "reports/report_file.h"
+#include "runtime/model/model_config.h"
+
+namespace kvanalyze {
+
+const char* version() { return kva::build_info::kVersion; }
+
+std::string analyze_redundancy(const RedundancyRequest& request) {
+  const kva::RunStamp stamp{.command = "kvanalyze::analyze_redundancy"};
+  kva::CaptureOptions options;
+  options.model = request.model;
+  options.prompts.texts = request.prompts;
+  options.page_tokens = request.page_tokens;
+  options.max_context = request.max_context;
+  options.max_tokens = request.max_tokens;
+
+  kva::ThreadPool pool(request.threads);
+  kva::Progress progress(request.progress);
+  kva::MemoryCapture memory;
+  const nlohmann::ordered_json facts = kva::run_capture(options, memory, pool, progress);
+  kva::RedundancyOptions analysis;
+  analysis.seed = request.seed;
+  const kva::RedundancyReport report =
+      kva::make_redundancy_report(memory.pages(), facts, analysis, stamp, pool, progress);
+  if (!request.output_folder.empty())
+    kva::write_report(report.json, request.output_folder,
+                      {.plots = request.plots, .extra_files = {{"partners.csv", report.partners_csv}}});
+  return report.json.dump();
+}
+
+int64_t kv_cache_bytes(const std::string& model_folder, int64_t context_tokens, int64_t batch) {
+  const kva::ModelConfig config = kva::load_config(model_folder);
+  return config.kv_bytes_per_token(kva::DType::kF16, kva::DType::kF16) * context_tokens * batch;
+}
+
+}  // namespace kvanalyze

@@ -1,0 +1,91 @@
+#include "reports/markdown_report.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "reports/findings.h"
+#include "reports/report_view.h"
+#include "reports/tables.h"
+#include "reports/text_format.h"
+
+namespace kva {
+namespace {
+
+class Writer {
+ public:
+  explicit Writer(const PlotSet& plots) : plots_(plots) {}
+
+  void heading(const std::string& title) { text_ += fmt::format("## {}\n\n", title); }
+  void paragraph(const std::string& escaped) { text_ += escaped + "\n\n"; }
+
+  void section(const Table& table, const std::string& plot = "") {
+    heading(table.title);
+    this->plot(plot);
+    this->table(table);
+  }
+  void table(const Table& table) {
+    if (!table.caption.empty()) paragraph(escape_markdown(table.caption));
+    text_ += table.rows.empty() ? "Nothing to show here.\n\n" : to_markdown(table) + "\n";
+  }
+  void plot(const std::string& file) {
+    for (const Plot& plot : plots_.plots)
+      if (plot.file == file)
+        text_ += fmt::format("![{0}](plots/{1})\n\n*{2}*\n\n", escape_markdown(plot.title), plot.file,
+                             escape_markdown(plot.caption));
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  const PlotSet& plots_;
+  std::string text_;
+};
+
+std::string heatmap_links(const PlotSet& plots) {
+  std::string links;
+  for (const Plot& plot : plots.plots)
+    if (plot.file.rfind("heatmap_layer_", 0) == 0)
+      links += fmt::format("{}[{}](plots/{})", links.empty() ? "" : " · ",
+                           plot.file.substr(14, plot.file.size() - 18), plot.file);
+  return links;
+}
+
+}  // namespace
+
+std::string markdown_report(const nlohmann::ordered_json& report, const PlotSet& plots) {
+  Writer out(plots);
+  out.paragraph("# KV-cache redundancy of " + escape_markdown(text_at(report.at("model"), "name")));
+  out.paragraph("Made from `report.json`, which has every number. `report.html` is the same, interactive.");
+  for (const std::string& note : plots.notes) out.paragraph("> " + escape_markdown(note));
+  out.heading("Findings");
+  std::string list;
+  for (const Finding& finding : report_findings(report))
+    list += "- " + escape_markdown(finding.sentence) + "\n";
+  out.paragraph(list.substr(0, list.size() - 1));
+  Table identity = identity_table(report);
+  identity.columns = {{"what", false}, {"value", false}};
+  out.section(identity);
+  Table cache = cache_table(report);
+  cache.columns = {{"what", false}, {"value", false}};
+  out.section(cache);
+  out.section(sets_table(report), "similarity_distribution.png");
+  out.section(redundancy_table(report), "layer_similarity.png");
+  out.section(opportunity_table(report), "compression_opportunities.png");
+  out.section(difference_table(report, "cosine_centered"), "set_comparison.png");
+  out.heading("Across layers");
+  out.plot("cross_layer.png");
+  if (const std::string links = heatmap_links(plots); !links.empty())
+    out.paragraph("Every page against every page, by layer: " + links);
+  out.heading("As the context grows");
+  out.plot("growth.png");
+  out.section(cluster_table(report));
+  out.section(duplicate_table(report));
+  out.section(norm_table(report));
+  out.section(definition_table(report));
+  out.section(option_table(report));
+  std::string text = out.take();
+  text.pop_back();
+  return text;
+}
+
+}  // namespace kva

@@ -1,0 +1,64 @@
+#include "reports/plots.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "reports/plot_figures.h"
+
+namespace kva {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kSecondsEach = 20;
+constexpr double kSecondsAtLeast = 60;
+
+// Draws them in one process and keeps those that really came out.
+void draw(std::vector<Figure>& figures, const std::string& folder, PlotSet& set) {
+  std::erase_if(figures, [](const Figure& figure) { return figure.script.empty(); });
+  if (figures.empty()) return;
+  std::vector<const Figure*> to_draw;
+  for (const Figure& figure : figures) to_draw.push_back(&figure);
+  const std::string error = run_gnuplot(
+      to_draw, folder, std::max(kSecondsAtLeast, kSecondsEach * static_cast<double>(figures.size())));
+  if (!error.empty()) set.notes.push_back("plots: " + error);
+  for (const Figure& figure : figures) {
+    std::error_code ignored;
+    const fs::path path = fs::path(folder) / figure.file;
+    const auto size = fs::file_size(path, ignored);
+    // A failing gnuplot leaves an empty file behind.
+    if (ignored || size == 0) {
+      fs::remove(path, ignored);
+      set.notes.push_back(fmt::format("plots: {} was not drawn", figure.file));
+    } else {
+      set.plots.push_back({figure.file, figure.title, figure.caption});
+    }
+  }
+}
+
+}  // namespace
+
+PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& folder) {
+  PlotSet set;
+  if (!gnuplot_available()) {
+    set.notes.push_back(
+        "plots: skipped, gnuplot is not installed (apt-get install gnuplot-nox fonts-dejavu-core, then "
+        "`kvanalyze render report.json`)");
+    return set;
+  }
+  std::vector<Figure> figures;
+  figures.push_back(distribution_figure(report));
+  figures.push_back(layer_figure(report));
+  figures.push_back(opportunity_figure(report));
+  figures.push_back(growth_figure(report));
+  figures.push_back(cross_layer_figure(report));
+  figures.push_back(set_comparison_figure(report));
+  draw(figures, folder, set);
+  std::vector<Figure> heatmaps = heatmap_figures(report);
+  draw(heatmaps, folder, set);
+  return set;
+}
+
+}  // namespace kva

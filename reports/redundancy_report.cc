@@ -1,0 +1,47 @@
+#include "reports/redundancy_report.h"
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "reports/redundancy_json.h"
+#include "runtime/interrupt.h"
+
+namespace kva {
+
+using nlohmann::ordered_json;
+
+RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json& facts,
+                                        const RedundancyOptions& analysis, const RunStamp& stamp,
+                                        ThreadPool& pool, Progress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  bool started = false;
+  const auto on_progress = [&](int64_t done, int64_t total, std::string_view) {
+    throw_if_interrupted();
+    if (!started) progress.stage("similarity", total, "steps");
+    started = true;
+    progress.update(done);
+  };
+  const RedundancyResult result = analyze_redundancy(pages, analysis, pool, on_progress);
+  progress.finish();
+  const double analysis_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+
+  RedundancyReport report;
+  ordered_json& json = report.json;
+  json["schema"] = "kvanalyze.report";
+  json["schema_version"] = 1;
+  json["kind"] = "redundancy";
+  json["provenance"] = provenance_json(stamp, pool.threads(), analysis.seed);
+  json["provenance"]["recipe"] = facts.at("recipe");
+  json["provenance"]["options"] = facts.at("options");
+  json["provenance"]["options"]["clusters"] = analysis.clusters;
+  for (const char* part : {"model", "sets", "prompts", "cache", "timing"}) json[part] = facts.at(part);
+  json["timing"]["analysis_s"] = analysis_s;
+  json["timing"]["pairs"] = result.pairs;
+  json["timing"]["pairs_per_s"] = analysis_s > 0 ? static_cast<double>(result.pairs) / analysis_s : 0.0;
+  const ordered_json analysis_json = to_json(result);
+  for (const auto& [key, value] : analysis_json.items()) json[key] = value;
+  report.partners_csv = partners_csv(result);
+  return report;
+}
+
+}  // namespace kva

@@ -1,0 +1,275 @@
+#include "reports/terminal_summary.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "reports/findings.h"
+#include "reports/report_view.h"
+#include "reports/text_format.h"
+
+namespace kva {
+namespace {
+
+constexpr const char* kBold = "1";
+constexpr const char* kDim = "2";
+constexpr const char* kPlain = "";
+constexpr int kBarColumns = 20;
+
+std::size_t columns_of(std::string_view text) {
+  std::size_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80 ? 1 : 0;
+  return count;
+}
+
+std::string padded(const std::string& text, std::size_t columns) {
+  const std::size_t have = columns_of(text);
+  return have < columns ? text + std::string(columns - have, ' ') : text;
+}
+
+// Lines of styled pieces, cut at the width.
+class Screen {
+ public:
+  Screen(bool color, int width)
+      : color_(color), width_(static_cast<std::size_t>(std::clamp(width, 40, 200))) {}
+
+  void add(std::string_view text, const char* style = kPlain) {
+    std::string shown;
+    for (std::size_t at = 0; at < text.size() && used_ < width_; ++used_) {
+      const bool last = used_ + 1 == width_ && columns_of(text.substr(at)) > 1;
+      std::size_t end = at + 1;
+      while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
+      shown += last ? std::string_view("…") : text.substr(at, end - at);
+      at = end;
+    }
+    const bool styled = color_ && *style != '\0' && !shown.empty();
+    text_ += styled ? fmt::format("\033[{}m{}\033[0m", style, shown) : shown;
+  }
+  void end() {
+    const std::size_t last = text_.find_last_not_of(' ');
+    text_.resize(last == std::string::npos ? 0 : last + 1);
+    text_ += '\n';
+    used_ = 0;
+  }
+  void line(const std::string& label, const std::string& text) {
+    add(padded(label, 12), kBold);
+    add(text);
+    end();
+  }
+  void heading(const std::string& text, const std::string& note) {
+    end();
+    add(text, kBold);
+    add(note.empty() ? "" : "  " + note, kDim);
+    end();
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+  bool color_;
+  std::size_t width_;
+  std::size_t used_ = 0;
+};
+
+// One character a layer from ▁ (0) to █ (`top`); layers are joined where there are more than `most` of them.
+std::string sparkline(const std::vector<double>& values, double top, std::size_t most) {
+  constexpr std::array<const char*, 8> kLevels = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  const std::size_t step = std::max<std::size_t>(1, (values.size() + most - 1) / most);
+  std::string line;
+  for (std::size_t i = 0; i < values.size(); i += step) {
+    const double value =
+        mean_of({values.begin() + static_cast<std::ptrdiff_t>(i),
+                 values.begin() + static_cast<std::ptrdiff_t>(std::min(i + step, values.size()))});
+    if (std::isnan(value)) {
+      line += "·";
+      continue;
+    }
+    const double level = top > 0 ? std::clamp(value / top, 0.0, 1.0) : 0.0;
+    line += kLevels[static_cast<std::size_t>(std::lround(level * 7))];
+  }
+  return line;
+}
+
+std::string bar(double share) {
+  const auto full =
+      static_cast<int>(std::lround(std::clamp(std::isnan(share) ? 0.0 : share, 0.0, 1.0) * kBarColumns));
+  std::string text;
+  for (int i = 0; i < kBarColumns; ++i) text += i < full ? "█" : "░";
+  return text;
+}
+
+const char* series_style(const Series& series) {
+  if (series.side == "V") return "33";
+  return series.basis == "plain" ? "36" : "34";
+}
+
+void identity(const Json& report, Screen& screen) {
+  const Json& model = report.at("model");
+  screen.add("kvanalyze  ", kDim);
+  screen.add(one_line(text_at(model, "name"), 80), kBold);
+  screen.add(fmt::format("  {} · {} layers x {} KV heads x {} · weights {}",
+                         one_line(text_at(model, "architecture"), 60), number_at(model, "layers"),
+                         number_at(model, "kv_heads"), number_at(model, "head_dim"),
+                         one_line(text_at(model, "weights"), 20)),
+             kDim);
+  screen.end();
+  std::string exact;
+  for (const char* key : {"repository", "revision", "variant", "source_quantization", "tensor_hash"})
+    if (const std::string part = one_line(text_at(model, key), 80); !part.empty())
+      exact += (exact.empty() ? "" : " · ") + part;
+  screen.add("           " + exact, kDim);
+  screen.end();
+  screen.end();
+}
+
+void bytes(const Json& report, Screen& screen) {
+  double tokens = 0;
+  double pages = 0;
+  double prompts = 0;
+  for (const Json& set : report.at("sets")) {
+    tokens += number_at(set, "tokens");
+    pages += number_at(set, "pages");
+    prompts += number_at(set, "prompts");
+  }
+  screen.line(
+      "Cache",
+      fmt::format("{} dense f16 · {} tokens of {} prompts · {} pages of {} tokens in each layer and KV head",
+                  format_bytes(number_at(report.at("cache"), "dense_f16_bytes")), format_count(tokens),
+                  format_count(prompts), format_count(pages),
+                  format_count(number_at(report.at("cache"), "page_tokens"))));
+  const double threshold = nearest_threshold(report, kHeadlineCover);
+  const char* label = "Could free";
+  for (const char* metric : {"cosine", "l2_similarity"}) {
+    const Freed freed = freed_pages(report, stored_series(report), metric, threshold);
+    screen.add(padded(label, 12), kBold);
+    screen.add(padded(fmt::format("{} ({})", format_bytes(freed.bytes), format_share(freed.share())), 20),
+               "1;32");
+    screen.add(padded(fmt::format("{} over {}", metric_label(metric), threshold_key(threshold)), 34));
+    screen.add(fmt::format("shuffled {} ({})", format_bytes(freed.shuffled_bytes),
+                           format_share(freed.shuffled_share())),
+               kDim);
+    screen.end();
+    label = "";
+  }
+}
+
+void redundancy(const Json& report, Screen& screen) {
+  constexpr std::size_t kMostColumns = 36;
+  const double threshold = nearest_threshold(report, kHeadlineRedundancy);
+  const auto series = report_series(report);
+  std::vector<LayerFigure> figures;
+  double top = 0;
+  for (const Series& one : series) {
+    figures.push_back(layer_redundancy(report, one, "cosine_centered", threshold));
+    for (const auto* values : {&figures.back().real, &figures.back().shuffled})
+      for (const double value : *values) top = std::fmax(top, value);
+  }
+  screen.heading(fmt::format("Pages with a partner over {} in centred cosine", threshold_key(threshold)),
+                 fmt::format("layer 0 to {}, a full bar is {}", layer_count(report) - 1, format_share(top)));
+  for (std::size_t i = 0; i < series.size(); ++i) {
+    screen.add("  " + padded(series[i].label, 16));
+    screen.add(padded(format_share(mean_of(figures[i].real)), 8), kBold);
+    screen.add(sparkline(figures[i].real, top, kMostColumns), series_style(series[i]));
+    screen.add("  shuffled " + padded(format_share(mean_of(figures[i].shuffled)), 8), kDim);
+    screen.add(sparkline(figures[i].shuffled, top, kMostColumns), kDim);
+    screen.end();
+  }
+}
+
+void opportunities(const Json& report, Screen& screen) {
+  constexpr std::size_t kMost = 5;
+  struct Place {
+    Series series;
+    int layer;
+    Freed freed;
+  };
+  const double threshold = nearest_threshold(report, kHeadlineCover);
+  std::vector<Place> places;
+  for (const Series& series : stored_series(report))
+    for (int layer = 0; layer < layer_count(report); ++layer)
+      if (const Freed freed = freed_pages(report, {series}, "cosine", threshold, layer); freed.bytes > 0)
+        places.push_back({series, layer, freed});
+  std::stable_sort(places.begin(), places.end(),
+                   [](const Place& a, const Place& b) { return a.freed.bytes > b.freed.bytes; });
+  screen.heading(fmt::format("Most to gain at cosine {}", threshold_key(threshold)),
+                 "share of the layer's pages that have a kept representative");
+  if (places.empty()) {
+    screen.add("  nothing: no page is that similar to another");
+    screen.end();
+  }
+  for (std::size_t i = 0; i < std::min(kMost, places.size()); ++i) {
+    const Place& place = places[i];
+    screen.add("  " + padded(fmt::format("layer {:<3} {}", place.layer, place.series.label), 25));
+    screen.add(bar(place.freed.share()), series_style(place.series));
+    screen.add(
+        fmt::format(" {:>6}  {:>9}", format_share(place.freed.share()), format_bytes(place.freed.bytes)),
+        kBold);
+    screen.add(fmt::format("  shuffled {:>6}", format_share(place.freed.shuffled_share())), kDim);
+    screen.end();
+  }
+}
+
+void differences(const Json& report, Screen& screen) {
+  constexpr int kMost = 6;
+  const auto series = report_series(report);
+  int found = 0;
+  int shown = 0;
+  int absent = 0;
+  if (report.at("set_differences").empty()) return;
+  screen.heading("Prompt sets", "mean centred cosine, 95% interval over prompts");
+  for (const Json& row : report.at("set_differences")) {
+    const bool differs = !text_is(row, "verdict", "no difference found");
+    ++(differs ? found : absent);
+    if (!differs || shown >= kMost || !text_is(row, "metric", "cosine_centered") ||
+        !text_is(row, "statistic", "mean"))
+      continue;
+    ++shown;
+    std::string label = text_at(row, "side");
+    for (const Series& one : series)
+      if (one.matches(row)) label = one.label;
+    screen.add("  " + padded(label, 16));
+    screen.add(padded(fmt::format("{} {} than {}", one_line(text_at(row, "a"), 16), text_at(row, "verdict"),
+                                  one_line(text_at(row, "b"), 16)),
+                      34));
+    screen.add(padded(format_number(number_at(row, "difference"), 3), 8), kBold);
+    screen.add(fmt::format("[{}, {}]", format_number(number_at(row, "low"), 3),
+                           format_number(number_at(row, "high"), 3)),
+               kDim);
+    screen.end();
+  }
+  screen.add(fmt::format("  of all {} comparisons {} show a difference; no difference found in {}",
+                         found + absent, found, absent),
+             kDim);
+  screen.end();
+}
+
+void closing(const Json& report, Screen& screen) {
+  const Json& timing = report.at("timing");
+  screen.end();
+  screen.line("Time",
+              fmt::format("prefill {} tokens/s · decode {} tokens/s · analysis {} ({} pairs/s) · {} in all",
+                          format_rate(number_at(timing, "prefill_tokens_per_s")),
+                          format_rate(number_at(timing, "decode_tokens_per_s")),
+                          format_seconds(number_at(timing, "analysis_s")),
+                          format_rate(number_at(timing, "pairs_per_s")),
+                          format_seconds(number_at(report.at("provenance"), "duration_s"))));
+}
+
+}  // namespace
+
+std::string terminal_summary(const nlohmann::ordered_json& report, bool color, int width) {
+  Screen screen(color, width);
+  identity(report, screen);
+  bytes(report, screen);
+  redundancy(report, screen);
+  opportunities(report, screen);
+  differences(report, screen);
+  closing(report, screen);
+  return screen.take();
+}
+
+}  // namespace kva

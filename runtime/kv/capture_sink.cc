@@ -1,0 +1,118 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "kernels/check.h"
+#include "kernels/convert.h"
+#include "runtime/error.h"
+#include "runtime/interrupt.h"
+#include "runtime/kv/capture.h"
+
+namespace kva {
+namespace {
+
+constexpr int64_t kPieceBytes = 1 << 20;  // handed to a sink at a time, about
+
+// Bytes that grow to exactly their size; realloc() moves large blocks by remapping, not by copying.
+class GrowingBytes {
+ public:
+  void append(std::span<const std::byte> more) {
+    if (more.empty()) return;
+    void* grown = std::realloc(data_.get(), size_ + more.size());
+    if (!grown)
+      throw InputError(
+          fmt::format("out of memory: {} bytes of pages asked for; use `kvanalyze capture`, "
+                      "fewer or shorter prompts",
+                      size_ + more.size()));
+    (void)data_.release();
+    data_.reset(static_cast<std::byte*>(grown));
+    std::memcpy(data_.get() + size_, more.data(), more.size());
+    size_ += more.size();
+  }
+  const std::byte* data() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace
+
+PageSink::PageSink() = default;
+PageSink::~PageSink() = default;
+
+void PageSink::begin(const KvCacheOptions& options, DType dtype) {
+  KVA_CHECK(layout_.layers == 0, "a sink begins once");
+  layout_.layers = options.layers;
+  layout_.kv_heads = options.kv_heads;
+  layout_.head_dim = options.head_dim;
+  layout_.page_tokens = options.page_tokens;
+  layout_.dtype = dtype;
+  layout_.key_basis = options.key_basis;
+  layout_.rope = options.rope;
+  open();
+}
+
+void PageSink::add_prompt(const CapturedPrompt& prompt, const KvCache& cache, SequenceId sequence) {
+  KVA_CHECK(prompt.pages == cache.sealed_pages(sequence), "all full pages of the sequence are taken");
+  const bool new_set = layout_.prompts.empty() || layout_.prompts.back().set != prompt.set;
+  KVA_CHECK(!new_set || std::none_of(layout_.prompts.begin(), layout_.prompts.end(),
+                                     [&](const CapturedPrompt& p) { return p.set == prompt.set; }),
+            "prompts of a set are adjacent");
+  const int64_t head_values = int64_t{layout_.page_tokens} * layout_.head_dim;
+  const int64_t head_bytes = head_values * dtype_bytes(layout_.dtype);
+  const int64_t page_bytes = head_bytes * layout_.kv_heads;
+  const int64_t piece_pages = std::max<int64_t>(1, kPieceBytes / page_bytes);
+  std::vector<float> rows(static_cast<std::size_t>(head_values));
+  std::vector<std::byte> piece(
+      static_cast<std::size_t>(std::min(piece_pages, std::max<int64_t>(prompt.pages, 1)) * page_bytes));
+  for (int layer = 0; layer < layout_.layers; ++layer) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      throw_if_interrupted();
+      for (int64_t first = 0; first < prompt.pages; first += piece_pages) {
+        const int64_t count = std::min(piece_pages, prompt.pages - first);
+        std::byte* target = piece.data();
+        for (int64_t page = first; page < first + count; ++page) {
+          for (int head = 0; head < layout_.kv_heads; ++head, target += head_bytes) {
+            cache.read_page(sequence, layer, head, page, side,
+                            MatView<float>(rows.data(), layout_.page_tokens, layout_.head_dim));
+            from_f32(rows.data(), layout_.dtype, target, head_values);
+          }
+        }
+        take(layer, side, {piece.data(), static_cast<std::size_t>(count * page_bytes)});
+      }
+    }
+  }
+  const int index = static_cast<int>(layout_.prompts.size());
+  layout_.prompts.push_back(prompt);
+  for (int64_t page = 0; page < prompt.pages; ++page)
+    layout_.pages.push_back({index, page * layout_.page_tokens});
+}
+
+struct MemoryCapture::Store {
+  std::vector<GrowingBytes> sides;  // [layer * 2 + side]
+};
+
+MemoryCapture::MemoryCapture() : store_(std::make_shared<Store>()) {}
+MemoryCapture::~MemoryCapture() = default;
+
+void MemoryCapture::open() { store_->sides.resize(static_cast<std::size_t>(layout().layers) * 2); }
+
+void MemoryCapture::take(int layer, Side side, std::span<const std::byte> values) {
+  store_->sides[static_cast<std::size_t>(layer * 2 + (side == Side::kValue))].append(values);
+}
+
+PageSet MemoryCapture::pages() const {
+  PageSet set = layout();
+  for (const GrowingBytes& side : store_->sides) set.values.push_back(side.data());
+  set.owner = store_;
+  return set;
+}
+
+}  // namespace kva

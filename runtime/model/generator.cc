@@ -1,0 +1,183 @@
+#include "runtime/model/generator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "runtime/error.h"
+#include "runtime/interrupt.h"
+
+namespace kva {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct Live {
+  std::size_t prompt;
+  SequenceId sequence;
+  int64_t tokens;  // in the cache
+  Sampler sampler;
+  int32_t next;  // chosen, not yet stepped
+  bool done;     // waits for earlier prompts to be handed over
+};
+
+class Run {
+ public:
+  Run(Decoder& decoder, KvCache& cache, const std::vector<std::vector<int32_t>>& prompts,
+      const GenerateOptions& options, const GenerateCallbacks& callbacks)
+      : decoder_(decoder), cache_(cache), prompts_(prompts), options_(options), callbacks_(callbacks) {}
+
+  GenerateResult all() {
+    check();
+    result_.generations.resize(prompts_.size());
+    try {
+      std::size_t next = 0;
+      while (next < prompts_.size() || !live_.empty()) {
+        while (next < prompts_.size() && static_cast<int64_t>(live_.size()) < options_.batch_size)
+          start(next++);
+        if (!live_.empty()) decode();
+      }
+    } catch (...) {
+      for (const Live& sequence : live_) cache_.free_sequence(sequence.sequence);
+      throw;
+    }
+    return std::move(result_);
+  }
+
+ private:
+  void check() const {
+    KVA_CHECK(options_.batch_size >= 1 && options_.chunk_tokens >= 1 && options_.max_tokens >= 0,
+              "generation options out of range");
+    const ModelConfig& config = decoder_.config();
+    for (std::size_t i = 0; i < prompts_.size(); ++i) {
+      const auto tokens = static_cast<int64_t>(prompts_[i].size());
+      if (tokens == 0)
+        throw InputError(fmt::format("prompt {}: expected at least one token, found none", i + 1));
+      if (tokens > config.usable_positions())
+        throw InputError(fmt::format("prompt {}: expected at most {} tokens, found {}; the model ends at {}",
+                                     i + 1, config.usable_positions(), tokens,
+                                     config.usable_positions_reason()));
+    }
+  }
+
+  // Prefills a prompt alone, so that its chunks do not depend on its companions.
+  void start(std::size_t prompt) {
+    const auto begin = Clock::now();
+    const std::vector<int32_t>& ids = prompts_[prompt];
+    const auto count = static_cast<int64_t>(ids.size());
+    live_.push_back({prompt, cache_.add_sequence(), 0, Sampler(options_.sampler), 0, false});
+    Live& sequence = live_.back();
+    const int64_t rows[] = {(count - 1) % options_.chunk_tokens};
+    while (sequence.tokens < count) {
+      throw_if_interrupted();
+      const int64_t size = std::min(options_.chunk_tokens, count - sequence.tokens);
+      const bool last = sequence.tokens + size == count && options_.max_tokens > 0;
+      const Batch batch{{{sequence.sequence, 0, size, sequence.tokens}}};
+      decoder_.step(
+          batch,
+          std::span(ids).subspan(static_cast<std::size_t>(sequence.tokens), static_cast<std::size_t>(size)),
+          cache_, std::span(rows, last ? 1 : 0), logits(last ? 1 : 0));
+      sequence.tokens += size;
+      progress_.prompt_tokens += size;
+      result_.stats.prompt_tokens += size;
+      report();
+    }
+    result_.stats.prefill_s += seconds_since(begin);
+    sequence.done = options_.max_tokens == 0 || !choose(sequence, logits(1).row(0));
+    if (prompt == 0 && options_.max_tokens > 0) result_.stats.first_token_s = seconds_since(begin);
+    hand_over();
+  }
+
+  // One step of all live sequences.
+  void decode() {
+    throw_if_interrupted();
+    const auto begin = Clock::now();
+    Batch batch;
+    std::vector<int32_t> tokens;
+    std::vector<int64_t> rows;
+    std::vector<Live*> stepped;
+    for (Live& sequence : live_) {
+      if (sequence.done) continue;
+      const auto row = static_cast<int64_t>(tokens.size());
+      batch.spans.push_back({sequence.sequence, row, 1, sequence.tokens});
+      tokens.push_back(sequence.next);
+      rows.push_back(row);
+      stepped.push_back(&sequence);
+    }
+    const MatView<float> scores = logits(batch.rows());
+    decoder_.step(batch, tokens, cache_, rows, scores);
+    result_.stats.decode_s += seconds_since(begin);
+    ++result_.stats.decode_steps;
+    for (std::size_t i = 0; i < stepped.size(); ++i) {
+      ++stepped[i]->tokens;
+      stepped[i]->done = !choose(*stepped[i], scores.row(static_cast<int64_t>(i)));
+    }
+    report();
+    hand_over();
+  }
+
+  // Chooses the sequence's next token; false where it is the last.
+  bool choose(Live& sequence, const float* scores) {
+    Generation& generation = result_.generations[sequence.prompt];
+    sequence.next = sequence.sampler.pick({scores, static_cast<std::size_t>(decoder_.config().vocab)});
+    generation.tokens.push_back(sequence.next);
+    ++result_.stats.generated_tokens;
+    ++progress_.generated_tokens;
+    const auto end = [&](FinishReason reason) { return generation.reason = reason, false; };
+    const auto& ends = options_.end_tokens;
+    const bool wanted = !callbacks_.on_token || callbacks_.on_token(sequence.prompt, sequence.next);
+    if (std::find(ends.begin(), ends.end(), sequence.next) != ends.end()) return end(FinishReason::kEndToken);
+    if (!wanted) return end(FinishReason::kStopped);
+    if (static_cast<int64_t>(generation.tokens.size()) >= options_.max_tokens)
+      return end(FinishReason::kLength);
+    if (sequence.tokens >= decoder_.config().usable_positions()) return end(FinishReason::kContext);
+    return true;
+  }
+
+  // Hands over what is done, in the order of the prompts.
+  void hand_over() {
+    while (!live_.empty() && live_.front().done) {
+      const Live& sequence = live_.front();
+      ++progress_.prompts_done;
+      if (callbacks_.on_finished)
+        callbacks_.on_finished(sequence.prompt, sequence.sequence, result_.generations[sequence.prompt]);
+      cache_.free_sequence(sequence.sequence);
+      live_.erase(live_.begin());
+    }
+  }
+
+  void report() const {
+    if (callbacks_.on_progress) callbacks_.on_progress(progress_);
+  }
+
+  MatView<float> logits(int64_t rows) {
+    const int64_t vocab = decoder_.config().vocab;
+    const auto count = static_cast<std::size_t>(rows * vocab);
+    if (logits_.size() < count) logits_.resize(count);
+    return MatView<float>(logits_.data(), rows, vocab);
+  }
+
+  Decoder& decoder_;
+  KvCache& cache_;
+  const std::vector<std::vector<int32_t>>& prompts_;
+  const GenerateOptions& options_;
+  const GenerateCallbacks& callbacks_;
+  std::vector<Live> live_;
+  std::vector<float> logits_;
+  GenerateProgress progress_;
+  GenerateResult result_;
+};
+
+}  // namespace
+
+GenerateResult generate(Decoder& decoder, KvCache& cache, const std::vector<std::vector<int32_t>>& prompts,
+                        const GenerateOptions& options, const GenerateCallbacks& callbacks) {
+  return Run(decoder, cache, prompts, options, callbacks).all();
+}
+
+}  // namespace kva

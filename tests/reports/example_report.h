@@ -1,0 +1,18 @@
+// A full, plausible report.json for tests of the written forms. The numbers are made up and the model is
+// called "synthetic-example"; nothing here is a result.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace kva {
+
+struct ExampleShape {
+  int layers = 4;
+  int kv_heads = 2;
+  int heatmap_bins = 48;
+  bool rope = true;  // false: learned positions, keys of one kind only
+};
+
+nlohmann::ordered_json example_report(const ExampleShape& shape = {});
+
+}  // namespace kva
