@@ -110,16 +110,23 @@ function addLayerSlider(label, container, control, state, changed) {
 function baseLayout(extra) {
   const axis = { gridcolor: cssColor("--plot-grid"), zerolinecolor: cssColor("--line"), linecolor: cssColor("--line"), automargin: true };
   const layout = {
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: cssColor("--line"), activecolor: cssColor("--accent") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 430, margin: { l: 60, r: 20, t: 30, b: 50 },
     font: { color: cssColor("--ink"), family: "system-ui, sans-serif", size: 13 },
-    legend: { orientation: "h", y: -0.2, x: 0 },
+    legend: { orientation: "h", y: -0.2, x: 0, font: { size: 13 } },
     hoverlabel: { bgcolor: cssColor("--card"), bordercolor: cssColor("--line"), font: { color: cssColor("--ink") } },
     ...extra,
   };
-  for (const name of Object.keys(layout)) if (/^[xy]axis\d*$/.test(name)) layout[name] = { ...axis, ...layout[name] };
-  for (const name of ["xaxis", "yaxis"]) if (!layout[name]) layout[name] = { ...axis };
+  for (const name of Object.keys(layout)) {
+    if (!/^[xy]axis\d*$/.test(name)) continue;
+    layout[name] = { ...axis, ...layout[name] };
+    if (layout[name].title) layout[name].title = { standoff: 10, font: { size: 13, color: cssColor("--soft") }, ...layout[name].title };
+  }
   return layout;
 }
+
+// An axis of layers: whole numbers only.
+const layerAxis = (extra) => ({ title: { text: "layer" }, dtick: Math.max(1, Math.ceil(report.model.layers / 16)), ...extra });
 
 const CONFIG = {
   displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "lasso2d", "select2d"], responsive: true,
