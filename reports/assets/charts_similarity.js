@@ -129,7 +129,7 @@ function drawDifferences(state) {
     hovertemplate: "%{text}<br>%{x:.3f}<extra></extra>",
   });
   return {
-    traces: [trace(rows.filter(found), "a difference", "#2f5fd0", "circle"),
+    traces: [trace(rows.filter(found), "a difference", blue(), "circle"),
       trace(rows.filter((row) => !found(row)), "no difference found (the interval holds 0)", cssColor("--control"), "circle-open")],
     layout: {
       height: 150 + 46 * rows.length, xaxis: { title: { text: "difference, first set − second" }, zerolinewidth: 2, zerolinecolor: cssColor("--soft") },

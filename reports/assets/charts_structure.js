@@ -162,7 +162,7 @@ function drawHeads(state) {
       colorscale: SCALE, colorbar: { title: { text: unit, side: "right" }, thickness: 14 },
       hovertemplate: "layer %{x}, KV head %{y}: %{z:.3g}<extra></extra>" }],
     layout: {
-      height: Math.max(230, 120 + 26 * heads.length), xaxis: layerAxis({ showgrid: false, zeroline: false }),
+      height: Math.max(300, 120 + 26 * heads.length), xaxis: layerAxis({ showgrid: false, zeroline: false }),
       yaxis: { title: { text: "KV head" }, showgrid: false, zeroline: false, dtick: Math.max(1, Math.round(heads.length / 16)) },
     },
   };
@@ -175,10 +175,10 @@ function drawNorms() {
   const bar = (key, name, color) => ({ type: "bar", x, y: report.norms.map((row) => row[key]), name, marker: { color }, xaxis: "x2", yaxis: "y2",
     showlegend: false, hovertemplate: "layer %{x}: %{y}" });
   return {
-    traces: [line("k_norm", "K", "#2f5fd0"), line("v_norm", "V", "#d9730d"),
-      bar("k_outlier_channels", "K", "#2f5fd0"), bar("v_outlier_channels", "V", "#d9730d")],
+    traces: [line("k_norm", "K", blue()), line("v_norm", "V", orange()),
+      bar("k_outlier_channels", "K", blue()), bar("v_outlier_channels", "V", orange())],
     layout: {
-      xaxis: layerAxis({ domain: [0, 0.45] }), yaxis: { title: { text: "mean norm of a token (log scale)" }, type: "log" },
+      xaxis: layerAxis({ domain: [0, 0.45] }), yaxis: { title: { text: "mean norm of a token (log scale)" }, type: "log", dtick: "D2" },
       xaxis2: layerAxis({ domain: [0.56, 1], anchor: "y2" }),
       yaxis2: { title: { text: "outlier channels" }, anchor: "x2", rangemode: "tozero" }, barmode: "group",
     },

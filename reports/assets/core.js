@@ -15,7 +15,7 @@ const METRICS = {
   jaccard: "Jaccard similarity",
 };
 const SET_COLORS = ["#7c4dcc", "#d1345b", "#2a9d5c", "#c99700", "#1f8fc4", "#a0522d", "#5b6b8c", "#b83fa0"];
-const THRESHOLD_COLORS = ["#8ecae6", "#3a9bdc", "#2f5fd0", "#7c4dcc", "#d1345b"];
+const THRESHOLD_COLORS = ["#8ecae6", "#3a9bdc", "#3f6fe0", "#9a6be8", "#d1345b"];
 const SCALE = [[0, "#440154"], [0.125, "#482878"], [0.25, "#3e4a89"], [0.375, "#31688e"], [0.5, "#26828e"],
   [0.625, "#1f9e89"], [0.75, "#35b779"], [0.875, "#6ece58"], [0.95, "#b5de2b"], [1, "#fde725"]];
 
@@ -23,6 +23,9 @@ const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 const cssColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const setColor = (name) => SET_COLORS[Math.max(0, setNames().indexOf(name)) % SET_COLORS.length];
 const setNames = () => report.sets.map((set) => set.name);
+const blue = () => (isDark() ? "#6f9bff" : "#2f5fd0");
+const teal = () => (isDark() ? "#2dc4b4" : "#0d9488");
+const orange = () => (isDark() ? "#f0963c" : "#d9730d");
 const faded = (color, alpha) => color + Math.round(255 * alpha).toString(16).padStart(2, "0");
 
 // Kinds of pages, as in the C++ side: the stored key basis first, values last.
@@ -41,7 +44,7 @@ function makeSeries(row, key) {
   const rope = report.model.position_encoding === "rope";
   const names = { rotated: "K after RoPE", plain: "K before RoPE", "page-relative": "K page-relative" };
   const label = row.side === "V" || !rope ? row.side : names[row.basis];
-  const color = row.side === "V" ? "#d9730d" : rope && row.basis === "plain" ? "#0d9488" : "#2f5fd0";
+  const color = row.side === "V" ? orange() : rope && row.basis === "plain" ? teal() : blue();
   return { key, side: row.side, basis: row.basis || null, label, color };
 }
 
