@@ -219,7 +219,7 @@ std::string identity_line(const Json& report) {
        {text_at(model, "repository"), text_at(model, "revision"), text_at(model, "variant"),
         text_at(model, "source_quantization"), "weights " + text_at(model, "weights"),
         text_at(model, "tensor_hash"), "recipe " + text_at(run, "recipe"), text_at(run, "started")})
-    if (!part.empty()) line += (line.empty() ? "" : " · ") + part;
+    if (!part.empty() && part != "none") line += (line.empty() ? "" : " · ") + part;
   return escape_html(one_line(line, 600));
 }
 

@@ -75,21 +75,24 @@ class Screen {
   std::size_t used_ = 0;
 };
 
-// One character a layer from ▁ (0) to █ (`top`); layers are joined where there are more than `most` of them.
+// A character a layer (or two, three of few layers) from ▁ (0) to █ (`top`); layers are joined where there
+// are more than `most` of them.
 std::string sparkline(const std::vector<double>& values, double top, std::size_t most) {
   constexpr std::array<const char*, 8> kLevels = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   const std::size_t step = std::max<std::size_t>(1, (values.size() + most - 1) / most);
+  const std::size_t wide = values.size() * 3 <= most ? 3 : values.size() * 2 <= most ? 2 : 1;
   std::string line;
   for (std::size_t i = 0; i < values.size(); i += step) {
     const double value =
         mean_of({values.begin() + static_cast<std::ptrdiff_t>(i),
                  values.begin() + static_cast<std::ptrdiff_t>(std::min(i + step, values.size()))});
     if (std::isnan(value)) {
-      line += "·";
+      line += std::string(wide, ' ');
       continue;
     }
     const double level = top > 0 ? std::clamp(value / top, 0.0, 1.0) : 0.0;
-    line += kLevels[static_cast<std::size_t>(std::lround(level * 7))];
+    for (std::size_t copy = 0; copy < wide; ++copy)
+      line += kLevels[static_cast<std::size_t>(std::lround(level * 7))];
   }
   return line;
 }

@@ -74,7 +74,7 @@ function drawLayers(state) {
   return {
     traces: seriesList().flatMap((series) => layerTraces(series, state)),
     layout: {
-      height: 620, xaxis: { title: { text: "layer" }, anchor: "y2" },
+      height: 620, xaxis: layerAxis({ anchor: "y2" }),
       yaxis: { title: { text: METRICS[state.metric] }, domain: [0.55, 1] },
       yaxis2: { title: { text: `pages with a partner<br>over ${state.threshold} (%)` }, domain: [0, 0.45], rangemode: "tozero" },
       legend: { orientation: "h", y: -0.14, x: 0 },
@@ -107,7 +107,7 @@ function drawOpportunities(state) {
   return {
     traces,
     layout: {
-      xaxis: { title: { text: "layer" } }, yaxis: { title: { text: `freed in the layer (${unit.name})` }, rangemode: "tozero" },
+      xaxis: layerAxis(), yaxis: { title: { text: `freed in the layer (${unit.name})` }, rangemode: "tozero" },
       title: { text: dense ? `a layer holds ${dense.toFixed(dense < 10 ? 2 : 0)} ${unit.name} of ${stored.label}` : "", font: { size: 13 } },
     },
   };
@@ -129,7 +129,7 @@ function drawDifferences(state) {
     hovertemplate: "%{text}<br>%{x:.3f}<extra></extra>",
   });
   return {
-    traces: [trace(rows.filter(found), "a difference", "#2f5fd0", "circle"),
+    traces: [trace(rows.filter(found), "a difference", blue(), "circle"),
       trace(rows.filter((row) => !found(row)), "no difference found (the interval holds 0)", cssColor("--control"), "circle-open")],
     layout: {
       height: 150 + 46 * rows.length, xaxis: { title: { text: "difference, first set − second" }, zerolinewidth: 2, zerolinecolor: cssColor("--soft") },

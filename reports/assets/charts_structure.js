@@ -42,7 +42,7 @@ function boundaries(bins, index) {
 function drawHeatmap(state) {
   const list = seriesList();
   const maps = pageMaps.filter((map) => map.layer === state.layer);
-  const layout = { height: 560, shapes: [], annotations: [], margin: { l: 90, r: 20, t: 40, b: 60 } };
+  const layout = { height: 540, shapes: [], annotations: [], margin: { l: 90, r: 20, t: 40, b: 40 } };
   const traces = maps.map((map, index) => {
     const suffix = index === 0 ? "" : String(index + 1);
     const width = (1 - 0.12 * (maps.length - 1)) / maps.length;
@@ -74,8 +74,8 @@ function drawMatrix(state) {
     traces: [{ type: "heatmap", z: values, colorscale: SCALE, hovertemplate: "layers %{y} and %{x}: %{z:.3f}<extra></extra>",
       colorbar: { title: { text: "centred cosine", side: "right" }, thickness: 14 } }],
     layout: {
-      height: 470, xaxis: { title: { text: "layer" }, showgrid: false, zeroline: false, constrain: "domain" },
-      yaxis: { title: { text: "layer" }, autorange: "reversed", showgrid: false, zeroline: false, scaleanchor: "x", constrain: "domain" },
+      height: 470, xaxis: layerAxis({ showgrid: false, zeroline: false, constrain: "domain" }),
+      yaxis: layerAxis({ autorange: "reversed", showgrid: false, zeroline: false, scaleanchor: "x", constrain: "domain" }),
     },
   };
 }
@@ -96,7 +96,7 @@ function drawAdjacent(state) {
       line("shuffled", (row) => at(row.controls.shuffled, "mean"), DASHED, false),
       line(series.label, (row) => row.mean, "solid", true));
   }
-  return { traces, layout: { height: 470, xaxis: { title: { text: "between layers" } }, yaxis: { title: { text: METRICS[state.metric] } } } };
+  return { traces, layout: { height: 470, xaxis: layerAxis({ title: { text: "layer l (a point lies between l and l + 1)" } }), yaxis: { title: { text: METRICS[state.metric] } } } };
 }
 
 function drawGrowth(state) {
@@ -115,7 +115,7 @@ function drawGrowth(state) {
   return {
     traces,
     layout: { xaxis: { title: { text: "tokens of context" }, rangemode: "tozero" },
-      yaxis: { title: { text: `redundant pages (%), partner over ${threshold}` }, rangemode: "tozero" } },
+      yaxis: { title: { text: `pages with a partner over ${threshold} (%)` }, rangemode: "tozero" } },
   };
 }
 
@@ -141,9 +141,9 @@ function drawClusters() {
   return {
     traces,
     layout: {
-      xaxis: { title: { text: "layer" }, domain: [0, 0.45] }, yaxis: { title: { text: "variance explained (%)" }, rangemode: "tozero" },
-      xaxis2: { title: { text: "layer" }, domain: [0.56, 1], anchor: "y2" },
-      yaxis2: { title: { text: `freed, centroids and indices charged (${unit.name})` }, anchor: "x2" }, barmode: "group",
+      xaxis: layerAxis({ domain: [0, 0.45] }), yaxis: { title: { text: "variance explained (%)" }, rangemode: "tozero" },
+      xaxis2: layerAxis({ domain: [0.56, 1], anchor: "y2" }),
+      yaxis2: { title: { text: `freed by sharing centroids (${unit.name})` }, anchor: "x2" }, barmode: "group",
     },
   };
 }
@@ -162,7 +162,7 @@ function drawHeads(state) {
       colorscale: SCALE, colorbar: { title: { text: unit, side: "right" }, thickness: 14 },
       hovertemplate: "layer %{x}, KV head %{y}: %{z:.3g}<extra></extra>" }],
     layout: {
-      height: Math.max(230, 120 + 26 * heads.length), xaxis: { title: { text: "layer" }, showgrid: false, zeroline: false },
+      height: Math.max(300, 120 + 26 * heads.length), xaxis: layerAxis({ showgrid: false, zeroline: false }),
       yaxis: { title: { text: "KV head" }, showgrid: false, zeroline: false, dtick: Math.max(1, Math.round(heads.length / 16)) },
     },
   };
@@ -175,11 +175,11 @@ function drawNorms() {
   const bar = (key, name, color) => ({ type: "bar", x, y: report.norms.map((row) => row[key]), name, marker: { color }, xaxis: "x2", yaxis: "y2",
     showlegend: false, hovertemplate: "layer %{x}: %{y}" });
   return {
-    traces: [line("k_norm", "K", "#2f5fd0"), line("v_norm", "V", "#d9730d"),
-      bar("k_outlier_channels", "K", "#2f5fd0"), bar("v_outlier_channels", "V", "#d9730d")],
+    traces: [line("k_norm", "K", blue()), line("v_norm", "V", orange()),
+      bar("k_outlier_channels", "K", blue()), bar("v_outlier_channels", "V", orange())],
     layout: {
-      xaxis: { title: { text: "layer" }, domain: [0, 0.45] }, yaxis: { title: { text: "mean norm of a token (log scale)" }, type: "log" },
-      xaxis2: { title: { text: "layer" }, domain: [0.56, 1], anchor: "y2" },
+      xaxis: layerAxis({ domain: [0, 0.45] }), yaxis: { title: { text: "mean norm of a token (log scale)" }, type: "log", dtick: "D2" },
+      xaxis2: layerAxis({ domain: [0.56, 1], anchor: "y2" }),
       yaxis2: { title: { text: "outlier channels" }, anchor: "x2", rangemode: "tozero" }, barmode: "group",
     },
   };

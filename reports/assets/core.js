@@ -15,7 +15,7 @@ const METRICS = {
   jaccard: "Jaccard similarity",
 };
 const SET_COLORS = ["#7c4dcc", "#d1345b", "#2a9d5c", "#c99700", "#1f8fc4", "#a0522d", "#5b6b8c", "#b83fa0"];
-const THRESHOLD_COLORS = ["#8ecae6", "#3a9bdc", "#2f5fd0", "#7c4dcc", "#d1345b"];
+const THRESHOLD_COLORS = ["#8ecae6", "#3a9bdc", "#3f6fe0", "#9a6be8", "#d1345b"];
 const SCALE = [[0, "#440154"], [0.125, "#482878"], [0.25, "#3e4a89"], [0.375, "#31688e"], [0.5, "#26828e"],
   [0.625, "#1f9e89"], [0.75, "#35b779"], [0.875, "#6ece58"], [0.95, "#b5de2b"], [1, "#fde725"]];
 
@@ -23,6 +23,9 @@ const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 const cssColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const setColor = (name) => SET_COLORS[Math.max(0, setNames().indexOf(name)) % SET_COLORS.length];
 const setNames = () => report.sets.map((set) => set.name);
+const blue = () => (isDark() ? "#6f9bff" : "#2f5fd0");
+const teal = () => (isDark() ? "#2dc4b4" : "#0d9488");
+const orange = () => (isDark() ? "#f0963c" : "#d9730d");
 const faded = (color, alpha) => color + Math.round(255 * alpha).toString(16).padStart(2, "0");
 
 // Kinds of pages, as in the C++ side: the stored key basis first, values last.
@@ -41,7 +44,7 @@ function makeSeries(row, key) {
   const rope = report.model.position_encoding === "rope";
   const names = { rotated: "K after RoPE", plain: "K before RoPE", "page-relative": "K page-relative" };
   const label = row.side === "V" || !rope ? row.side : names[row.basis];
-  const color = row.side === "V" ? "#d9730d" : rope && row.basis === "plain" ? "#0d9488" : "#2f5fd0";
+  const color = row.side === "V" ? orange() : rope && row.basis === "plain" ? teal() : blue();
   return { key, side: row.side, basis: row.basis || null, label, color };
 }
 
@@ -110,16 +113,23 @@ function addLayerSlider(label, container, control, state, changed) {
 function baseLayout(extra) {
   const axis = { gridcolor: cssColor("--plot-grid"), zerolinecolor: cssColor("--line"), linecolor: cssColor("--line"), automargin: true };
   const layout = {
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: cssColor("--line"), activecolor: cssColor("--accent") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 430, margin: { l: 60, r: 20, t: 30, b: 50 },
     font: { color: cssColor("--ink"), family: "system-ui, sans-serif", size: 13 },
-    legend: { orientation: "h", y: -0.2, x: 0 },
+    legend: { orientation: "h", y: -0.2, x: 0, font: { size: 13 } },
     hoverlabel: { bgcolor: cssColor("--card"), bordercolor: cssColor("--line"), font: { color: cssColor("--ink") } },
     ...extra,
   };
-  for (const name of Object.keys(layout)) if (/^[xy]axis\d*$/.test(name)) layout[name] = { ...axis, ...layout[name] };
-  for (const name of ["xaxis", "yaxis"]) if (!layout[name]) layout[name] = { ...axis };
+  for (const name of Object.keys(layout)) {
+    if (!/^[xy]axis\d*$/.test(name)) continue;
+    layout[name] = { ...axis, ...layout[name] };
+    if (layout[name].title) layout[name].title = { standoff: 10, font: { size: 13, color: cssColor("--soft") }, ...layout[name].title };
+  }
   return layout;
 }
+
+// An axis of layers: whole numbers only.
+const layerAxis = (extra) => ({ title: { text: "layer" }, dtick: Math.max(1, Math.ceil(report.model.layers / 16)), ...extra });
 
 const CONFIG = {
   displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "lasso2d", "select2d"], responsive: true,

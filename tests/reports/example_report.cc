@@ -266,7 +266,7 @@ Json clusters(const ExampleShape& shape) {
     for (const Series& series : series_of(shape.rope)) {
       Json sizes = Json::array();
       for (int k = 0; k < 34; ++k) sizes.push_back(12 + (k * 37 + layer * 11) % 44);
-      const double explained = 0.2 + 0.5 * series.level - 0.02 * layer;
+      const double explained = 0.1 + (0.1 + 0.5 * series.level) / (1 + 0.1 * layer);
       const int64_t centroids = 34 * kPageBytes * shape.kv_heads;
       const int64_t index = kPages * 2;
       rows.push_back({{"layer", layer},
@@ -369,7 +369,8 @@ Json set_differences(const ExampleShape& shape) {
 Json norms(const ExampleShape& shape) {
   Json rows = Json::array();
   for (int layer = 0; layer < shape.layers; ++layer) {
-    const double k = 18.0 - layer * 0.7, v = 1.2 + layer * 0.9;
+    const double k = 18.0 / (1 + 0.05 * layer);
+    const double v = 1.2 + layer * 0.9;
     rows.push_back({{"layer", layer},
                     {"k_norm", rounded(k)},
                     {"v_norm", rounded(v)},

@@ -15,4 +15,8 @@ struct ExampleShape {
 
 nlohmann::ordered_json example_report(const ExampleShape& shape = {});
 
+// The same with names that try to break out of HTML, scripts, Markdown, gnuplot and terminals. `marker` is a
+// path that a shell would make if a name were ever run.
+nlohmann::ordered_json hostile_report(const char* marker = "/tmp/kvanalyze-pwned");
+
 }  // namespace kva

@@ -1,0 +1,76 @@
+"""report.schema.json with an outside validator: it takes a good report and refuses broken ones, and kvanalyze agrees.
+
+schema_test.py RENDER_EXAMPLE SOURCE_DIR
+"""
+import copy
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+try:
+    import jsonschema
+except ImportError:
+    print("skipped: jsonschema is not installed (scripts/requirements.txt)")
+    sys.exit(77)
+
+program, source = sys.argv[1], pathlib.Path(sys.argv[2])
+schema = json.loads((source / "reports/report.schema.json").read_text())
+jsonschema.Draft202012Validator.check_schema(schema)
+validator = jsonschema.Draft202012Validator(schema)
+failures = []
+
+
+def loads(report):
+    """kvanalyze's own opinion: (taken, what it says)."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(report, file)
+        file.flush()
+        done = subprocess.run([program, "check", file.name], capture_output=True, text=True, timeout=60)
+    return done.returncode == 0, done.stdout.strip()
+
+
+def parent_of(report, path):
+    for key in path[:-1]:
+        report = report[key]
+    return report
+
+
+with tempfile.TemporaryDirectory() as folder:
+    subprocess.run([program, "json", folder + "/report.json"], check=True, timeout=60)
+    good = json.loads(pathlib.Path(folder, "report.json").read_text())
+for error in validator.iter_errors(good):
+    failures.append(f"a good report is refused: {error.json_path}: {error.message[:200]}")
+if not loads(good)[0]:
+    failures.append(f"kvanalyze refuses a good report: {loads(good)[1]}")
+
+MISSING = object()
+BROKEN = [
+    (("schema",), "other"), (("schema_version",), 2), (("kind",), "quality"), (("model",), MISSING), (("model",), []),
+    (("model", "layers"), 0), (("model", "layers"), 1.5), (("model", "layers"), "4"), (("model", "name"), ""),
+    (("model", "position_encoding"), "alibi"), (("cache", "ledger", "held"), -1), (("provenance", "seed"), "7"),
+    (("similarity", 0, "mean"), "x"), (("similarity", 0, "side"), "Q"), (("similarity", 0, "basis"), "other"),
+    (("similarity", 0, "controls", "shuffled"), MISSING), (("similarity", 0, "share_over", "0.8"), 1.5),
+    (("similarity", 0, "histogram", 3), -1), (("similarity", 0, "percentiles", "50"), [1]),
+    (("heatmaps", 0, "bins"), 513), (("heatmaps", 0, "data"), 7), (("opportunity", 0, "freed_pages"), None),
+    (("set_differences", 0, "verdict"), "maybe"), (("growth", 0, "context_tokens"), {}), (("sets", 0, "name"), "x" * 513),
+    (("thresholds",), [0.1] * 33), (("prompts", 0, "truncated"), "no"), (("norms",), MISSING),
+]
+for path, value in BROKEN:
+    report = copy.deepcopy(good)
+    if value is MISSING:
+        del parent_of(report, path)[path[-1]]
+    else:
+        parent_of(report, path)[path[-1]] = value
+    where = ".".join(map(str, path))
+    if validator.is_valid(report):
+        failures.append(f"the schema takes a broken {where}")
+    taken, said = loads(report)
+    if taken:
+        failures.append(f"kvanalyze takes a broken {where}")
+    elif str(path[0]) not in said or said.count("\n"):
+        failures.append(f"kvanalyze does not name {where} on one line: {said}")
+
+print("\n".join(failures) or f"one good report and {len(BROKEN)} broken ones: the schema and kvanalyze agree")
+sys.exit(1 if failures else 0)
