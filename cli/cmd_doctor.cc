@@ -60,7 +60,8 @@ void check_machine(Checklist& list) {
   for (const std::string& device : gpu.devices)
     list.note("GPU", device + " found; the decoder and the analysis of this version run on the CPU");
   if (gpu.devices.empty())
-    list.note("GPU", gpu.driver ? "a driver but no device" : "no NVIDIA driver here; everything runs on the CPU");
+    list.note("GPU",
+              gpu.driver ? "a driver but no device" : "no NVIDIA driver here; everything runs on the CPU");
 }
 
 void check_reports(Checklist& list) {

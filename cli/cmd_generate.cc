@@ -57,9 +57,7 @@ std::vector<int32_t> parse_ids(const std::string& text) {
 }
 
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text, bool chat) {
-  if (!chat) return tokenizer.encode(text);
-  const ChatMessage message{"user", text};
-  return tokenizer.encode(tokenizer.apply_chat_template({&message, 1}, true), {.add_special = false});
+  return chat ? tokenizer.encode_chat(text) : tokenizer.encode(text);
 }
 
 // Writes one prompt's text as far as no stop string can begin in it any more.

@@ -28,10 +28,9 @@ std::string mebibytes(double bytes) {
 
 void run(const SizeOptions& options) {
   const DType type = dtype_option("--kv-dtype", options.kv_dtype);
-  const std::string folder =
-      find_model(options.model.model,
-                 {.cache_dir = options.model.cache_dir, .allow_fetch = !options.model.offline})
-          .path;
+  const std::string folder = find_model(options.model.model, {.cache_dir = options.model.cache_dir,
+                                                              .allow_fetch = !options.model.offline})
+                                 .path;
   const ModelConfig config = load_config(folder);
   const int64_t context = options.context > 0 ? options.context : config.max_positions;
   if (context > config.max_positions)

@@ -38,18 +38,13 @@ std::string read_stdin() {
   }
 }
 
-void tokenize(const TokenizeOptions& options, std::string text) {
+void tokenize(const TokenizeOptions& options, const std::string& text) {
   // Not find_model() for a folder: without weights and configuration it still has a tokenizer.
   const bool is_folder = std::filesystem::is_directory(options.model);
   const Tokenizer tokenizer = Tokenizer::load(is_folder ? options.model : find_model(options.model).path);
-  EncodeOptions encode_options;
-  encode_options.add_special = !options.no_special;
-  if (options.chat) {
-    const ChatMessage message{"user", std::move(text)};
-    text = tokenizer.apply_chat_template({&message, 1}, true);
-    encode_options.add_special = false;  // the template has written them
-  }
-  const std::vector<int32_t> ids = tokenizer.encode(text, encode_options);
+  const std::vector<int32_t> ids = options.chat
+                                       ? tokenizer.encode_chat(text)
+                                       : tokenizer.encode(text, {.add_special = !options.no_special});
   fmt::print("{}\n", fmt::join(ids, " "));
 }
 

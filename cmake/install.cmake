@@ -4,9 +4,10 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 install(FILES reports/kvanalyze.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvanalyze)
-install(FILES scripts/models.json reports/report.schema.json
-        DESTINATION ${CMAKE_INSTALL_DATADIR}/kvanalyze)
-install(PROGRAMS scripts/fetch_model.py DESTINATION ${CMAKE_INSTALL_DATADIR}/kvanalyze/scripts)
+install(FILES reports/report.schema.json DESTINATION ${CMAKE_INSTALL_DATADIR}/kvanalyze)
+# Where the installed program looks for them: share/kvanalyze/scripts beside its bin/.
+file(GLOB fetch_scripts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/scripts/fetch_*.py)
+install(PROGRAMS ${fetch_scripts} DESTINATION ${CMAKE_INSTALL_DATADIR}/kvanalyze/scripts)
 install(FILES scripts/models.json scripts/requirements.txt DESTINATION ${CMAKE_INSTALL_DATADIR}/kvanalyze/scripts)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kvanalyze)

@@ -35,15 +35,13 @@ struct EncodedPrompt {
   bool truncated = false;
 };
 
-std::vector<int32_t> encode(const Tokenizer& tokenizer, const Prompt& prompt, bool chat) {
-  if (!chat) return tokenizer.encode(prompt.text);
-  const ChatMessage message{"user", prompt.text};
-  return tokenizer.encode(tokenizer.apply_chat_template({&message, 1}, true), {.add_special = false});
-}
-
 // The tokens that a prompt may have so that the generated ones still fit.
 int64_t prompt_room(const CaptureOptions& options, const ModelConfig& config, Progress& progress) {
   int64_t context = config.usable_positions();
+  const bool windowed = context < config.max_positions;
+  if (windowed && options.max_context > context)
+    throw InputError(fmt::format("--max-context: expected at most {} tokens, found {}; the model ends at {}",
+                                 context, options.max_context, config.usable_positions_reason()));
   if (options.max_context > context) {
     progress.say(
         fmt::format("--max-context: clamped to {} tokens ({})", context, config.usable_positions_reason()));
@@ -67,11 +65,18 @@ std::vector<EncodedPrompt> encode_all(std::vector<Prompt> prompts, const Capture
   int64_t cut = 0;
   for (Prompt& prompt : prompts) {
     EncodedPrompt entry{std::move(prompt), {}, false};
-    entry.ids = encode(tokenizer, entry.prompt, options.chat);
+    entry.ids = options.chat ? tokenizer.encode_chat(entry.prompt.text) : tokenizer.encode(entry.prompt.text);
     if (entry.ids.empty())
       throw InputError(fmt::format("prompt {}/{}: the tokenizer makes no token of it", entry.prompt.set,
                                    entry.prompt.name));
     if (static_cast<int64_t>(entry.ids.size()) > room) {
+      // Cutting at the last position is what users expect; a window of attention is no such limit.
+      if (config.usable_positions() < config.max_positions && options.max_context == 0)
+        throw InputError(
+            fmt::format("prompt {}/{}: expected at most {} tokens, found {}; the model ends at {} (cut "
+                        "prompts with --max-context {})",
+                        entry.prompt.set, entry.prompt.name, room, entry.ids.size(),
+                        config.usable_positions_reason(), config.usable_positions()));
       entry.ids.resize(static_cast<std::size_t>(room));
       entry.truncated = true;
       ++cut;

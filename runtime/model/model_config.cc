@@ -89,7 +89,7 @@ int64_t ModelConfig::usable_positions() const {
 
 std::string ModelConfig::usable_positions_reason() const {
   if (usable_positions() < max_positions)
-    return fmt::format("its sliding window of {}, which is not implemented beyond", *sliding_window);
+    return fmt::format("its sliding_window of {}, which is not implemented beyond", *sliding_window);
   return fmt::format("its {} positions", max_positions);
 }
 

@@ -89,6 +89,11 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
   return ids;
 }
 
+std::vector<int32_t> Tokenizer::encode_chat(const std::string& user_message) const {
+  const ChatMessage message{"user", user_message};
+  return encode(apply_chat_template({&message, 1}, true), {.add_special = false});
+}
+
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
   std::string bytes;
   for (const int32_t id : ids)

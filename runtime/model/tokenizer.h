@@ -68,6 +68,8 @@ class Tokenizer {
   // The messages as the model was trained to see them. The text holds BOS where the format wants it: encode
   // it with add_special = false. Errors as above, and for roles out of place.
   std::string apply_chat_template(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  // Ids of a user's message in that format, up to where the answer begins.
+  std::vector<int32_t> encode_chat(const std::string& user_message) const;
 
  private:
   struct Parts;

@@ -117,7 +117,8 @@ refuse_model("config-group", lambda f: edit_json(f / config, num_key_value_heads
 refuse_model("architecture", lambda f: edit_json(f / config, architectures=["MambaForCausalLM"], model_type="mamba"),
              ["mamba", "llama"])
 refuse_model("sliding-window", lambda f: edit_json(f / config, architectures=["MistralForCausalLM"],
-                                                   model_type="mistral", sliding_window=64), ["sliding_window"])
+                                                   model_type="mistral", sliding_window=64),
+             ["sliding_window of 64", "--max-context"])
 refuse_model("rope-scaling", lambda f: edit_json(f / config, rope_scaling={"rope_type": "yarn", "factor": 4.0}),
              ["yarn"])
 refuse_model("no-config", lambda f: (f / config).unlink(), [config])
