@@ -10,8 +10,8 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "kernels/device.h"
-#include "reports/html_report.h"
-#include "reports/plots.h"
+#include "reports/gnuplot.h"
+#include "reports/plotly.h"
 #include "reports/provenance.h"
 #include "reports/self_check.h"
 #include "runtime/error.h"
@@ -56,12 +56,11 @@ void check_machine(Checklist& list) {
   list.good("memory",
             fmt::format("{:.1f} GiB, {:.1f} available", static_cast<double>(host.memory_bytes) / 1073741824.0,
                         static_cast<double>(host.available_bytes) / 1073741824.0));
-  const DeviceStatus device = cuda_device_status();
-  if (device.usable) {
-    list.good("GPU", device.description);
-  } else {
-    list.note("GPU", device.description + "; everything runs on the CPU");
-  }
+  const DeviceStatus gpu = cuda_device_status();
+  for (const std::string& device : gpu.devices)
+    list.note("GPU", device + " found; the decoder and the analysis of this version run on the CPU");
+  if (gpu.devices.empty())
+    list.note("GPU", gpu.driver ? "a driver but no device" : "no NVIDIA driver here; everything runs on the CPU");
 }
 
 void check_reports(Checklist& list) {
@@ -70,8 +69,8 @@ void check_reports(Checklist& list) {
   } else {
     list.note("plots", "gnuplot not found, so no PNGs; apt-get install gnuplot-nox");
   }
-  if (const auto bundle = find_plotly_bundle("")) {
-    list.good("HTML", *bundle);
+  if (!load_plotly("").empty()) {
+    list.good("HTML", "Plotly bundle found");
   } else {
     list.note("HTML", "no Plotly bundle, so reports are static; run scripts/fetch_plotly.py");
   }

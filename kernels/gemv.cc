@@ -6,6 +6,7 @@
 #define HWY_TARGET_INCLUDE "kernels/gemv.cc"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, as Highway asks.
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "kernels/simd-inl.h"
@@ -25,7 +26,10 @@ HWY_INLINE V load_tail(D d, const typename S::Stored* p, size_t count) {
 
 // kRows rows of x times kOuts rows of weights. One accumulator for each result, whatever the block's shape:
 // that is what makes a row's result independent of its companions.
-template <int kRows, int kOuts, class S>
+//
+// Rows of weights are too short for the hardware to see four streams, so the block after this one is fetched
+// ahead, once for all rows of x: that doubles the speed from memory.
+template <int kRows, int kOuts, bool kFetchAhead, class S>
 HWY_INLINE void block(MatView<const float> x, const typename S::Stored* weights, int64_t cols,
                       const float* bias, MatView<float> out) {
   const D d;
@@ -36,7 +40,10 @@ HWY_INLINE void block(MatView<const float> x, const typename S::Stored* weights,
   int64_t c = 0;
   for (; c + lanes <= cols; c += lanes) {
     V w[kOuts];
-    for (int n = 0; n < kOuts; ++n) w[n] = S::load(d, weights + n * cols + c);
+    for (int n = 0; n < kOuts; ++n) {
+      w[n] = S::load(d, weights + n * cols + c);
+      if constexpr (kFetchAhead) hwy::Prefetch(weights + (n + kOuts) * cols + c);
+    }
     for (int r = 0; r < kRows; ++r) {
       const V value = hn::LoadU(d, x.row(r) + c);
       for (int n = 0; n < kOuts; ++n) sums[r][n] = hn::MulAdd(value, w[n], sums[r][n]);
@@ -58,10 +65,15 @@ template <int kOuts, class S>
 void all_rows(MatView<const float> x, const typename S::Stored* weights, const float* bias,
               MatView<float> out) {
   constexpr int kRows = 4;
-  int64_t r = 0;
-  for (; r + kRows <= x.rows; r += kRows)
-    block<kRows, kOuts, S>(x.row_range(r, kRows), weights, x.cols, bias, out.row_range(r, kRows));
-  for (; r < x.rows; ++r) block<1, kOuts, S>(x.row_range(r, 1), weights, x.cols, bias, out.row_range(r, 1));
+  const auto some = [&]<int kCount, bool kFetchAhead>(int64_t r) {
+    block<kCount, kOuts, kFetchAhead, S>(x.row_range(r, kCount), weights, x.cols, bias,
+                                         out.row_range(r, kCount));
+    return r + kCount;
+  };
+  int64_t r =
+      x.rows >= kRows ? some.template operator()<kRows, true>(0) : some.template operator()<1, true>(0);
+  while (r + kRows <= x.rows) r = some.template operator()<kRows, false>(r);
+  while (r < x.rows) r = some.template operator()<1, false>(r);
 }
 
 void product(MatView<const float> x, const LinearOp& op, int64_t first, int64_t count) {

@@ -65,7 +65,7 @@ struct ProductRow {
 bool similarity_row(const float* dots, int64_t n, const PageNorms& norms, int64_t i, int64_t first,
                     const ProductRow& out);
 
-// out[j] = hamming_similarity(counts[j], 1 / total), resp. jaccard_similarity(counts[j], size).
+// out[j] = hamming_similarity(counts[j], total), resp. jaccard_similarity(counts[j], size).
 void hamming_row(const uint32_t* counts, int64_t n, int64_t total, float* out);
 void jaccard_row(const uint32_t* counts, int64_t n, int64_t size, float* out);
 

@@ -104,11 +104,17 @@ void pack_top_magnitudes(std::span<const float> values, int64_t size, std::span<
   thread_local std::vector<uint32_t> inside;
   const Selected selected = select_largest(values, size, inside);
   int64_t ties = size - selected.larger;
-  std::fill(words.begin(), words.end(), 0);
-  for (std::size_t k = 0; k < values.size(); ++k) {
-    const uint32_t key = magnitude_bits(values[k]);
-    if (key < selected.key || (key == selected.key && ties-- <= 0)) continue;
-    words[k / 64] |= uint64_t{1} << (k % 64);
+  for (std::size_t w = 0; w < words.size(); ++w) {
+    const std::size_t first = w * 64;
+    const std::size_t last = std::min(first + 64, values.size());
+    uint64_t word = 0;
+    for (std::size_t k = first; k < last; ++k) {
+      const uint32_t key = magnitude_bits(values[k]);
+      // Without a branch but for ties, which are few.
+      word |= uint64_t{key > selected.key} << (k - first);
+      if (key == selected.key && ties-- > 0) word |= uint64_t{1} << (k - first);
+    }
+    words[w] = word;
   }
 }
 

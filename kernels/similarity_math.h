@@ -45,9 +45,9 @@ KVA_HOST_DEVICE inline float l2_similarity(float distance, float norm_x, float n
   return larger > 0.0f ? clamp_similarity(1.0f - distance / larger) : 1.0f;
 }
 
-// 1 − differing / total, of total sign bits.
-KVA_HOST_DEVICE inline float hamming_similarity(uint32_t differing, float inverse_total) {
-  return 1.0f - static_cast<float>(differing) * inverse_total;
+// 1 − differing / total, of total sign bits. One rounding, so every machine gives the same value.
+KVA_HOST_DEVICE inline float hamming_similarity(uint32_t differing, uint32_t total) {
+  return static_cast<float>(total - differing) / static_cast<float>(total);
 }
 
 // |A∩B| / |A∪B| of two sets of `size` >= 1 elements each.

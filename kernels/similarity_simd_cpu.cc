@@ -104,9 +104,8 @@ PairProducts PairProductsOf(const CentredBlock& x, const CentredBlock& y) {
   return result;
 }
 
-void HammingRow(const uint32_t* HWY_RESTRICT counts, int64_t n, float inverse_total,
-                float* HWY_RESTRICT out) {
-  for (int64_t j = 0; j < n; ++j) out[j] = hamming_similarity(counts[j], inverse_total);
+void HammingRow(const uint32_t* HWY_RESTRICT counts, int64_t n, uint32_t total, float* HWY_RESTRICT out) {
+  for (int64_t j = 0; j < n; ++j) out[j] = hamming_similarity(counts[j], total);
 }
 
 void JaccardRow(const uint32_t* HWY_RESTRICT counts, int64_t n, uint32_t size, float* HWY_RESTRICT out) {
@@ -309,7 +308,7 @@ PairProducts pair_products(const CentredBlock& x, const CentredBlock& y) {
 }
 
 void hamming_row(const uint32_t* counts, int64_t n, int64_t total, float* out) {
-  HWY_DYNAMIC_DISPATCH(HammingRow)(counts, n, 1.0f / static_cast<float>(total), out);
+  HWY_DYNAMIC_DISPATCH(HammingRow)(counts, n, static_cast<uint32_t>(total), out);
 }
 
 void jaccard_row(const uint32_t* counts, int64_t n, int64_t size, float* out) {

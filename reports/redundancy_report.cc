@@ -38,7 +38,8 @@ RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json
   json["timing"]["analysis_s"] = analysis_s;
   json["timing"]["pairs"] = result.pairs;
   json["timing"]["pairs_per_s"] = analysis_s > 0 ? static_cast<double>(result.pairs) / analysis_s : 0.0;
-  for (auto& [key, value] : to_json(result).items()) json[key] = value;
+  const ordered_json analysis_json = to_json(result);
+  for (const auto& [key, value] : analysis_json.items()) json[key] = value;
   report.partners_csv = partners_csv(result);
   return report;
 }

@@ -1,7 +1,7 @@
 // The redundancy report: analysis of a page set, joined with the facts of the run that captured it.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 
 #include "analyzer/redundancy/redundancy.h"
 #include "kernels/parallel.h"

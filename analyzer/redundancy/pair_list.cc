@@ -12,7 +12,7 @@ float hamming_of(const PageMatrix& x, int64_t i, const PageMatrix& y, int64_t j,
   uint32_t differing = 0;
   for (int h = 0; h < static_cast<int>(x.shape().heads); ++h)
     if (head == kJoinedHeads || head == h) differing += differing_bits(x.signs(h), i, y.signs(h), j);
-  return hamming_similarity(differing, 1.0f / static_cast<float>(x.scope_values(head)));
+  return hamming_similarity(differing, static_cast<uint32_t>(x.scope_values(head)));
 }
 
 }  // namespace

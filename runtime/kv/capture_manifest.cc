@@ -72,10 +72,9 @@ CapturedPrompt parse_prompt(const JsonNode& node, int page_tokens) {
 
 void parse_prompts(const JsonNode& root, PageSet& layout) {
   const JsonNode prompts = root.at("prompts");
-  const JsonNode starts = root.at("page_starts");
   const int64_t pages = root.at("pages").as_int(0, kMostPositions);
-  if (starts.size() != pages) starts.fail(fmt::format("one position for each of {} pages", pages));
   std::vector<std::string> sets;
+  int64_t sum = 0;
   for (int64_t p = 0; p < prompts.size(); ++p) {
     const CapturedPrompt prompt = parse_prompt(prompts.at(p), layout.page_tokens);
     if (sets.empty() || sets.back() != prompt.set) {
@@ -83,17 +82,24 @@ void parse_prompts(const JsonNode& root, PageSet& layout) {
         prompts.at(p).at("set").fail("the prompts of a set side by side");
       sets.push_back(prompt.set);
     }
+    sum = std::min(sum + prompt.pages, kMostPositions + 1);
+    layout.prompts.push_back(prompt);
+  }
+  if (sum != pages) prompts.fail(fmt::format("{} pages in all prompts together", pages));
+}
+
+void parse_pages(const JsonNode& root, PageSet& layout) {
+  const JsonNode starts = root.at("page_starts");
+  const int64_t pages = root.at("pages").as_int(0, kMostPositions);
+  if (starts.size() != pages) starts.fail(fmt::format("one position for each of {} pages", pages));
+  for (std::size_t p = 0; p < layout.prompts.size(); ++p) {
     int64_t next = 0;
-    for (int64_t i = 0; i < prompt.pages; ++i) {
-      const int64_t page = layout.page_count();
-      if (page == pages) prompts.fail(fmt::format("{} pages in all prompts together", pages));
-      const int64_t start = starts.at(page).as_int(next, kMostPositions);
+    for (int64_t i = 0; i < layout.prompts[p].pages; ++i) {
+      const int64_t start = starts.at(layout.page_count()).as_int(next, kMostPositions);
       layout.pages.push_back({static_cast<int>(p), start});
       next = start + layout.page_tokens;
     }
-    layout.prompts.push_back(prompt);
   }
-  if (layout.page_count() != pages) prompts.fail(fmt::format("{} pages in all prompts together", pages));
 }
 
 // Bytes of a file that holds the layout's pages. The product is at most 2^40 * 2^16 * 2^10 * 2^16 * 4.
@@ -166,6 +172,7 @@ CaptureManifest parse_manifest(std::string_view text, const std::string& source)
   CaptureManifest manifest;
   parse_shape(root, manifest.layout);
   parse_prompts(root, manifest.layout);
+  parse_pages(root, manifest.layout);
   const int64_t bytes = expected_file_bytes(manifest.layout, root);
   const JsonNode files = root.at("files");
   const int layers = manifest.layout.layers;

@@ -8,6 +8,7 @@
 #include "kernels/convert.h"
 #include "kernels/norm.h"
 #include "runtime/error.h"
+#include "runtime/interrupt.h"
 #include "runtime/model/family.h"
 
 namespace kva {
@@ -158,6 +159,7 @@ void Decoder::step(const Batch& batch, std::span<const int32_t> tokens, KvCache&
   d.groups = groups_of(batch);
   const MatView<float> x = d.embed(batch, tokens);
   for (int layer = 0; layer < d.config.layers; ++layer) {
+    throw_if_interrupted();
     d.attention(layer, batch, cache, x);
     d.feed_forward(layer, x);
   }

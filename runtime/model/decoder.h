@@ -45,6 +45,8 @@ class Decoder {
   // Throws InputError, before anything changes, for a token id outside the vocabulary or a position beyond
   // config().usable_positions().
   //
+  // After Ctrl-C throws Interrupted between layers; the batch's sequences are then good for freeing only.
+  //
   // A sequence's logits are bit for bit the same whatever sequences share the step. Cut into steps in another
   // way they are the same but for f32 rounding (and, with bf16 weights, the rounding of activations).
   void step(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache,

@@ -61,8 +61,8 @@ struct GenerateResult {
 // Prefills each prompt (ids, at least one) into the cache and generates after it. The last generated token is
 // chosen but not stepped, so the cache then holds prompt + generated - 1 tokens. A sequence's tokens do not
 // depend on its companions. Throws InputError for an empty prompt or one over the model's positions (before
-// any work), and Interrupted after Ctrl-C, within a chunk. Generation ends with kContext where the positions
-// do.
+// any work), and Interrupted after Ctrl-C; its sequences are freed then. Generation ends with kContext where
+// the positions do.
 GenerateResult generate(Decoder& decoder, KvCache& cache, const std::vector<std::vector<int32_t>>& prompts,
                         const GenerateOptions& options, const GenerateCallbacks& callbacks = {});
 

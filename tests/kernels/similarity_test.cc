@@ -46,7 +46,7 @@ TEST(SimilarityMath, HandComputedPairs) {
   EXPECT_EQ(cosine_similarity(0.0f, 0.0f, 1.0f), 0.0f) << "a zero page";
   EXPECT_EQ(l2_similarity(0.0f, 0.0f, 0.0f), 1.0f) << "two zero pages are equal";
   EXPECT_EQ(l2_similarity(2.0f, 1.0f, 1.0f), -1.0f) << "x and -x";
-  EXPECT_FLOAT_EQ(hamming_similarity(3, 1.0f / 8.0f), 0.625f);
+  EXPECT_FLOAT_EQ(hamming_similarity(3, 8), 0.625f);
   EXPECT_FLOAT_EQ(jaccard_similarity(2, 4), 2.0f / 6.0f);
   EXPECT_EQ(jaccard_similarity(4, 4), 1.0f);
   EXPECT_EQ(histogram_bin(1.0f, -1.0f, 50.0f, 100), 99) << "1 falls into the last bin";

@@ -24,7 +24,7 @@ bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
-std::string unicode_form(std::string text, int options) {
+std::string unicode_form(const std::string& text, int options) {
   if (is_ascii(text)) return text;
   utf8proc_uint8_t* made = nullptr;
   const auto bytes = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
@@ -73,13 +73,15 @@ void Normalizer::add(const JsonNode& node) {
     const JsonNode list = node.at("normalizers");
     for (int64_t i = 0; i < list.size(); ++i) add(list.at(i));
   } else if (const int options = form_options(type); options != 0) {
-    steps_.push_back([options](std::string text) { return unicode_form(std::move(text), options); });
+    steps_.push_back([options](const std::string& text) { return unicode_form(text, options); });
   } else if (type == "Prepend") {
-    steps_.push_back([prefix = node.at("prepend").as_string()](std::string text) { return prefix + text; });
-  } else if (type == "Replace") {
     steps_.push_back(
-        [pattern = read_pattern(node.at("pattern")), content = node.at("content").as_string(),
-         where = where_of(node)](std::string text) { return replaced(text, pattern, content, where); });
+        [prefix = node.at("prepend").as_string()](const std::string& text) { return prefix + text; });
+  } else if (type == "Replace") {
+    steps_.push_back([pattern = read_pattern(node.at("pattern")), content = node.at("content").as_string(),
+                      where = where_of(node)](const std::string& text) {
+      return replaced(text, pattern, content, where);
+    });
   } else {
     node.at("type").fail("NFC, NFD, NFKC, NFKD, Prepend, Replace or Sequence");
   }
@@ -89,7 +91,7 @@ void Normalizer::add(const JsonNode& node) {
 std::string Normalizer::apply(std::string text) const {
   for (const Step& step : steps_) {
     if (text.empty()) break;
-    text = step(std::move(text));
+    text = step(text);
   }
   return text;
 }

@@ -20,7 +20,7 @@ class Normalizer {
   std::string apply(std::string text) const;
 
  private:
-  using Step = std::function<std::string(std::string)>;
+  using Step = std::function<std::string(const std::string&)>;
   void add(const JsonNode& node);
   std::vector<Step> steps_;
 };

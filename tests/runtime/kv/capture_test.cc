@@ -264,7 +264,8 @@ TEST_F(CaptureTest, NamesEachDefectOfTheManifest) {
       {"/rope/rotary_dim", 22, "rope.rotary_dim: expected a whole number from 2 to 20"},
       {"/rope/rotary_dim", 18, "rope.inverse_frequencies: expected rotary_dim / 2 = 9 numbers"},
       {"/rope/inverse_frequencies/3", "x", "rope.inverse_frequencies[3]: expected a number"},
-      {"/pages", 6, "page_starts: expected one position for each of 6 pages"},
+      {"/pages", 6, "prompts: expected 6 pages in all prompts together"},
+      {"/page_starts", {0, 16, 0, 16}, "page_starts: expected one position for each of 5 pages"},
       {"/prompts/0/pages", 1, "prompts: expected 5 pages in all prompts together"},
       {"/prompts/0/pages", 3, "prompts[0].pages: expected a whole number from 0 to 2"},
       {"/prompts/0/tokens", 48, "no error"},  // a tail of 16 tokens is odd but consistent
@@ -306,7 +307,7 @@ TEST_F(CaptureTest, ASwappedFileIsRefused) {
                 fs::copy_options::overwrite_existing);
   fs::copy_file(at("layer_00.k.safetensors"), at("layer_01.v.safetensors"),
                 fs::copy_options::overwrite_existing);
-  EXPECT_THAT(error_of([&] { load_capture(folder); }), HasSubstr("layer_01.v.safetensors: v: "));
+  EXPECT_THAT(error_of([&] { load_capture(folder); }), HasSubstr("layer_01.v.safetensors: tensor v"));
 }
 
 TEST_F(CaptureTest, ACaptureWithoutFullPagesIsEmptyNotBroken) {

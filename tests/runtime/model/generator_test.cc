@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <cstdlib>
+
 #include "runtime/error.h"
+#include "runtime/interrupt.h"
 #include "tests/runtime/model/decoding.h"
 
 namespace kva {
@@ -116,6 +120,26 @@ TEST_F(GeneratorTest, RefusesPromptsBeforeAnyWork) {
               HasSubstr("expected at most 64 tokens, found 65"));
   EXPECT_THAT(error_of([&] { run({{1, 96}}, {}); }), HasSubstr("token id 96: expected an id from 0 to 95"));
   EXPECT_EQ(cache.ledger().payload, 0);
+}
+
+// In a process of its own: the signal's flag stays set.
+TEST(GeneratorDeathTest, AnInterruptFreesItsSequences) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto interrupted = [] {
+    install_interrupt_handler();
+    ThreadPool pool(1);
+    Decoder decoder = Decoder::load(kFolder, {}, pool);
+    KvCache cache(decoder.cache_options(8, DType::kF32, KeyBasis::kRotated), pool);
+    GenerateCallbacks callbacks;
+    callbacks.on_token = [](std::size_t, int32_t) { return std::raise(SIGINT) == 0; };
+    try {
+      generate(decoder, cache, {{1, 2, 3}}, {.max_tokens = 20}, callbacks);
+    } catch (const Interrupted&) {
+      std::_Exit(cache.ledger().payload == 0 ? 130 : 1);
+    }
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(interrupted(), ::testing::ExitedWithCode(130), "");
 }
 
 }  // namespace
