@@ -59,12 +59,13 @@ int64_t prompt_room(const CaptureOptions& options, const ModelConfig& config, Pr
   return context - options.max_tokens;
 }
 
-std::vector<EncodedPrompt> encode_all(const CaptureOptions& options, const Tokenizer& tokenizer,
-                                      const ModelConfig& config, Progress& progress) {
+std::vector<EncodedPrompt> encode_all(std::vector<Prompt> prompts, const CaptureOptions& options,
+                                      const Tokenizer& tokenizer, const ModelConfig& config,
+                                      Progress& progress) {
   const int64_t room = prompt_room(options, config, progress);
   std::vector<EncodedPrompt> encoded;
   int64_t cut = 0;
-  for (Prompt& prompt : load_prompts(options.prompts)) {
+  for (Prompt& prompt : prompts) {
     EncodedPrompt entry{std::move(prompt), {}, false};
     entry.ids = encode(tokenizer, entry.prompt, options.chat);
     if (entry.ids.empty())
@@ -270,17 +271,20 @@ ordered_json options_json(const CaptureOptions& options) {
 ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
                          Progress& progress) {
   const auto load_start = Clock::now();
+  // Cheap things first, so that a mistake is told before a model is fetched or read.
+  std::vector<Prompt> given = load_prompts(options.prompts);
   const ModelFolder folder =
       find_model(options.model, {.cache_dir = options.cache_dir, .allow_fetch = !options.offline});
   progress.stage("load", 0, "");
+  const ModelConfig config = load_config(folder.path);
+  const Tokenizer tokenizer = Tokenizer::load(folder.path);
+  tokenizer.check_fits_model(config.vocab);
+  const std::vector<EncodedPrompt> prompts =
+      encode_all(std::move(given), options, tokenizer, config, progress);
+  check_memory(prompts, options, config, sink);
   LoadOptions load;
   if (options.weights != "stored") load.weights = parse_dtype(options.weights);
-  const Tokenizer tokenizer = Tokenizer::load(folder.path);
-  const std::vector<EncodedPrompt> prompts =
-      encode_all(options, tokenizer, load_config(folder.path), progress);
   Decoder decoder = Decoder::load(folder.path, load, pool);
-  tokenizer.check_fits_model(decoder.config().vocab);
-  check_memory(prompts, options, decoder.config(), sink);
   const ModelIdentity identity = identify(folder, TensorArchive::open_folder(folder.path));
   const double load_s = seconds_since(load_start);
 

@@ -109,6 +109,25 @@ def llama(a, random):
     return config, t
 
 
+def write_tokenizer(a):
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = {token: i for i, token in enumerate(special + byte_alphabet())}
+    if a.family in ("opt", "gpt2"):  # as facebook/opt-125m and gpt2 ship it
+        (a.folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+        (a.folder / "merges.txt").write_text("#version: 0.2\n")
+        return
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    (a.folder / "tokenizer.json").write_text(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, "content": token, **flags} for i, token in enumerate(special)],
+        "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary,
+                  "merges": []},
+    }, ensure_ascii=False))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
@@ -132,9 +151,7 @@ def main():
     save_file({name: np.ascontiguousarray(t, dtype=a.dtype) for name, t in tensors.items()},
               a.folder / "model.safetensors", metadata={"format": "pt"})
     (a.folder / "config.json").write_text(json.dumps(config, indent=2))
-    vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>"] + byte_alphabet())}
-    (a.folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-    (a.folder / "merges.txt").write_text("#version: 0.2\n")
+    write_tokenizer(a)
     (a.folder / "kvanalyze.json").write_text(json.dumps({
         "name": f"random-{a.family}", "repository": "scripts/make_random_model.py", "revision": f"seed {a.seed}",
         "variant": "random weights", "source_quantization": ""}))

@@ -124,10 +124,24 @@ refuse_model("no-config", lambda f: (f / config).unlink(), [config])
 refuse_model("activation", lambda f: edit_json(f / config, hidden_act="snake"), ["snake"])
 
 # Tokenizers.
-refuse_model("vocab-not-json", lambda f: (f / "vocab.json").write_text("nonsense"), ["vocab.json"])
-refuse_model("vocab-over-model", lambda f: edit_json(f / "vocab.json", extra=99999), ["99999"])
-refuse_model("merges-unknown", lambda f: (f / "merges.txt").write_text("#version: 0.2\nqq zz\n"), ["merges.txt"])
-refuse_model("no-tokenizer", lambda f: (f / "vocab.json").unlink(), ["tokenizer"])
+def tokenizer(folder, edit):
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+refuse_model("tokenizer-not-json", lambda f: (f / "tokenizer.json").write_text("nonsense"), ["tokenizer.json"])
+refuse_model("tokenizer-deep", lambda f: (f / "tokenizer.json").write_text('{"a":' * 100000), ["tokenizer.json"])
+refuse_model("vocab-over-model", lambda f: tokenizer(f, lambda t: t["model"]["vocab"].update(extra=99999)),
+             ["99999"])
+refuse_model("merges-unknown", lambda f: tokenizer(f, lambda t: t["model"].update(merges=["qq zz"])), ["qq"])
+refuse_model("normalizer", lambda f: tokenizer(f, lambda t: t.update(normalizer={"type": "Sphinx"})), ["Sphinx"])
+refuse_model("no-tokenizer", lambda f: (f / "tokenizer.json").unlink(), ["tokenizer"])
+opt_model = random_model(work / "opt", "--family", "opt")
+(opt_model / "merges.txt").write_text("#version: 0.2\nqq zz\n")
+expect_refusal("merges.txt", "--model", opt_model, "--prompt", text, "--output-dir", work / "out-merges", "--quiet",
+               mentions=["merges.txt"])
 
 # Prompts and options.
 binary = work / "binary.txt"
