@@ -56,13 +56,14 @@ Finding freed_finding(const Json& report, const std::string& metric, const std::
   }
   return {fmt::format("{} ({})", format_bytes(freed.bytes), format_share(freed.share())),
           fmt::format("could be freed at {} over {}", metric_label(metric), threshold_key(threshold)),
-          fmt::format("{} would free {} of {} ({}; {}); {}.", test, format_bytes(freed.bytes),
-                      format_bytes(freed.dense_bytes), format_share(freed.share()), sides,
-                      against_control(freed))};
+          fmt::format("{} would free {} of the {} in full pages ({}; {}); {}.", test,
+                      format_bytes(freed.bytes), format_bytes(freed.dense_bytes), format_share(freed.share()),
+                      sides, against_control(freed))};
 }
 
 Finding redundancy_finding(const Json& report) {
-  const double threshold = nearest_threshold(report, kHeadlineRedundancy);
+  const double threshold = redundancy_threshold(report);
+  const double wanted = nearest_threshold(report, 0.9);
   std::string text;
   std::string value;
   for (const Series& series : report_series(report)) {
@@ -74,8 +75,10 @@ Finding redundancy_finding(const Json& report) {
           fmt::format("{}{} {}", value.empty() ? "" : " · ", series.side, format_share(mean_of(figure.real)));
   }
   return {value, fmt::format("of pages have a partner over {} (centred cosine)", threshold_key(threshold)),
-          fmt::format("Pages with at least one partner over {} in centred cosine, averaged over layers: {}.",
-                      threshold_key(threshold), text)};
+          fmt::format(
+              "{}Pages with at least one partner over {} in centred cosine, averaged over layers: {}.",
+              threshold < wanted ? fmt::format("No page has a partner over {}. ", threshold_key(wanted)) : "",
+              threshold_key(threshold), text)};
 }
 
 Finding top_layer_finding(const Json& report) {

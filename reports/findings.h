@@ -17,7 +17,6 @@ struct Finding {
 std::vector<Finding> report_findings(const nlohmann::ordered_json& report);
 
 // Thresholds that headlines use.
-inline constexpr double kHeadlineCover = 0.95;      // of cosine and L2 similarity, for freed bytes
-inline constexpr double kHeadlineRedundancy = 0.9;  // of centred cosine, for redundancy
+inline constexpr double kHeadlineCover = 0.95;  // of cosine and L2 similarity, for freed bytes
 
 }  // namespace kva

@@ -189,7 +189,7 @@ std::pair<double, double> shown_range(const std::vector<Comparison>& rows) {
     low = std::fmin(low, row.low);
     high = std::fmax(high, row.high);
   }
-  const double margin = std::max(1e-6, 0.06 * (high - low));
+  const double margin = high - low > 1e-9 ? 0.06 * (high - low) : 0.05;
   return {low - margin, high + margin};
 }
 

@@ -113,6 +113,14 @@ std::string layer_range(const Json& report) {
                      std::max(1, (last + 9) / 10));
 }
 
+// Says in the middle of a panel why it is empty.
+std::string nothing_label(const std::string& text) {
+  return fmt::format("set label 1 {} at graph 0.5, graph 0.5 center textcolor rgb '#6b7280' noenhanced",
+                     quote_gnuplot(text));
+}
+
+double percent_top(double most) { return most > 0 ? std::min(102.0, 1.08 * most) : 1.0; }
+
 // The most that any kind of page, layer and threshold frees, controls included.
 double most_freed(const Json& report, const std::vector<Series>& series, const std::string& metric) {
   double most = 0;
@@ -166,11 +174,42 @@ void opportunity_panel(const Json& report, const Series& series, const std::stri
       fmt::format("{}, {} (a layer holds {})", series.label, metric_label(metric), format_bytes(dense)),
       row == 1 ? "layer" : "", column == 0 ? fmt::format("freed in the layer ({})", scale.name) : "");
   figure.add(layer_range(report) + fmt::format("\nset yrange [0:{:.6g}]", scale.top));
-  if (!any)
-    figure.add(
-        "set label 1 'nothing at any of these thresholds' at graph 0.5, graph 0.5 center textcolor rgb "
-        "'#6b7280'");
+  if (!any) figure.add(nothing_label("nothing at any of these thresholds"));
   figure.plot(parts);
+}
+
+void mean_panel(const Json& report, const Series& series, int column, double low, double high,
+                FigureScript& figure) {
+  const std::string color = series_color(series.slug);
+  const std::string block = figure.data(layer_means(report, series, "cosine_centered"));
+  figure.panel(0, column, series.label, "", column == 0 ? "centred cosine" : "");
+  figure.add(layer_range(report) + fmt::format("\nset yrange [{:.3f}:{:.3f}]", low - 0.03, high + 0.03));
+  figure.plot({fmt::format("{} using 1:3:4 with filledcurves fs transparent solid 0.16 noborder fc rgb '{}'",
+                           block, color),
+               fmt::format("{} using 1:5 with lines {} lc rgb '{}'", block, kDashed, kControlColor),
+               fmt::format("{} using 1:2 with linespoints lw 2.8 pt 7 ps 0.9 lc rgb '{}'", block, color)});
+}
+
+// `most` is the greatest share of any panel, in percent: all have one scale.
+void redundancy_panel(const Json& report, const Series& series, int column, double threshold, double most,
+                      FigureScript& figure) {
+  const LayerFigure shares = layer_redundancy(report, series, "cosine_centered", threshold);
+  Rows rows;
+  bool any = false;
+  for (std::size_t layer = 0; layer < shares.real.size(); ++layer) {
+    rows.push_back({static_cast<double>(layer), 100 * shares.real[layer], 100 * shares.shuffled[layer],
+                    100 * shares.random[layer]});
+    any = any || shares.real[layer] > 0;
+  }
+  const std::string block = figure.data(rows);
+  figure.panel(1, column, "", "layer",
+               column == 0 ? fmt::format("pages with a partner over {} (%)", threshold_key(threshold)) : "");
+  figure.add(layer_range(report) + fmt::format("\nset yrange [0:{:.4g}]", percent_top(most)));
+  if (!any) figure.add(nothing_label(fmt::format("no page has a partner over {}", threshold_key(threshold))));
+  figure.plot({fmt::format("{} using 1:3 with lines {} lc rgb '{}'", block, kDashed, kControlColor),
+               fmt::format("{} using 1:4 with lines {} lc rgb '{}'", block, kDotted, kControlColor),
+               fmt::format("{} using 1:2 with linespoints lw 2.8 pt 7 ps 0.9 lc rgb '{}'", block,
+                           series_color(series.slug))});
 }
 
 }  // namespace
@@ -201,7 +240,7 @@ Figure distribution_figure(const Json& report) {
 }
 
 Figure layer_figure(const Json& report) {
-  const double threshold = nearest_threshold(report, kHeadlineRedundancy);
+  const double threshold = redundancy_threshold(report);
   const auto series = report_series(report);
   Figure figure{"layer_similarity.png", "Similarity and redundancy by layer",
                 fmt::format("Above: mean centred cosine of all pairs of pages with the band that holds 90% "
@@ -225,31 +264,10 @@ Figure layer_figure(const Json& report) {
       for (const double value : *values) most = std::fmax(most, 100 * value);
   }
   for (std::size_t i = 0; i < series.size(); ++i) {
-    const std::string color = series_color(series[i].slug);
-    const std::string means = script.data(layer_means(report, series[i], "cosine_centered"));
-    const int column = static_cast<int>(i);
-    script.panel(0, column, series[i].label, "", column == 0 ? "centred cosine" : "");
-    script.add(layer_range(report) + fmt::format("\nset yrange [{:.3f}:{:.3f}]", low - 0.03, high + 0.03));
-    script.plot(
-        {fmt::format("{} using 1:3:4 with filledcurves fs transparent solid 0.16 noborder fc rgb '{}'", means,
-                     color),
-         fmt::format("{} using 1:5 with lines {} lc rgb '{}'", means, kDashed, kControlColor),
-         fmt::format("{} using 1:2 with linespoints lw 2.8 pt 7 ps 0.9 lc rgb '{}'", means, color)});
-    const LayerFigure figures = layer_redundancy(report, series[i], "cosine_centered", threshold);
-    Rows rows;
-    for (std::size_t layer = 0; layer < figures.real.size(); ++layer)
-      rows.push_back({static_cast<double>(layer), 100 * figures.real[layer], 100 * figures.shuffled[layer],
-                      100 * figures.random[layer]});
-    const std::string block = script.data(rows);
-    script.panel(
-        1, column, "", "layer",
-        column == 0 ? fmt::format("pages with a partner over {} (%)", threshold_key(threshold)) : "");
-    script.add(layer_range(report) +
-               fmt::format("\nset yrange [0:{:.4g}]", most > 0 ? std::min(102.0, 1.08 * most) : 1.0));
-    script.plot({fmt::format("{} using 1:3 with lines {} lc rgb '{}'", block, kDashed, kControlColor),
-                 fmt::format("{} using 1:4 with lines {} lc rgb '{}'", block, kDotted, kControlColor),
-                 fmt::format("{} using 1:2 with linespoints lw 2.8 pt 7 ps 0.9 lc rgb '{}'", block, color)});
-    script.legend(series[i].label, fmt::format("with linespoints lw 3 pt 7 lc rgb '{}'", color));
+    mean_panel(report, series[i], static_cast<int>(i), low, high, script);
+    redundancy_panel(report, series[i], static_cast<int>(i), threshold, most, script);
+    script.legend(series[i].label,
+                  fmt::format("with linespoints lw 3 pt 7 lc rgb '{}'", series_color(series[i].slug)));
   }
   script.legend("shuffled tokens", fmt::format("with lines {} lc rgb '{}'", kDashed, kControlColor));
   script.legend("random pairs", fmt::format("with lines {} lc rgb '{}'", kDotted, kControlColor));
@@ -287,7 +305,7 @@ Figure growth_figure(const Json& report) {
   const auto series = report_series(report);
   const auto sets = set_names(report);
   const Json& rows = report.at("growth");
-  const double threshold = rows.empty() ? kHeadlineRedundancy : number_at(rows.front(), "threshold");
+  const double threshold = rows.empty() ? redundancy_threshold(report) : number_at(rows.front(), "threshold");
   Figure figure{"growth.png", "Redundancy as the context grows",
                 fmt::format("Share of pages so far with an earlier partner over {} (centred cosine) in the "
                             "same prompt, averaged over layers; "
@@ -327,8 +345,9 @@ Figure growth_figure(const Json& report) {
     any = true;
     script.panel(0, static_cast<int>(i), series[i].label, "tokens of context",
                  i == 0 ? "redundant pages (%)" : "");
-    script.add(fmt::format("set xrange [0:*]\nset yrange [0:{:.4g}]",
-                           most > 0 ? std::min(102.0, 1.08 * most) : 1.0));
+    script.add(fmt::format("set xrange [0:*]\nset yrange [0:{:.4g}]", percent_top(most)));
+    if (most <= 0)
+      script.add(nothing_label(fmt::format("no page has a partner over {}", threshold_key(threshold))));
     script.plot(parts);
   }
   for (std::size_t i = 0; i < sets.size(); ++i)

@@ -83,8 +83,11 @@ void Progress::show(bool last) {
     const std::string rate = elapsed_s > 0.005 && done_ > 0
                                  ? fmt::format(", {}/s", format_rate(static_cast<double>(done_) / elapsed_s))
                                  : "";
-    fmt::print(out_, "{}{:<12} {} {} in {}{}\n", drawn_ ? kEraseLine : "", label_,
-               format_count(static_cast<double>(done_)), unit_, format_seconds(elapsed_s), rate);
+    // A stage that counts nothing says only how long it took.
+    const std::string counted =
+        unit_.empty() ? "" : fmt::format("{} {} in ", format_count(static_cast<double>(done_)), unit_);
+    fmt::print(out_, "{}{:<12} {}{}{}\n", drawn_ ? kEraseLine : "", label_, counted,
+               format_seconds(elapsed_s), rate);
     drawn_ = false;
   } else if (mode_ == Mode::kBar) {
     fmt::print(out_, "{}{}", kEraseLine, line(label_, done_, total_, unit_, elapsed_s, kBarColumns));
@@ -108,7 +111,7 @@ std::string Progress::line(const std::string& label, int64_t done, int64_t total
   if (total > 0) {
     text += fmt::format("{:3.0f}%  {}/{} {}", 100 * share, format_count(static_cast<double>(done)),
                         format_count(static_cast<double>(total)), unit);
-  } else {
+  } else if (!unit.empty()) {
     text += fmt::format("{} {}", format_count(static_cast<double>(done)), unit);
   }
   if (done <= 0 || elapsed_s < 0.2) return text;

@@ -98,6 +98,21 @@ double nearest_threshold(const Json& report, double wanted) {
   return best;
 }
 
+double redundancy_threshold(const Json& report) {
+  constexpr double kWanted = 0.9;
+  const double first = nearest_threshold(report, kWanted);
+  auto thresholds = report.at("thresholds").get<std::vector<double>>();
+  std::sort(thresholds.rbegin(), thresholds.rend());
+  const auto series = report_series(report);
+  for (const double threshold : thresholds) {
+    if (threshold > first) continue;
+    for (const Series& one : series)
+      for (const double share : layer_redundancy(report, one, "cosine_centered", threshold).real)
+        if (share > 0) return threshold;
+  }
+  return first;
+}
+
 const Json* find_similarity(const Json& report, int layer, const Series& series, const std::string& metric,
                             const std::string& group) {
   for (const Json& row : report.at("similarity")) {

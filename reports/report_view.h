@@ -35,6 +35,11 @@ std::string threshold_key(double threshold);
 // The threshold of the report that is nearest to `wanted`.
 double nearest_threshold(const Json& report, double wanted);
 
+// The threshold that sentences and pictures of redundancy (centred cosine) use: the one nearest to 0.9, or
+// where no page has a partner over that the highest lower one at which some page has; 0.9 again where there
+// is none.
+double redundancy_threshold(const Json& report);
+
 // The whole-layer row, or null.
 const Json* find_similarity(const Json& report, int layer, const Series& series, const std::string& metric,
                             const std::string& group = "all");

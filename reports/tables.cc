@@ -111,7 +111,7 @@ Table cache_table(const Json& report) {
 }
 
 Table sets_table(const Json& report) {
-  const double threshold = nearest_threshold(report, kHeadlineRedundancy);
+  const double threshold = redundancy_threshold(report);
   const auto series = report_series(report);
   Table table{
       "sets",
@@ -159,7 +159,7 @@ Table prompts_table(const Json& report) {
 }
 
 Table redundancy_table(const Json& report) {
-  const double threshold = nearest_threshold(report, kHeadlineRedundancy);
+  const double threshold = redundancy_threshold(report);
   const double cover = nearest_threshold(report, kHeadlineCover);
   Table table{"layers",
               "Redundancy by layer",

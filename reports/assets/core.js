@@ -80,6 +80,14 @@ const thresholdOptions = () => report.thresholds.map((t) => [String(t), String(t
 const thresholdNear = (wanted) => String(report.thresholds.reduce(
   (best, t) => (Math.abs(t - wanted) < Math.abs(best - wanted) ? t : best), report.thresholds[0]));
 
+// 0.9, or the highest lower threshold at which any page has a partner; as in the C++ side.
+function tellingThreshold() {
+  const wanted = thresholdNear(0.9);
+  const rows = report.similarity.filter((row) => row.scope === "layer" && row.metric === "cosine_centered" && row.group === "all");
+  const tells = (threshold) => rows.some((row) => at(row.redundancy, String(threshold)) > 0);
+  return String([...report.thresholds].sort((a, b) => b - a).filter((t) => t <= Number(wanted)).find(tells) ?? wanted);
+}
+
 // A labelled <select>, or a slider for layers; calls back with the chosen value.
 function addControl(container, control, state, changed) {
   const label = document.createElement("label");

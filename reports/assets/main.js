@@ -7,7 +7,7 @@ function addCharts() {
   const metric = { key: "metric", label: "Similarity", options: metricOptions(layerRows) };
   const series = { key: "series", label: "Pages", options: seriesOptions(list) };
   const stored = { key: "series", label: "Pages", options: seriesOptions(list), initial: storedSeries()[0]?.key };
-  const threshold = { key: "threshold", label: "Threshold", options: thresholdOptions(), initial: thresholdNear(0.9) };
+  const threshold = { key: "threshold", label: "Threshold", options: thresholdOptions(), initial: tellingThreshold() };
   if (list.length) {
     addChart("distribution", [series, metric,
       { key: "layer", label: "Layer", options: [["all", "all, summed"], ...layers.map((layer) => [String(layer), String(layer)])] }], drawDistribution);

@@ -8,105 +8,18 @@
 #include <vector>
 
 #include "reports/text_format.h"
+#include "tests/reports/example_statistics.h"
 
 namespace kva {
+
+using namespace example;
+
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-const std::vector<double> kThresholds = {0.8, 0.9, 0.95, 0.99};
-const std::vector<std::string> kMetrics = {"cosine", "cosine_centered", "l2_similarity", "hamming",
-                                           "jaccard"};
-const std::vector<std::string> kSets = {"general", "repetitive", "code"};
-const std::vector<int> kSetPages = {420, 380, 340};
-constexpr int kPages = 1140;
-constexpr int kPageTokens = 16;
-constexpr int kHeadDim = 64;
-constexpr int kPageBytes = kPageTokens * kHeadDim * 2;
-
-double rounded(double value) { return std::round(value * 1e6) / 1e6; }
-
-// Similarities as a normal distribution cut at the metric's ends.
-struct Spread {
-  double low, high, mean, std;
-
-  double below(double x) const {
-    if (x <= low) return 0;
-    if (x >= high) return 1;
-    const auto phi = [&](double at) { return 0.5 * std::erfc((mean - at) / (std * std::sqrt(2.0))); };
-    return (phi(x) - phi(low)) / (phi(high) - phi(low));
-  }
-  double percentile(double share) const {
-    double a = low, b = high;
-    for (int i = 0; i < 50; ++i) (below((a + b) / 2) < share ? a : b) = (a + b) / 2;
-    return a;
-  }
-};
-
-Json shares(const Spread& spread, int partners) {
-  Json result = Json::object();
-  for (const double threshold : kThresholds) {
-    const double tail = 1 - spread.below(threshold);
-    result[fmt::format("{:g}", threshold)] = rounded(partners > 0 ? 1 - std::pow(1 - tail, partners) : tail);
-  }
-  return result;
-}
-
-Json spread_json(const Spread& spread, int64_t pairs) {
-  Json percentiles = Json::object();
-  for (const int percent : {1, 5, 25, 50, 75, 95, 99})
-    percentiles[std::to_string(percent)] = rounded(spread.percentile(percent / 100.0));
-  return {{"pairs", pairs},
-          {"mean", rounded(spread.mean)},
-          {"std", rounded(spread.std)},
-          {"percentiles", percentiles},
-          {"share_over", shares(spread, 0)}};
-}
-
-Json histogram(const Spread& spread, int64_t pairs) {
-  Json counts = Json::array();
-  for (int i = 0; i < 100; ++i) {
-    const double width = (spread.high - spread.low) / 100;
-    const double share = spread.below(spread.low + (i + 1) * width) - spread.below(spread.low + i * width);
-    counts.push_back(static_cast<int64_t>(std::llround(share * static_cast<double>(pairs))));
-  }
-  return counts;
-}
-
-struct Series {
-  std::string side;
-  Json basis;
-  double level;  // how alike pages are
-};
-
-std::vector<Series> series_of(bool rope) {
-  if (!rope) return {{"K", "plain", 0.55}, {"V", nullptr, 0.12}};
-  return {{"K", "rotated", 0.35}, {"K", "plain", 0.55}, {"V", nullptr, 0.12}};
-}
-
-// How alike pages of a layer are: most in the first layer, least in the middle.
-Spread spread_of(const Series& series, const std::string& metric, const std::string& group, double depth) {
-  double mean = series.level + 0.3 * (depth - 0.55) * (depth - 0.55);
-  if (group == "repetitive") mean += 0.14;
-  if (group == "code") mean += 0.05;
-  double std = 0.17;
-  if (metric == "cosine") mean += series.side == "K" ? 0.32 : 0.12;
-  if (metric == "cosine") std = 0.09;
-  if (metric == "l2_similarity") mean -= 0.25;
-  if (metric == "hamming") return {0, 1, 0.5 + mean / 3, 0.07};
-  if (metric == "jaccard") return {0, 1, 0.14 + mean / 2, 0.09};
-  return {-1, 1, mean, std};
-}
-
-Spread shuffled_of(Spread spread) {
-  const double rest = spread.low == 0 ? 0.3 : 0;
-  return {spread.low, spread.high, rest + 0.8 * (spread.mean - rest), 0.6 * spread.std};
-}
 
 Json similarity_row(const Series& series, const std::string& metric, const std::string& group, int layer,
                     int layers, int head, int pages) {
   const bool whole_layer = head < 0;
-  Spread spread = spread_of(series, metric, group, layers > 1 ? layer / (layers - 1.0) : 0);
+  Spread spread = spread_of(series, metric, group, depth_of(layer, layers));
   if (!whole_layer) spread.mean += 0.02 * head;
   const Spread shuffled = shuffled_of(spread);
   const int64_t pairs = int64_t{pages} * (pages - 1) / 2;
@@ -152,7 +65,7 @@ Json adjacent_layers(const ExampleShape& shape) {
   for (int layer = 0; layer + 1 < shape.layers; ++layer) {
     for (const Series& series : series_of(shape.rope)) {
       for (const std::string& metric : kMetrics) {
-        Spread spread = spread_of(series, metric, "all", layer / (shape.layers - 1.0));
+        Spread spread = spread_of(series, metric, "all", depth_of(layer, shape.layers));
         spread.mean *= series.side == "K" ? 0.6 : 0.3;
         Json row = {{"layer", layer},   {"next", layer + 1}, {"side", series.side}, {"basis", series.basis},
                     {"scope", "layer"}, {"head", nullptr},   {"metric", metric}};
@@ -234,7 +147,7 @@ Json opportunity(const ExampleShape& shape) {
   for (int layer = 0; layer < shape.layers; ++layer) {
     for (const Series& series : series_of(shape.rope)) {
       for (const std::string metric : {"cosine", "l2_similarity"}) {
-        const Spread spread = spread_of(series, metric, "all", layer / (shape.layers - 1.0));
+        const Spread spread = spread_of(series, metric, "all", depth_of(layer, shape.layers));
         for (const double threshold : kThresholds) {
           const auto freed_at = [&](const Spread& of) {
             return static_cast<int64_t>(

@@ -155,7 +155,7 @@ TEST_F(ReportFile, NamesOfStrangersDoNothing) {
   EXPECT_THAT(markdown, Not(HasSubstr("<img src=x")));
   EXPECT_THAT(markdown, Not(HasSubstr("[x](")));
   EXPECT_THAT(markdown, Not(HasSubstr("\x1b")));
-  if (gnuplot_available()) EXPECT_TRUE(fs::exists(path("r/plots/set_comparison.png")));
+  EXPECT_EQ(fs::exists(path("r/plots/set_comparison.png")), gnuplot_available());
 }
 
 TEST_F(ReportFile, SmallReportsAreDrawnToo) {
