@@ -132,18 +132,21 @@ ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity
 }
 
 struct CacheFacts {
-  ByteLedger fullest;  // the ledger when most bytes were held
-  int64_t values = 0;  // K and V numbers stored then
+  int64_t tokens = 0;  // of all prompts, generated ones included
+  ByteLedger fullest;  // the ledger when most bytes were held; sequences that ended are freed
 };
 
 ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, const KvCacheOptions& cache) {
   const ByteLedger& ledger = facts.fullest;
-  const int64_t dense_f16 = facts.values * 2;
+  const int64_t token_values = int64_t{2} * cache.layers * cache.kv_heads * cache.head_dim;
+  const int64_t fullest_values = ledger.payload / dtype_bytes(options.kv_dtype);
   return {{"page_tokens", options.page_tokens},
           {"page_bytes", cache.k_codec->bytes(cache.page_tokens, cache.head_dim)},
           {"key_basis", key_basis_name(options.key_basis)},
-          {"values", facts.values},
-          {"dense_f16_bytes", dense_f16},
+          {"values", facts.tokens * token_values},
+          {"dense_f16_bytes", facts.tokens * token_values * 2},
+          {"fullest_tokens", fullest_values / token_values},
+          {"fullest_dense_f16_bytes", fullest_values * 2},
           {"ledger",
            {{"payload", ledger.payload},
             {"scales", ledger.scales},
@@ -153,8 +156,9 @@ ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, 
             {"workspace", ledger.workspace},
             {"peak", ledger.peak},
             {"held", ledger.held()}}},
-          {"compression",
-           ledger.held() > 0 ? static_cast<double>(dense_f16) / static_cast<double>(ledger.held()) : 0.0}};
+          {"compression", ledger.held() > 0
+                              ? static_cast<double>(fullest_values * 2) / static_cast<double>(ledger.held())
+                              : 0.0}};
 }
 
 // Decodes all prompts and feeds the sink; fills in what happened to each prompt.
@@ -195,9 +199,7 @@ class CaptureLoop {
  private:
   void note_ledger() {
     const ByteLedger now = cache_.ledger();
-    if (now.held() < facts_.fullest.held()) return;
-    const int64_t payload_value_bytes = dtype_bytes(options_.kv_dtype);
-    facts_ = {now, now.payload / payload_value_bytes};
+    if (now.held() >= facts_.fullest.held()) facts_.fullest = now;
   }
 
   void finish_prompt(const EncodedPrompt& prompt, std::size_t index, SequenceId sequence, int64_t generated) {
@@ -207,6 +209,7 @@ class CaptureLoop {
                                   .tokens = cache_.tokens(sequence),
                                   .pages = cache_.sealed_pages(sequence),
                                   .generated = generated};
+    facts_.tokens += captured.tokens;
     sink_.add_prompt(captured, cache_, sequence);
     prompts_json_.push_back({{"set", captured.set},
                              {"name", captured.name},
