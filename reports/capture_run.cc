@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/provenance.h"
+#include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
 #include "runtime/io/hash.h"
 #include "runtime/model/decoder.h"
@@ -87,8 +88,8 @@ std::vector<EncodedPrompt> encode_all(std::vector<Prompt> prompts, const Capture
   return encoded;
 }
 
-void check_memory(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
-                  const ModelConfig& config, const PageSink& sink) {
+void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
+                const ModelConfig& config, const PageSink& sink) {
   std::vector<int64_t> lengths;
   for (const EncodedPrompt& prompt : prompts)
     lengths.push_back(static_cast<int64_t>(prompt.ids.size()) + options.max_tokens);
@@ -99,13 +100,16 @@ void check_memory(const std::vector<EncodedPrompt>& prompts, const CaptureOption
     if (i < static_cast<std::size_t>(options.batch_size)) live_tokens += lengths[i];
   }
   const int64_t per_token = config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype);
-  const int64_t needed = per_token * (live_tokens + (sink.keeps_pages_in_memory() ? all_tokens : 0));
-  const int64_t available = host_info().available_bytes;
-  if (needed > available)
-    throw InputError(
-        fmt::format("these prompts need about {} MiB of pages, {} MiB of memory are available; use "
-                    "--limit, --max-context, --batch-size or `kvanalyze capture`",
-                    needed >> 20, available >> 20));
+  const auto check = [&](int64_t needed, int64_t available, const char* what) {
+    if (needed > available)
+      throw InputError(
+          fmt::format("these prompts need about {} MiB of {}, {} MiB are free; use --limit, "
+                      "--max-context or --batch-size",
+                      needed >> 20, what, available >> 20));
+  };
+  const bool in_memory = sink.keeps_pages_in_memory();
+  check(per_token * (live_tokens + (in_memory ? all_tokens : 0)), host_memory().available_bytes, "memory");
+  if (!in_memory) check(per_token * all_tokens, sink.free_bytes(), "disk");
 }
 
 ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity, const Decoder& decoder,
@@ -210,6 +214,8 @@ class CaptureLoop {
                                   .pages = cache_.sealed_pages(sequence),
                                   .generated = generated};
     facts_.tokens += captured.tokens;
+    progress_.detail(fmt::format("{}/{}: {} tokens, {} of them generated, {} pages", captured.set,
+                                 captured.name, captured.tokens, captured.generated, captured.pages));
     sink_.add_prompt(captured, cache_, sequence);
     prompts_json_.push_back({{"set", captured.set},
                              {"name", captured.name},
@@ -289,12 +295,17 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   tokenizer.check_fits_model(config.vocab);
   const std::vector<EncodedPrompt> prompts =
       encode_all(std::move(given), options, tokenizer, config, progress);
-  check_memory(prompts, options, config, sink);
+  check_room(prompts, options, config, sink);
   LoadOptions load;
   if (options.weights != "stored") load.weights = parse_dtype(options.weights);
   Decoder decoder = Decoder::load(folder.path, load, pool);
   const ModelIdentity identity = identify(folder, TensorArchive::open_folder(folder.path));
   const double load_s = seconds_since(load_start);
+  progress.finish();
+  progress.detail(fmt::format("{}: {} in {}, {:.1f} M parameters, {}", identity.name, config.architecture,
+                              folder.path, static_cast<double>(decoder.parameters()) / 1e6,
+                              identity.tensor_hash));
+  progress.detail(version_line());
 
   const KvCacheOptions cache_options =
       decoder.cache_options(options.page_tokens, options.kv_dtype, options.key_basis);
