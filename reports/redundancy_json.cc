@@ -7,12 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/redundancy_definitions.h"
+#include "reports/report_view.h"
 #include "reports/text_format.h"
 
 namespace kva {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 // Null where there was nothing to compute the value from.
 Json rounded(double value) {
@@ -25,8 +24,6 @@ Json rounded_list(const std::vector<double>& values) {
   for (const double value : values) list.push_back(rounded(value));
   return list;
 }
-
-std::string threshold_key(double threshold) { return fmt::format("{:g}", threshold); }
 
 Json by_threshold(const std::vector<double>& shares, const std::vector<double>& thresholds) {
   Json object = Json::object();
