@@ -176,7 +176,7 @@ CaptureManifest parse_manifest(std::string_view text, const std::string& source)
   const int64_t bytes = expected_file_bytes(manifest.layout, root);
   const JsonNode files = root.at("files");
   const int layers = manifest.layout.layers;
-  if (files.size() != 2 * layers) files.fail(fmt::format("{} files, two a layer", 2 * layers));
+  if (files.size() != int64_t{2} * layers) files.fail(fmt::format("{} files, two a layer", 2 * layers));
   for (int layer = 0; layer < layers; ++layer)
     for (const Side side : {Side::kKey, Side::kValue})
       manifest.files.push_back(parse_file(files.at(static_cast<int64_t>(side_index(layer, side))),
