@@ -41,7 +41,8 @@ void add_main_job(CLI::App& app) {
   add_cache_options(app, job->capture);
   add_report_options(app, job->report);
   add_common_options(app, job->common);
-  app.add_flag("--quick", job->quick, "Two prompts of each set, 256 tokens each: a look in seconds");
+  app.add_flag("--quick", job->quick, "Two prompts of each set, 256 tokens each: a look in seconds")
+      ->group("Run");
   app.callback([&app, job] {
     if (!app.get_subcommands().empty()) return;
     if (job->capture.model.empty())

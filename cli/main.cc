@@ -30,12 +30,11 @@ int fail(const std::string& message, int code) {
 
 int main(int argc, char** argv) {
   kva::install_interrupt_handler();
-  CLI::App app{"Finds where the KV cache of a language model repeats itself, and what that is worth."};
+  CLI::App app{"Finds where the KV cache of a language model repeats itself, and what that is worth.",
+               "kvanalyze"};
   app.set_version_flag("--version", kva::version_line());
   app.require_subcommand(0, 1);
   app.get_formatter()->column_width(34);
-  app.footer(kFooter);
-
   kva::cli::add_main_job(app);
   kva::cli::add_capture(app);
   kva::cli::add_analyze(app);
@@ -45,6 +44,7 @@ int main(int argc, char** argv) {
   kva::cli::add_size(app);
   kva::cli::add_doctor(app);
   kva::cli::add_completion(app);
+  app.footer(kFooter);  // after the commands, which would inherit it
 
   try {
     app.parse(argc, argv);

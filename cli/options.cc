@@ -4,81 +4,119 @@
 
 #include <fstream>
 #include <iterator>
-#include <map>
 
 #include "runtime/error.h"
 
 namespace kva::cli {
+namespace {
+
+constexpr int64_t kMany = 1000000;
+
+// A whole number between two bounds, shown as N.
+template <typename Int>
+CLI::Option* add_count(CLI::App& app, const std::string& names, Int& value, int64_t min, int64_t max,
+                       const std::string& help) {
+  return app.add_option(names, value, help)
+      ->check(CLI::Range(static_cast<Int>(min), static_cast<Int>(max)).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
+template <typename Value>
+CLI::Option* add_choice(CLI::App& app, const std::string& names, Value set, const std::string& choices,
+                        const std::string& fallback, const std::string& help) {
+  return app.add_option_function<std::string>(names, set, help)->type_name(choices)->default_str(fallback);
+}
+
+KeyBasis key_basis_option(const std::string& value) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative})
+    if (value == key_basis_name(basis)) return basis;
+  throw InputError(fmt::format("--key-basis: expected rotated, plain or page-relative, found {}", value));
+}
+
+}  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   options.stamp.command = command_line();
-  app.add_option("--threads", options.threads, "Threads in all (0: one a core)")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  app.add_option("--seed", options.seed, "Seed of controls, clustering and intervals; same seed, same bytes")
-      ->capture_default_str();
-  auto* quiet = app.add_flag("-q,--quiet", options.quiet, "Print errors only");
-  app.add_flag("-v,--verbose", options.verbose, "Say more while working")->excludes(quiet);
+  add_count(app, "--threads", options.threads, 0, 1024, "Threads in all (0: one a core)")->group("Run");
+  app.add_option("--seed", options.seed, "Seed of controls, clusters and intervals; same seed, same bytes")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Run");
+  auto* quiet = app.add_flag("-q,--quiet", options.quiet, "Print errors only")->group("Run");
+  app.add_flag("-v,--verbose", options.verbose, "Say more while working")->excludes(quiet)->group("Run");
 }
 
 CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options) {
+  const std::string group = "Model";
   auto* model =
       app.add_option("-m,--model", options.model,
-                     "A folder in Hugging Face layout, an alias (smollm2-135m, opt-125m, gpt2, ...) or a "
-                     "hub id (facebook/opt-125m)");
-  app.add_option("--cache-dir", options.cache_dir, "Hugging Face cache to look in and fetch to");
-  app.add_flag("--offline", options.offline, "Never fetch a model");
-  app.add_option("--weights", options.weights, "Type of the weights in memory")
-      ->check(CLI::IsMember({"stored", "f32", "f16", "bf16"}))
-      ->capture_default_str();
+                     "A folder in Hugging Face layout, an alias (smollm2-135m, opt-125m, gpt2) or a "
+                     "hub id (facebook/opt-125m)")
+          ->type_name("NAME")
+          ->group(group);
+  app.add_option("--cache-dir", options.cache_dir, "Hugging Face cache to look in and fetch to")
+      ->type_name("DIR")
+      ->group(group);
+  app.add_flag("--offline", options.offline, "Never fetch a model")->group(group);
+  add_choice(
+      app, "--weights",
+      [&options](const std::string& value) {
+        if (value != "stored") (void)dtype_option("--weights", value);
+        options.weights = value;
+      },
+      "stored|f32|f16|bf16", "stored", "Type of the weights in memory")
+      ->group(group);
   return model;
 }
 
 void add_prompt_options(CLI::App& app, CaptureOptions& options) {
+  const std::string group = "Prompts";
   PromptSource& prompts = options.prompts;
-  app.add_option("--prompt-set", prompts.sets,
-                 "Built-in prompts: general, repetitive, code (default: all three)");
-  app.add_option("-p,--prompt", prompts.texts, "A prompt; may be given several times")
-      ->allow_extra_args(false);
+  app.add_option("--prompt-set", prompts.sets, "A built-in set, repeatable (default: all three)")
+      ->allow_extra_args(false)
+      ->type_name("general|repetitive|code")
+      ->group(group);
+  app.add_option("-p,--prompt", prompts.texts, "A prompt, repeatable")
+      ->allow_extra_args(false)
+      ->type_name("TEXT")
+      ->group(group);
   app.add_option("--prompts-file", prompts.files,
-                 "Prompts from a .txt (one a line), .json (an array) or .jsonl file; repeatable")
-      ->allow_extra_args(false);
-  app.add_option("--text-file", prompts.whole_files, "A whole text file as one prompt; repeatable")
-      ->allow_extra_args(false);
-  app.add_option("--prompt-field", prompts.field,
-                 "Member of JSON records that holds the prompt, \"turns\" say");
-  app.add_option("--limit", prompts.limit, "Prompts of each set (0: all)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1000000}))
-      ->capture_default_str();
-  app.add_flag("--chat", options.chat, "Wrap each prompt in the model's chat template");
-  app.add_option("--max-tokens", options.max_tokens, "Tokens generated after each prompt")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
-      ->capture_default_str();
-  app.add_option("--max-context,--max-model-len", options.max_context,
-                 "Tokens of context at most, generated ones included (0: what the model takes)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
-      ->capture_default_str();
+                 "Prompts of a .txt (one a line), .json (an array) or .jsonl file, repeatable")
+      ->allow_extra_args(false)
+      ->type_name("FILE")
+      ->group(group);
+  app.add_option("--text-file", prompts.whole_files, "A whole text file as one prompt, repeatable")
+      ->allow_extra_args(false)
+      ->type_name("FILE")
+      ->group(group);
+  app.add_option("--prompt-field", prompts.field, "Member of JSON records that holds the prompt, turns say")
+      ->type_name("NAME")
+      ->group(group);
+  add_count(app, "--limit", prompts.limit, 0, kMany, "Prompts of each set (0: all)")->group(group);
+  app.add_flag("--chat", options.chat, "Wrap each prompt in the model's chat template")->group(group);
+  add_count(app, "--max-tokens", options.max_tokens, 0, kMany, "Tokens generated after each prompt")
+      ->group(group);
+  add_count(app, "--max-context,--max-model-len", options.max_context, 0, 16 * kMany,
+            "Tokens of context at most, generated ones included (0: what the model takes)")
+      ->group(group);
 }
 
 void add_cache_options(CLI::App& app, CaptureOptions& options) {
-  static const std::map<std::string, KeyBasis> kBases = {{"rotated", KeyBasis::kRotated},
-                                                         {"plain", KeyBasis::kPlain},
-                                                         {"page-relative", KeyBasis::kPageRelative}};
-  app.add_option("--page-size", options.page_tokens, "Tokens of a page")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  app.add_option_function<std::string>(
-         "--kv-dtype",
-         [&](const std::string& value) { options.kv_dtype = dtype_option("--kv-dtype", value); },
-         "Type of cached keys and values: f16, bf16 or f32")
-      ->default_str("f16");
-  app.add_option("--key-basis", options.key_basis,
-                 "How keys are stored: after RoPE, before it, or page-relative")
-      ->transform(CLI::CheckedTransformer(kBases))
-      ->default_str("rotated");
-  app.add_option("--batch-size", options.batch_size, "Sequences decoded together")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  const std::string group = "Cache";
+  add_count(app, "--page-size", options.page_tokens, 1, kMaxPageTokens, "Tokens of a page")->group(group);
+  add_choice(
+      app, "--kv-dtype",
+      [&options](const std::string& value) { options.kv_dtype = dtype_option("--kv-dtype", value); },
+      "f16|bf16|f32", "f16", "Type of cached keys and values")
+      ->group(group);
+  add_choice(
+      app, "--key-basis",
+      [&options](const std::string& value) { options.key_basis = key_basis_option(value); },
+      "rotated|plain|page-relative", "rotated",
+      "Keys are stored after RoPE, before it, or relative to their page")
+      ->group(group);
+  add_count(app, "--batch-size", options.batch_size, 1, 1024, "Sequences decoded together")->group(group);
 }
 
 DType dtype_option(const std::string& option, const std::string& value) {

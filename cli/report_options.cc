@@ -26,18 +26,27 @@ void print_summary(const nlohmann::ordered_json& report, const std::string& fold
 }  // namespace
 
 void add_report_options(CLI::App& app, ReportOptions& options) {
-  app.add_option("-o,--output-dir", options.output_dir, "Folder of the report")->capture_default_str();
+  const std::string group = "Report";
+  app.add_option("-o,--output-dir", options.output_dir, "Folder of the report")
+      ->type_name("DIR")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--clusters", options.clusters,
                  "Clusters of each layer and side (0: root of the number of pages)")
-      ->check(CLI::Range(0, 1000000))
-      ->capture_default_str();
-  app.add_flag("--no-plots", options.no_plots, "Write no PNGs");
-  app.add_option("--plotly", options.plotly, "plotly.min.js to put into the HTML (default: the fetched one)");
-  app.add_flag("--json", options.json, "Print report.json instead of the summary");
+      ->check(CLI::Range(0, 1000000).description(""))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--no-plots", options.no_plots, "Write no PNGs")->group(group);
+  app.add_option("--plotly", options.plotly, "plotly.min.js to put into the HTML (default: the fetched one)")
+      ->type_name("FILE")
+      ->group(group);
+  app.add_flag("--json", options.json, "Print report.json instead of the summary")->group(group);
 }
 
 Progress::Mode progress_mode(const CommonOptions& common) {
-  return common.quiet ? Progress::Mode::kQuiet : Progress::Mode::kAuto;
+  if (common.quiet) return Progress::Mode::kQuiet;
+  return common.verbose ? Progress::Mode::kVerbose : Progress::Mode::kAuto;
 }
 
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/provenance.h"
+#include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
 #include "runtime/io/hash.h"
 #include "runtime/model/decoder.h"
@@ -87,8 +88,8 @@ std::vector<EncodedPrompt> encode_all(std::vector<Prompt> prompts, const Capture
   return encoded;
 }
 
-void check_memory(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
-                  const ModelConfig& config, const PageSink& sink) {
+void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
+                const ModelConfig& config, const PageSink& sink) {
   std::vector<int64_t> lengths;
   lengths.reserve(prompts.size());
   for (const EncodedPrompt& prompt : prompts)
@@ -100,13 +101,16 @@ void check_memory(const std::vector<EncodedPrompt>& prompts, const CaptureOption
     if (i < static_cast<std::size_t>(options.batch_size)) live_tokens += lengths[i];
   }
   const int64_t per_token = config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype);
-  const int64_t needed = per_token * (live_tokens + (sink.keeps_pages_in_memory() ? all_tokens : 0));
-  const int64_t available = host_info().available_bytes;
-  if (needed > available)
-    throw InputError(
-        fmt::format("these prompts need about {} MiB of pages, {} MiB of memory are available; use "
-                    "--limit, --max-context, --batch-size or `kvanalyze capture`",
-                    needed >> 20, available >> 20));
+  const auto check = [&](int64_t needed, int64_t available, const char* what) {
+    if (needed > available)
+      throw InputError(
+          fmt::format("these prompts need about {} MiB of {}, {} MiB are free; use --limit, "
+                      "--max-context or --batch-size",
+                      needed >> 20, what, available >> 20));
+  };
+  const bool in_memory = sink.keeps_pages_in_memory();
+  check(per_token * (live_tokens + (in_memory ? all_tokens : 0)), host_memory().available_bytes, "memory");
+  if (!in_memory) check(per_token * all_tokens, sink.free_bytes(), "disk");
 }
 
 ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity, const Decoder& decoder,
@@ -133,18 +137,21 @@ ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity
 }
 
 struct CacheFacts {
-  ByteLedger fullest;  // the ledger when most bytes were held
-  int64_t values = 0;  // K and V numbers stored then
+  int64_t tokens = 0;  // of all prompts, generated ones included
+  ByteLedger fullest;  // the ledger when most bytes were held; sequences that ended are freed
 };
 
 ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, const KvCacheOptions& cache) {
   const ByteLedger& ledger = facts.fullest;
-  const int64_t dense_f16 = facts.values * 2;
+  const int64_t token_values = int64_t{2} * cache.layers * cache.kv_heads * cache.head_dim;
+  const int64_t fullest_values = ledger.payload / dtype_bytes(options.kv_dtype);
   return {{"page_tokens", options.page_tokens},
           {"page_bytes", cache.k_codec->bytes(cache.page_tokens, cache.head_dim)},
           {"key_basis", key_basis_name(options.key_basis)},
-          {"values", facts.values},
-          {"dense_f16_bytes", dense_f16},
+          {"values", facts.tokens * token_values},
+          {"dense_f16_bytes", facts.tokens * token_values * 2},
+          {"fullest_tokens", fullest_values / token_values},
+          {"fullest_dense_f16_bytes", fullest_values * 2},
           {"ledger",
            {{"payload", ledger.payload},
             {"scales", ledger.scales},
@@ -154,8 +161,9 @@ ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, 
             {"workspace", ledger.workspace},
             {"peak", ledger.peak},
             {"held", ledger.held()}}},
-          {"compression",
-           ledger.held() > 0 ? static_cast<double>(dense_f16) / static_cast<double>(ledger.held()) : 0.0}};
+          {"compression", ledger.held() > 0
+                              ? static_cast<double>(fullest_values * 2) / static_cast<double>(ledger.held())
+                              : 0.0}};
 }
 
 // Decodes all prompts and feeds the sink; fills in what happened to each prompt.
@@ -196,9 +204,7 @@ class CaptureLoop {
  private:
   void note_ledger() {
     const ByteLedger now = cache_.ledger();
-    if (now.held() < facts_.fullest.held()) return;
-    const int64_t payload_value_bytes = dtype_bytes(options_.kv_dtype);
-    facts_ = {now, now.payload / payload_value_bytes};
+    if (now.held() >= facts_.fullest.held()) facts_.fullest = now;
   }
 
   void finish_prompt(const EncodedPrompt& prompt, std::size_t index, SequenceId sequence, int64_t generated) {
@@ -208,6 +214,9 @@ class CaptureLoop {
                                   .tokens = cache_.tokens(sequence),
                                   .pages = cache_.sealed_pages(sequence),
                                   .generated = generated};
+    facts_.tokens += captured.tokens;
+    progress_.detail(fmt::format("{}/{}: {} tokens, {} of them generated, {} pages", captured.set,
+                                 captured.name, captured.tokens, captured.generated, captured.pages));
     sink_.add_prompt(captured, cache_, sequence);
     prompts_json_.push_back({{"set", captured.set},
                              {"name", captured.name},
@@ -287,12 +296,17 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   tokenizer.check_fits_model(config.vocab);
   const std::vector<EncodedPrompt> prompts =
       encode_all(std::move(given), options, tokenizer, config, progress);
-  check_memory(prompts, options, config, sink);
+  check_room(prompts, options, config, sink);
   LoadOptions load;
   if (options.weights != "stored") load.weights = parse_dtype(options.weights);
   Decoder decoder = Decoder::load(folder.path, load, pool);
   const ModelIdentity identity = identify(folder, TensorArchive::open_folder(folder.path));
   const double load_s = seconds_since(load_start);
+  progress.finish();
+  progress.detail(fmt::format("{}: {} in {}, {:.1f} M parameters, {}", identity.name, config.architecture,
+                              folder.path, static_cast<double>(decoder.parameters()) / 1e6,
+                              identity.tensor_hash));
+  progress.detail(version_line());
 
   const KvCacheOptions cache_options =
       decoder.cache_options(options.page_tokens, options.kv_dtype, options.key_basis);

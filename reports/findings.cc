@@ -25,13 +25,14 @@ Finding cache_finding(const Json& report) {
   const Json& model = report.at("model");
   const std::string size = format_bytes(number_at(cache, "dense_f16_bytes"));
   return {size, "KV cache, dense in f16",
-          fmt::format(
-              "The KV cache of {} prompts ({} tokens) takes {} in f16, {} bytes a token. It was cut into {} "
-              "pages of {} tokens for each of {} layers x {} KV heads x 2 sides.",
-              format_count(prompts), format_count(tokens), size,
-              format_count(number_at(model, "kv_bytes_per_token")), format_count(pages),
-              format_count(number_at(cache, "page_tokens")), format_count(number_at(model, "layers")),
-              format_count(number_at(model, "kv_heads")))};
+          fmt::format("The KV cache of {} prompts ({} tokens) takes {} in dense f16; stored as {} it is {} "
+                      "bytes a token. It "
+                      "was cut into {} pages of {} tokens for each of {} layers x {} KV heads x 2 sides.",
+                      format_count(prompts), format_count(tokens), size,
+                      text_at(report.at("provenance"), "recipe"),
+                      format_count(number_at(model, "kv_bytes_per_token")), format_count(pages),
+                      format_count(number_at(cache, "page_tokens")), format_count(number_at(model, "layers")),
+                      format_count(number_at(model, "kv_heads")))};
 }
 
 // What the shuffled control makes of a gain.

@@ -61,7 +61,11 @@ pid_t start_gnuplot(const std::string& folder) {
   std::string program = "gnuplot", settings = "--default-settings", script = kScript;
   std::array<char*, 4> arguments = {program.data(), settings.data(), script.data(), nullptr};
   pid_t id = -1;
-  const int error = ::posix_spawnp(&id, "gnuplot", &actions, nullptr, arguments.data(), environ);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  set_child_signal_mask(attributes);
+  const int error = ::posix_spawnp(&id, "gnuplot", &actions, &attributes, arguments.data(), environ);
+  posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   return error == 0 ? id : -1;
 }

@@ -17,8 +17,8 @@ constexpr const char* kEraseLine = "\r\033[2K";
 
 }  // namespace
 
-Progress::Progress(Mode mode, std::FILE* out) : mode_(mode), out_(out) {
-  if (mode_ == Mode::kAuto) mode_ = ::isatty(::fileno(out_)) != 0 ? Mode::kBar : Mode::kLines;
+Progress::Progress(Mode mode, std::FILE* out) : mode_(mode), verbose_(mode == Mode::kVerbose), out_(out) {
+  if (mode_ == Mode::kAuto || verbose_) mode_ = ::isatty(::fileno(out_)) != 0 ? Mode::kBar : Mode::kLines;
 }
 
 Progress::Progress(Callback callback) : mode_(Mode::kQuiet), out_(stderr), callback_(std::move(callback)) {}
@@ -65,6 +65,10 @@ void Progress::say(const std::string& text) {
   clear_line();
   if (mode_ == Mode::kQuiet || callback_) return;
   std::fprintf(out_, "%s\n", text.c_str());
+}
+
+void Progress::detail(const std::string& text) {
+  if (verbose_) say(text);
 }
 
 void Progress::clear_line() {

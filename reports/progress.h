@@ -19,6 +19,7 @@ class Progress {
     kBar,    // redraws one line, at most ten times a second
     kLines,  // a line every five seconds at most, and one at the end of a stage
     kQuiet,
+    kVerbose,  // as kAuto, and detail() prints
   };
   // Called instead of printing, at most ten times a second and at the end of a stage.
   using Callback = std::function<void(const std::string& stage, int64_t done, int64_t total)>;
@@ -39,6 +40,8 @@ class Progress {
 
   // A line about the work, "12 prompts were cut to 256 tokens"; nothing in quiet mode.
   void say(const std::string& text);
+  // A line for those who asked for more; only in verbose mode.
+  void detail(const std::string& text);
 
   // What is printed, without colour or line ends: "prefill  [=====     ]  50%  1,024/2,048 tokens  512/s  2 s
   // left". `bar_columns` 0 leaves the bar out. Pure, for tests.
@@ -52,6 +55,7 @@ class Progress {
 
   std::mutex mutex_;
   Mode mode_;
+  bool verbose_ = false;
   std::FILE* out_;
   Callback callback_;
   std::string label_;

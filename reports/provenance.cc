@@ -9,6 +9,7 @@
 
 #include "build_info.h"
 #include "kernels/cpu_features.h"
+#include "runtime/backend/host_memory.h"
 
 namespace kva {
 namespace {
@@ -31,10 +32,6 @@ std::string proc_value(const char* path, const std::string& key) {
   return "unknown";
 }
 
-int64_t memory_kib(const char* key) {
-  return std::strtoll(proc_value("/proc/meminfo", key).c_str(), nullptr, 10);
-}
-
 }  // namespace
 
 std::string version_line() {
@@ -43,12 +40,13 @@ std::string version_line() {
 }
 
 HostInfo host_info() {
+  const HostMemory memory = host_memory();
   return {.cpu = proc_value("/proc/cpuinfo", "model name"),
           .cores = usable_cores(),
           .simd = simd_target_name(),
           .product_isa = product_isa_name(),
-          .memory_bytes = memory_kib("MemTotal") * 1024,
-          .available_bytes = memory_kib("MemAvailable") * 1024};
+          .memory_bytes = memory.total_bytes,
+          .available_bytes = memory.available_bytes};
 }
 
 nlohmann::ordered_json provenance_json(const RunStamp& stamp, int threads, uint64_t seed) {

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -13,28 +12,13 @@
 #include <filesystem>
 
 #include "runtime/error.h"
+#include "runtime/interrupt.h"
 #include "runtime/io/file.h"
 
 namespace kva {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Ctrl-C waits until the moves are done.
-class HoldSignals {
- public:
-  HoldSignals() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_BLOCK, &all, &before_);
-  }
-  ~HoldSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  HoldSignals(const HoldSignals&) = delete;
-  HoldSignals& operator=(const HoldSignals&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -111,7 +95,7 @@ void ReportFolder::exchange_all(const std::vector<std::string>& names) {
 }
 
 void ReportFolder::publish() {
-  const HoldSignals hold;
+  const HoldExit hold;
   if (!exists_) {
     if (::rename(staging_.c_str(), folder_.c_str()) != 0)
       throw InputError(fmt::format("{}: cannot make this folder: {}", folder_, std::strerror(errno)));

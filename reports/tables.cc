@@ -80,8 +80,12 @@ Table cache_table(const Json& report) {
   const Json& ledger = cache.at("ledger");
   const Json& timing = report.at("timing");
   Table table{"cache", "Bytes and time", "", {{"", false}, {"", false}}, {}};
-  add(table, "Dense f16 bytes", format_bytes(number_at(cache, "dense_f16_bytes")));
-  add(table, "Held",
+  add(table, "All tokens, dense f16", format_bytes(number_at(cache, "dense_f16_bytes")));
+  add(table, "In the cache at its fullest",
+      fmt::format("{} tokens, {} in dense f16; sequences that ended were freed",
+                  format_count(number_at(cache, "fullest_tokens")),
+                  format_bytes(number_at(cache, "fullest_dense_f16_bytes"))));
+  add(table, "Held then",
       fmt::format("{}: payload {}, scales {}, side data {}, tables {}, slack {}",
                   format_bytes(number_at(ledger, "held")), format_bytes(number_at(ledger, "payload")),
                   format_bytes(number_at(ledger, "scales")), format_bytes(number_at(ledger, "side")),

@@ -170,6 +170,13 @@ void redundancy(const Json& report, Screen& screen) {
     for (const auto* values : {&figures.back().real, &figures.back().shuffled})
       for (const double value : *values) top = std::fmax(top, value);
   }
+  if (top <= 0) {
+    screen.heading(fmt::format("Pages with a partner over {} in centred cosine", threshold_key(threshold)),
+                   "");
+    screen.add("  none in any layer, in shuffled tokens neither");
+    screen.end();
+    return;
+  }
   screen.heading(fmt::format("Pages with a partner over {} in centred cosine", threshold_key(threshold)),
                  fmt::format("layer 0 to {}, a full bar is {}", layer_count(report) - 1, format_share(top)));
   for (std::size_t i = 0; i < series.size(); ++i) {

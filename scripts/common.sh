@@ -54,7 +54,8 @@ make_venv() {
     "$venv_dir/bin/pip" install -q --disable-pip-version-check -r "$repo_dir/scripts/requirements.txt"
     cp "$repo_dir/scripts/requirements.txt" "$stamp"
   fi
-  "$venv_dir/bin/python" "$repo_dir/scripts/fetch_plotly.py" >&2
+  "$venv_dir/bin/python" "$repo_dir/scripts/fetch_plotly.py" >&2 ||
+    say "Without Plotly the HTML reports hold pictures instead of interactive charts"
 }
 
 # build_preset PRESET [cmake options] -- [targets]: configures where needed and builds.

@@ -3,29 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
 #include <string>
 
 #include "analyzer/redundancy/pair_tile.h"
 #include "analyzer/redundancy/redundancy.h"
 #include "kernels/similarity.h"
+#include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
 
 namespace kva {
 namespace {
-
-// MemAvailable of /proc/meminfo; -1 where it cannot be read.
-int64_t available_bytes() {
-  std::FILE* file = std::fopen("/proc/meminfo", "r");
-  if (file == nullptr) return -1;
-  char line[256];
-  long long kibibytes = -1;
-  while (std::fgets(line, sizeof line, file) != nullptr)
-    if (std::sscanf(line, "MemAvailable: %lld kB", &kibibytes) == 1) break;
-  std::fclose(file);
-  return kibibytes < 0 ? -1 : static_cast<int64_t>(kibibytes) * 1024;
-}
 
 double gibibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
@@ -49,8 +37,8 @@ int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& o
 }
 
 void check_memory(int64_t needed_bytes, int64_t limit_bytes) {
-  const int64_t limit = limit_bytes > 0 ? limit_bytes : available_bytes();
-  if (limit < 0 || needed_bytes <= limit) return;
+  const int64_t limit = limit_bytes > 0 ? limit_bytes : host_memory().available_bytes;
+  if (needed_bytes <= limit) return;
   throw InputError(
       fmt::format("analysis: needs about {:.2f} GiB of memory, found {:.2f} GiB {}; analyse fewer "
                   "prompts (--limit), shorter ones (--max-context), or with fewer --threads",

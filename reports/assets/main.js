@@ -1,3 +1,9 @@
+// The pages whose redundancy grows most, so that the chart opens on something to see.
+function mostGrowing(list) {
+  const last = (series) => Math.max(0, ...report.growth.filter((row) => isOf(row, series)).map((row) => row.redundancy[row.redundancy.length - 1] || 0));
+  return list.reduce((best, series) => (last(series) > last(best) ? series : best), list[0])?.key;
+}
+
 // Puts the page together: tables always, charts where Plotly was inlined.
 function addCharts() {
   const list = seriesList();
@@ -20,7 +26,7 @@ function addCharts() {
       { key: "series", label: "Pages", options: [["all", "all"], ...seriesOptions(list)] }], drawDifferences);
     addChart("matrix", [series], drawMatrix);
     addChart("adjacent", [{ ...metric, options: metricOptions(report.adjacent_layers) }], drawAdjacent);
-    addChart("growth", [series], drawGrowth);
+    addChart("growth", [{ ...series, initial: mostGrowing(list) }], drawGrowth);
     addChart("clusters", [], drawClusters);
     addChart("heads", [series, { ...metric, options: metricOptions(headRows) }, threshold,
       { key: "figure", label: "Colour", options: [["redundancy", "redundancy"], ["mean", "mean similarity"]] }], drawHeads);

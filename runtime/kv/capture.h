@@ -31,6 +31,8 @@ class PageSink {
   void add_prompt(const CapturedPrompt& prompt, const KvCache& cache, SequenceId sequence);
 
   virtual bool keeps_pages_in_memory() const = 0;
+  // Bytes that are free where the pages go: memory, or the folder's disk.
+  virtual int64_t free_bytes() const = 0;
 
  protected:
   // What was taken so far, without values.
@@ -49,6 +51,7 @@ class MemoryCapture : public PageSink {
   ~MemoryCapture() override;
 
   bool keeps_pages_in_memory() const override { return true; }
+  int64_t free_bytes() const override;
   // Everything added so far; good until the next add_prompt(), also after this object is gone.
   PageSet pages() const;
 
@@ -71,6 +74,7 @@ class CaptureWriter : public PageSink {
   ~CaptureWriter() override;
 
   bool keeps_pages_in_memory() const override { return false; }
+  int64_t free_bytes() const override;
   // Completes the capture. Both objects are kept in the manifest as they are: facts is what run_capture()
   // returned (the model's identity is in it), provenance that of the report. Throws InputError.
   void finish(const nlohmann::ordered_json& facts, const nlohmann::ordered_json& provenance);

@@ -7,6 +7,7 @@
 
 #include "kernels/check.h"
 #include "kernels/convert.h"
+#include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/kv/capture.h"
@@ -101,6 +102,8 @@ struct MemoryCapture::Store {
 
 MemoryCapture::MemoryCapture() : store_(std::make_shared<Store>()) {}
 MemoryCapture::~MemoryCapture() = default;
+
+int64_t MemoryCapture::free_bytes() const { return host_memory().available_bytes; }
 
 void MemoryCapture::open() { store_->sides.resize(static_cast<std::size_t>(layout().layers) * 2); }
 

@@ -115,6 +115,12 @@ CaptureWriter::CaptureWriter(const std::string& folder) : files_(std::make_uniqu
 
 CaptureWriter::~CaptureWriter() = default;
 
+int64_t CaptureWriter::free_bytes() const {
+  std::error_code error;
+  const fs::space_info space = fs::space(fs::absolute(files_->folder).parent_path(), error);
+  return error ? INT64_MAX : static_cast<int64_t>(space.available);
+}
+
 void CaptureWriter::open() {
   for (int layer = 0; layer < layout().layers; ++layer) {
     for (const Side side : {Side::kKey, Side::kValue}) {

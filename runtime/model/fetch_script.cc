@@ -34,7 +34,11 @@ int start(const std::vector<std::string>& arguments, pid_t& child) {
   raw.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) raw.push_back(const_cast<char*>(argument.c_str()));
   raw.push_back(nullptr);
-  const int error = ::posix_spawnp(&child, raw[0], &actions, nullptr, raw.data(), environ);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  set_child_signal_mask(attributes);
+  const int error = ::posix_spawnp(&child, raw[0], &actions, &attributes, raw.data(), environ);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   ::close(ends[1]);
   if (error != 0) {

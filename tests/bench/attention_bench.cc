@@ -1,6 +1,6 @@
 // Attention over a paged cache of SmolLM2-135M's shape (3 KV heads, 3 queries each, 64 numbers), one layer.
-// Decoding is bound by reading K and V: bytes_per_second stands beside the read probe of the same run.
-// Prefill is bound by products: flops are those of the causal half.
+// Decoding is bound by reading K and V: GB/s beside the read bandwidth of as many threads. Prefill is bound
+// by products: GFLOP/s of the causal half beside the f32 product peak. Limits are probed in turns (probes.h).
 #include <benchmark/benchmark.h>
 
 #include <cmath>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/kv/kv_cache.h"
+#include "tests/bench/probes.h"
 
 namespace kva {
 namespace {
@@ -74,12 +75,19 @@ void decode(benchmark::State& state, DType type, KeyBasis basis) {
   Filled filled(type, layers, tokens - 1, page_tokens, threads, basis);
   const Batch batch = filled.next(1);
   for (int layer = 0; layer < layers; ++layer) filled.cache.append(layer, batch, filled.kv(1), filled.kv(1));
-  int layer = 0;
+  ReadProbe probe(layers * layer_bytes);
+  const auto step = [&] {
+    for (int layer = 0; layer < layers; ++layer)
+      filled.cache.attend(layer, batch, filled.q(1), filled.result(1));
+  };
+  step();
+  Turns turns;
   for (auto _ : state) {
-    filled.cache.attend(layer, batch, filled.q(1), filled.result(1));
-    layer = (layer + 1) % layers;
+    turns.own.push_back(seconds_of(step));
+    turns.probe.push_back(probe.seconds(filled.pool));
+    state.SetIterationTime(turns.own.back());
   }
-  state.SetBytesProcessed(state.iterations() * layer_bytes);
+  turns.report(state, static_cast<double>(layers * layer_bytes), probe.bytes(), kGiga);
 }
 
 void prefill(benchmark::State& state, DType type, KeyBasis basis) {
@@ -88,43 +96,32 @@ void prefill(benchmark::State& state, DType type, KeyBasis basis) {
   Filled filled(type, 1, tokens - chunk, 16, static_cast<int>(state.range(1)), basis);
   const Batch batch = filled.next(chunk);
   filled.cache.append(0, batch, filled.kv(chunk), filled.kv(chunk));
-  for (auto _ : state) filled.cache.attend(0, batch, filled.q(chunk), filled.result(chunk));
-  const double pairs = static_cast<double>(chunk * (tokens - chunk) + chunk * (chunk + 1) / 2);
-  state.counters["flop/s"] =
-      benchmark::Counter(pairs * 4 * kHeadDim * kKvHeads * kGroup * static_cast<double>(state.iterations()),
-                         benchmark::Counter::kIsRate);
-}
-
-// What the machine reads: sums over as many bytes, one part a thread.
-void read_probe(benchmark::State& state) {
-  const int threads = static_cast<int>(state.range(0));
-  ThreadPool pool(threads);
-  std::vector<uint64_t> words((256u << 20) / sizeof(uint64_t), 1);
-  const int64_t part = static_cast<int64_t>(words.size()) / threads;
+  ProductProbe probe(DType::kF32, filled.pool);
+  const auto step = [&] { filled.cache.attend(0, batch, filled.q(chunk), filled.result(chunk)); };
+  step();
+  probe.seconds();
+  Turns turns;
   for (auto _ : state) {
-    pool.parallel_for(threads, [&](int64_t index, int) {
-      uint64_t sums[8] = {};
-      const uint64_t* at = words.data() + index * part;
-      for (int64_t i = 0; i + 8 <= part; i += 8)
-        for (int j = 0; j < 8; ++j) sums[j] += at[i + j];
-      for (const uint64_t sum : sums) benchmark::DoNotOptimize(sum);
-    });
+    turns.own.push_back(seconds_of(step));
+    turns.probe.push_back(probe.seconds());
+    state.SetIterationTime(turns.own.back());
   }
-  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(words.size() * sizeof(uint64_t)));
+  const double pairs = static_cast<double>(chunk * (tokens - chunk) + chunk * (chunk + 1) / 2);
+  turns.report(state, pairs * 4 * kHeadDim * kKvHeads * kGroup, probe.flops(), kGiga);
 }
 
 void decode_cases(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"tokens", "page", "threads"})->UseRealTime();
-  for (const int64_t threads : {1, 2})
+  bench->ArgNames({"tokens", "page", "threads"})->UseManualTime()->Unit(benchmark::kMillisecond);
+  for (const int64_t threads : thread_counts())
     for (const int64_t tokens : {512, 2048, 8192}) bench->Args({tokens, 16, threads});
   bench->Args({2048, 64, 1});
 }
 
 void prefill_cases(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"tokens", "threads"})->UseRealTime()->Args({2048, 1})->Args({2048, 2});
+  bench->ArgNames({"tokens", "threads"})->UseManualTime()->Unit(benchmark::kMillisecond);
+  for (const int64_t threads : thread_counts()) bench->Args({2048, threads});
 }
 
-BENCHMARK(read_probe)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK_CAPTURE(decode, f16, DType::kF16, KeyBasis::kRotated)->Apply(decode_cases);
 BENCHMARK_CAPTURE(decode, bf16, DType::kBF16, KeyBasis::kRotated)->Apply(decode_cases);
 BENCHMARK_CAPTURE(decode, f32, DType::kF32, KeyBasis::kRotated)->Apply(decode_cases);

@@ -1,5 +1,5 @@
-// All pairs of pages beside the plain f32 product of the same size, which is their limit, and the packed
-// kernels beside a popcount in registers. One thread each.
+// All pairs of pages beside the plain f32 product of the same size on as many threads, and the packed kernel
+// beside a bare popcount. Limits are probed in turns (probes.h).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "analyzer/redundancy/redundancy.h"
 #include "kernels/similarity.h"
 #include "tests/analyzer/redundancy/page_set_builder.h"
+#include "tests/bench/probes.h"
 
 namespace kva {
 namespace {
@@ -39,21 +40,6 @@ Grouping one_prompt() {
   return group_pages(set);
 }
 
-// The whole N x N product by one call, as somebody would write it who does not stream.
-void plain_product(benchmark::State& state) {
-  ThreadPool pool(1);
-  const std::vector<float> numbers = random_numbers(kPages * kNumbers);
-  std::vector<float> out(static_cast<std::size_t>(kPages * kPages));
-  const MatView<const float> pages(numbers.data(), kPages, kNumbers);
-  for (auto _ : state) {
-    pool.parallel_for(1, [&](int64_t, int) { dot_tile(pages, pages, {out.data(), kPages, kPages}); });
-    benchmark::DoNotOptimize(out.data());
-  }
-  state.counters["pairs/s"] =
-      benchmark::Counter(static_cast<double>(kPages * kPages), benchmark::Counter::kIsIterationInvariantRate);
-}
-BENCHMARK(plain_product)->Unit(benchmark::kMillisecond)->UseRealTime();
-
 // All five metrics with totals, histograms, best partners and groups.
 void all_pairs_five_metrics(benchmark::State& state) {
   ThreadPool pool(static_cast<int>(state.range(0)));
@@ -64,24 +50,42 @@ void all_pairs_five_metrics(benchmark::State& state) {
   plan.thresholds = thresholds;
   plan.partners = 4;
   plan.heat_bins = kMaxHeatmapBins;
-  for (auto _ : state) benchmark::DoNotOptimize(compare_all_pairs(pages, grouping, plan, pool));
-  // Each pair once; the plain product computes both triangles.
-  state.counters["pairs/s"] =
-      benchmark::Counter(static_cast<double>(kPages * kPages), benchmark::Counter::kIsIterationInvariantRate);
+  PlainGemmProbe probe(kPages, kNumbers, pool);
+  probe.seconds();
+  Turns turns;
+  for (auto _ : state) {
+    turns.own.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(pages, grouping, plan, pool)); }));
+    turns.probe.push_back(probe.seconds());
+    state.SetIterationTime(turns.own.back());
+  }
+  // Pages squared for both: the plain product computes both triangles, we compute one and mirror it.
+  turns.report(state, kPages * kPages, kPages * kPages, 1e6);
 }
-BENCHMARK(all_pairs_five_metrics)->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(all_pairs_five_metrics)
+    ->ArgName("threads")
+    ->ArgsProduct({thread_counts()})
+    ->Unit(benchmark::kMillisecond)
+    ->UseManualTime();
 
 void differing_bits_of_tiles(benchmark::State& state) {
   ThreadPool pool(1);
   const PageMatrix pages = bench_pages(pool);
   std::vector<uint32_t> counts(128 * 256);
+  PopcountProbe probe;
+  Turns turns;
   for (auto _ : state) {
-    differing_bits_tile(pages.signs(0), 0, 128, {counts.data(), 128, 256});
-    benchmark::DoNotOptimize(counts.data());
+    turns.own.push_back(seconds_of([&] {
+      differing_bits_tile(pages.signs(0), 0, 128, {counts.data(), 128, 256});
+      benchmark::DoNotOptimize(counts.data());
+    }));
+    turns.probe.push_back(probe.seconds());
+    state.SetIterationTime(turns.own.back());
   }
-  state.counters["pairs/s"] = benchmark::Counter(128 * 256, benchmark::Counter::kIsIterationInvariantRate);
+  // A pair is a page of signs.
+  turns.report(state, 128 * 256, probe.words() / (kNumbers / 64), 1e6);
 }
-BENCHMARK(differing_bits_of_tiles)->UseRealTime();
+BENCHMARK(differing_bits_of_tiles)->UseManualTime();
 
 // The default run's shape without the model: 30 layers, 3 KV heads of 64, 16 tokens, 700 pages.
 void whole_analysis(benchmark::State& state) {

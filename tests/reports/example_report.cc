@@ -362,6 +362,8 @@ void add_run(Json& report, const ExampleShape& shape) {
       {"key_basis", shape.rope ? "rotated" : "plain"},
       {"values", dense / 2},
       {"dense_f16_bytes", dense},
+      {"fullest_tokens", int64_t{kPages} * kPageTokens},
+      {"fullest_dense_f16_bytes", dense},
       {"ledger",
        {{"payload", dense},
         {"scales", 0},

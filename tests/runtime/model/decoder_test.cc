@@ -124,7 +124,7 @@ TEST_F(DecoderTest, ASlidingWindowIsRefusedOnlyBeyondIt) {
     run_alone(decoder, cache, longer, {41});
     FAIL() << "no error";
   } catch (const InputError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("sliding window of 40"));
+    EXPECT_THAT(error.what(), HasSubstr("sliding_window of 40"));
   }
 }
 

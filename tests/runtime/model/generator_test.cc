@@ -2,8 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 
 #include "runtime/interrupt.h"
@@ -121,7 +122,11 @@ TEST(GeneratorDeathTest, AnInterruptFreesItsSequences) {
     Decoder decoder = Decoder::load(kFolder, {}, pool);
     KvCache cache(decoder.cache_options(8, DType::kF32, KeyBasis::kRotated), pool);
     GenerateCallbacks callbacks;
-    callbacks.on_token = [](std::size_t, int32_t) { return std::raise(SIGINT) == 0; };
+    callbacks.on_token = [](std::size_t, int32_t) {
+      ::kill(::getpid(), SIGINT);
+      while (!interrupt_requested()) std::this_thread::yield();
+      return true;
+    };
     try {
       generate(decoder, cache, {{1, 2, 3}}, {.max_tokens = 20}, callbacks);
     } catch (const Interrupted&) {

@@ -99,7 +99,7 @@ TEST_F(ModelConfigTest, AWindowEndsTheUsableContext) {
   EXPECT_EQ(load(llama).usable_positions(), 8192);
   llama["sliding_window"] = 1024;
   EXPECT_EQ(load(llama).usable_positions(), 1024);
-  EXPECT_THAT(load(llama).usable_positions_reason(), HasSubstr("sliding window of 1024"));
+  EXPECT_THAT(load(llama).usable_positions_reason(), HasSubstr("sliding_window of 1024"));
   llama["architectures"] = {"Qwen2ForCausalLM"};
   EXPECT_EQ(load(llama).usable_positions(), 8192);
   llama["use_sliding_window"] = true;
