@@ -11,6 +11,7 @@
 
 #include "cli/command.h"
 #include "cli/options.h"
+#include "kernels/check.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/model/generator.h"
@@ -95,12 +96,15 @@ class TextOutput {
   std::string held_;
 };
 
-// Prompts in the order: --prompt, --prompt-file, --prompt-ids.
+// Prompts in the order: --prompt, --prompt-file, --prompt-ids. Without a tokenizer there are only the last.
 std::vector<std::vector<int32_t>> all_prompts(const GenerateCommand& command, const Tokenizer* tokenizer) {
   std::vector<std::vector<int32_t>> prompts;
-  for (const std::string& text : command.prompts) prompts.push_back(encode(*tokenizer, text, command.chat));
-  for (const std::string& file : command.prompt_files)
-    prompts.push_back(encode(*tokenizer, read_text_file(file, kMaxPromptBytes), command.chat));
+  const auto add_text = [&](const std::string& text) {
+    KVA_CHECK(tokenizer != nullptr, "text prompts come with a tokenizer");
+    prompts.push_back(encode(*tokenizer, text, command.chat));
+  };
+  for (const std::string& text : command.prompts) add_text(text);
+  for (const std::string& file : command.prompt_files) add_text(read_text_file(file, kMaxPromptBytes));
   for (const std::string& ids : command.prompt_ids) prompts.push_back(parse_ids(ids));
   if (prompts.empty())
     throw InputError("generate: expected --prompt, --prompt-file or --prompt-ids, found none of them");

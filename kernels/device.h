@@ -1,4 +1,5 @@
-// What GPU this machine has, asked of the driver itself: needs neither the CUDA toolkit nor a build with CUDA.
+// What GPU this machine has, asked of the driver itself: needs neither the CUDA toolkit nor a build with
+// CUDA.
 #pragma once
 
 #include <string>

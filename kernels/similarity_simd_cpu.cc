@@ -193,8 +193,6 @@ float AddChunk(const float* HWY_RESTRICT values, int64_t n, const ValueRules& ru
   HWY_ALIGN int32_t bins[64 * hn::MaxLanes(d)];
   int64_t sum = 0;
   int64_t square = 0;
-  float smallest = totals.min;
-  float largest = -2.0f;
   int64_t j = 0;
 #if HWY_TARGET != HWY_SCALAR
   auto sums = hn::Zero(di);
@@ -217,8 +215,11 @@ float AddChunk(const float* HWY_RESTRICT values, int64_t n, const ValueRules& ru
   hn::Store(sums, di, sum_lanes);
   for (int64_t k = 0; k < lanes; ++k) sum += sum_lanes[k];
   square = hn::GetLane(hn::SumOfLanes(di64, squares));
-  smallest = hn::GetLane(hn::MinOfLanes(d, low));
-  largest = hn::GetLane(hn::MaxOfLanes(d, high));
+  float smallest = hn::GetLane(hn::MinOfLanes(d, low));
+  float largest = hn::GetLane(hn::MaxOfLanes(d, high));
+#else
+  float smallest = totals.min;
+  float largest = -2.0f;
 #endif
   const int64_t vectors_end = j;
   for (; j < n; ++j) {

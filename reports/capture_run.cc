@@ -91,6 +91,7 @@ std::vector<EncodedPrompt> encode_all(std::vector<Prompt> prompts, const Capture
 void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
                 const ModelConfig& config, const PageSink& sink) {
   std::vector<int64_t> lengths;
+  lengths.reserve(prompts.size());
   for (const EncodedPrompt& prompt : prompts)
     lengths.push_back(static_cast<int64_t>(prompt.ids.size()) + options.max_tokens);
   std::sort(lengths.rbegin(), lengths.rend());

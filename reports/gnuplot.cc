@@ -161,7 +161,7 @@ void FigureScript::gaps(double horizontal, double vertical) {
 }
 
 std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
-  const std::string name = fmt::format("$d{}", data_count_++);
+  std::string name = fmt::format("$d{}", data_count_++);
   blocks_ += name + " << EOD\n";
   for (const auto& row : rows) {
     std::string line;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "reports/plot_figures.h"
@@ -13,7 +14,7 @@ namespace kva {
 namespace {
 
 using Rows = std::vector<std::vector<double>>;
-constexpr int kNoPair = -128;  // a cell that holds no pair of different pages
+constexpr int8_t kNoPair = -128;  // a cell that holds no pair of different pages
 
 struct Map {
   int layer = 0;
@@ -28,7 +29,7 @@ Map decode_map(const Json& row, const std::string& label) {
   const double scale = number_at(row, "scale");
   Map map{row.at("layer").get<int>(), label, Rows(bins, std::vector<double>(bins, NAN))};
   for (std::size_t i = 0; i < bins * bins && i < bytes.size(); ++i) {
-    const int value = static_cast<signed char>(bytes[i]);
+    const int8_t value = static_cast<int8_t>(bytes[i]);
     if (value != kNoPair) map.rows[i / bins][i % bins] = scale * value;
   }
   return map;

@@ -20,6 +20,7 @@ void draw(std::vector<Figure>& figures, const std::string& folder, PlotSet& set)
   std::erase_if(figures, [](const Figure& figure) { return figure.script.empty(); });
   if (figures.empty()) return;
   std::vector<const Figure*> to_draw;
+  to_draw.reserve(figures.size());
   for (const Figure& figure : figures) to_draw.push_back(&figure);
   const std::string error = run_gnuplot(
       to_draw, folder, std::max(kSecondsAtLeast, kSecondsEach * static_cast<double>(figures.size())));

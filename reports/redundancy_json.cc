@@ -7,14 +7,16 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/redundancy_definitions.h"
+#include "reports/report_view.h"
+#include "reports/text_format.h"
 
 namespace kva {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-double rounded(double value) {
-  return std::isfinite(value) ? std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr) : 0.0;
+// Null where there was nothing to compute the value from.
+Json rounded(double value) {
+  return std::isfinite(value) ? Json(std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr))
+                              : Json(nullptr);
 }
 
 Json rounded_list(const std::vector<double>& values) {
@@ -22,8 +24,6 @@ Json rounded_list(const std::vector<double>& values) {
   for (const double value : values) list.push_back(rounded(value));
   return list;
 }
-
-std::string threshold_key(double threshold) { return fmt::format("{:g}", threshold); }
 
 Json by_threshold(const std::vector<double>& shares, const std::vector<double>& thresholds) {
   Json object = Json::object();
@@ -121,20 +121,6 @@ Json layer_matrix_json(const RedundancyResult& result) {
   return rows;
 }
 
-std::string base64(const std::vector<int8_t>& data) {
-  static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((data.size() + 2) / 3 * 4);
-  for (std::size_t k = 0; k < data.size(); k += 3) {
-    uint32_t group = 0;
-    for (std::size_t b = 0; b < 3; ++b)
-      group = group << 8 | (k + b < data.size() ? static_cast<uint8_t>(data[k + b]) : 0u);
-    for (std::size_t digit = 0; digit < 4; ++digit)
-      text += k + digit > data.size() ? '=' : kDigits[group >> (18 - 6 * digit) & 63u];
-  }
-  return text;
-}
-
 Json heatmaps_json(const RedundancyResult& result) {
   Json rows = Json::array();
   for (const Heatmap& map : result.heatmaps) {
@@ -142,7 +128,7 @@ Json heatmaps_json(const RedundancyResult& result) {
     json["metric"] = "cosine_centered";
     json["bins"] = map.bins;
     json["scale"] = rounded(1.0 / 127.0);
-    json["data"] = base64(map.data);
+    json["data"] = base64_encode({reinterpret_cast<const char*>(map.data.data()), map.data.size()});
     rows.push_back(std::move(json));
   }
   return rows;
@@ -248,7 +234,7 @@ Json norms_json(const RedundancyResult& result) {
     rows.push_back({{"layer", row.layer},
                     {"k_norm", rounded(row.k_norm)},
                     {"v_norm", rounded(row.v_norm)},
-                    {"ratio", row.v_norm > 0.0 ? Json(rounded(row.k_norm / row.v_norm)) : Json(nullptr)},
+                    {"ratio", row.v_norm > 0.0 ? rounded(row.k_norm / row.v_norm) : Json(nullptr)},
                     {"k_outlier_channels", row.k_outlier_channels},
                     {"v_outlier_channels", row.v_outlier_channels}});
   return rows;

@@ -20,6 +20,7 @@ constexpr std::array<Metric, 2> kCoverMetrics = {Metric::kCosine, Metric::kL2};
 
 std::vector<Metric> all_metrics() {
   std::vector<Metric> metrics;
+  metrics.reserve(kMetrics);
   for (int m = 0; m < kMetrics; ++m) metrics.push_back(static_cast<Metric>(m));
   return metrics;
 }

@@ -5,7 +5,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -186,7 +185,7 @@ struct TensorArchive::State {
     TensorView& view = entry.view;
     const std::lock_guard lock(mutex);
     const auto misaligned =
-        std::bit_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(dtype_bytes(view.dtype));
+        reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(dtype_bytes(view.dtype));
     if (misaligned != 0) {
       entry.aligned.reset(new std::byte[static_cast<std::size_t>(view.bytes)]);
       std::memcpy(entry.aligned.get(), view.data, static_cast<std::size_t>(view.bytes));

@@ -58,7 +58,7 @@ Capture load_capture(const std::string& folder) {
   for (int layer = 0; layer < capture.pages.layers; ++layer) {
     for (const Side side : {Side::kKey, Side::kValue}) {
       throw_if_interrupted();
-      const CaptureFile& file = manifest.files[static_cast<std::size_t>(layer * 2 + (side == Side::kValue))];
+      const CaptureFile& file = manifest.files[side_index(layer, side)];
       archives->push_back(open_checked(fs::path(folder) / file.name, file, capture.pages, side));
       capture.pages.values.push_back(archives->back().find(capture_tensor_name(side))->data);
     }

@@ -176,11 +176,11 @@ CaptureManifest parse_manifest(std::string_view text, const std::string& source)
   const int64_t bytes = expected_file_bytes(manifest.layout, root);
   const JsonNode files = root.at("files");
   const int layers = manifest.layout.layers;
-  if (files.size() != 2 * layers) files.fail(fmt::format("{} files, two a layer", 2 * layers));
+  if (files.size() != int64_t{2} * layers) files.fail(fmt::format("{} files, two a layer", 2 * layers));
   for (int layer = 0; layer < layers; ++layer)
     for (const Side side : {Side::kKey, Side::kValue})
-      manifest.files.push_back(
-          parse_file(files.at(layer * 2 + (side == Side::kValue)), capture_file_name(layer, side), bytes));
+      manifest.files.push_back(parse_file(files.at(static_cast<int64_t>(side_index(layer, side))),
+                                          capture_file_name(layer, side), bytes));
   for (const char* object : {"facts", "provenance"})
     if (!root.at(object).is_object()) root.at(object).fail("an object");
   return manifest;

@@ -108,7 +108,7 @@ int64_t MemoryCapture::free_bytes() const { return host_memory().available_bytes
 void MemoryCapture::open() { store_->sides.resize(static_cast<std::size_t>(layout().layers) * 2); }
 
 void MemoryCapture::take(int layer, Side side, std::span<const std::byte> values) {
-  store_->sides[static_cast<std::size_t>(layer * 2 + (side == Side::kValue))].append(values);
+  store_->sides[side_index(layer, side)].append(values);
 }
 
 PageSet MemoryCapture::pages() const {

@@ -133,7 +133,7 @@ void CaptureWriter::open() {
 }
 
 void CaptureWriter::take(int layer, Side side, std::span<const std::byte> values) {
-  const std::size_t index = static_cast<std::size_t>(layer * 2 + (side == Side::kValue));
+  const std::size_t index = side_index(layer, side);
   files_->files[index].write(values.data(), values.size());
   files_->hashes[index].add(values);
 }
@@ -144,7 +144,7 @@ void CaptureWriter::finish(const nlohmann::ordered_json& facts, const nlohmann::
   manifest.layout = layout();
   for (int layer = 0; layer < layout().layers; ++layer) {
     for (const Side side : {Side::kKey, Side::kValue}) {
-      const std::size_t index = static_cast<std::size_t>(layer * 2 + (side == Side::kValue));
+      const std::size_t index = side_index(layer, side);
       AtomicFile& file = files_->files[index];
       const std::string header = header_text(layout(), side);
       file.write_at(0, header.data(), header.size());

@@ -68,11 +68,14 @@ struct KvCache::Impl {
   }
 
   int64_t page_values() const { return int64_t{options.page_tokens} * options.head_dim; }
-  std::size_t table_count() const { return static_cast<std::size_t>(options.layers * options.kv_heads); }
+  std::size_t table_count() const {
+    return static_cast<std::size_t>(options.layers) * static_cast<std::size_t>(options.kv_heads);
+  }
   std::size_t table_index(int layer, int kv_head) const {
     KVA_CHECK(layer >= 0 && layer < options.layers && kv_head >= 0 && kv_head < options.kv_heads,
               "no such layer or KV head");
-    return static_cast<std::size_t>(layer * options.kv_heads + kv_head);
+    return static_cast<std::size_t>(layer) * static_cast<std::size_t>(options.kv_heads) +
+           static_cast<std::size_t>(kv_head);
   }
 
   Sequence& sequence(SequenceId id) {

@@ -29,6 +29,11 @@ struct PageOrigin {
   int64_t start = 0;  // position of its first token
 };
 
+// Where a layer's keys or values stand among the 2 * layers arrays or files of a capture.
+constexpr std::size_t side_index(int layer, Side side) {
+  return static_cast<std::size_t>(layer) * 2 + (side == Side::kValue ? 1 : 0);
+}
+
 // Plain data: views stay valid as long as `owner` lives.
 struct PageSet {
   int layers = 0;
@@ -41,15 +46,13 @@ struct PageSet {
   std::vector<CapturedPrompt> prompts;
   std::vector<PageOrigin> pages;
 
-  // [layer * 2 + side] -> values [pages, kv_heads, page_tokens, head_dim], row-major, of type dtype.
+  // [side_index(layer, side)] -> values [pages, kv_heads, page_tokens, head_dim], row-major, of type dtype.
   std::vector<const std::byte*> values;
   std::shared_ptr<const void> owner;
 
   int64_t page_count() const { return static_cast<int64_t>(pages.size()); }
   int64_t page_values() const { return int64_t{kv_heads} * page_tokens * head_dim; }  // heads joined
-  const std::byte* side_values(int layer, Side side) const {
-    return values[static_cast<std::size_t>(layer * 2 + (side == Side::kValue))];
-  }
+  const std::byte* side_values(int layer, Side side) const { return values[side_index(layer, side)]; }
 };
 
 }  // namespace kva

@@ -31,6 +31,7 @@ int start(const std::vector<std::string>& arguments, pid_t& child) {
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
   std::vector<char*> raw;
+  raw.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) raw.push_back(const_cast<char*>(argument.c_str()));
   raw.push_back(nullptr);
   posix_spawnattr_t attributes;
@@ -75,7 +76,7 @@ std::string last_line(std::string text) {
 std::string last_line_of(const std::vector<std::string>& arguments) {
   pid_t child = 0;
   const int fd = start(arguments, child);
-  const std::string line = last_line(read_end(fd));
+  std::string line = last_line(read_end(fd));
   ::close(fd);
   if (interrupt_requested()) ::kill(child, SIGTERM);
   int status = 0;

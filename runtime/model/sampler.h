@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/random.h"
+
 namespace kva {
 
 struct SamplerOptions {
@@ -13,23 +15,6 @@ struct SamplerOptions {
   int64_t top_k = 0;         // only so many of the most likely tokens; 0 for all
   double top_p = 1.0;        // only the most likely tokens that together reach this probability; in (0, 1]
   uint64_t seed = 0;
-};
-
-// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same numbers on every machine.
-class SplitMix64 {
- public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  // Uniform in [0, 1): the upper 53 bits.
-  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
-
- private:
-  uint64_t state_;
 };
 
 // One sequence's sampler. Tokens are ordered by logit, equal ones by id; temperature applies first, then

@@ -4,7 +4,8 @@
 #include "runtime/error.h"
 #include "runtime/io/safetensors.h"
 
-// Whatever the bytes say, the reader refuses them with InputError or gives views that can be read to their end.
+// Whatever the bytes say, the reader refuses them with InputError or gives views that can be read to their
+// end.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   const std::vector<uint8_t> exact(data, data + size);  // so that a read past the end is seen
   try {

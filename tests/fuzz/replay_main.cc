@@ -1,5 +1,5 @@
-// Runs a fuzz target over every file of its corpus and over deterministic mutations of each: truncations, flipped
-// bytes and doubled pieces. The sanitizers judge.
+// Runs a fuzz target over every file of its corpus and over deterministic mutations of each: truncations,
+// flipped bytes and doubled pieces. The sanitizers judge.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "tests/analyzer/redundancy/page_set_builder.h"
@@ -34,6 +35,17 @@ void expect_no_null_numbers(const Json& json) {
   }
   if (json.is_structured())
     for (const Json& child : json) expect_no_null_numbers(child);
+}
+
+TEST(RedundancyJson, WhatIsNoNumberIsNull) {
+  RedundancyResult result = small_result();
+  ASSERT_FALSE(result.norms.empty());
+  result.norms[0].k_norm = std::numeric_limits<double>::quiet_NaN();
+  result.norms[0].v_norm = 2.0;
+  const Json row = to_json(result)["norms"][0];
+  EXPECT_TRUE(row["k_norm"].is_null());
+  EXPECT_EQ(row["v_norm"], 2.0);
+  EXPECT_TRUE(row["ratio"].is_null());
 }
 
 TEST(RedundancyJson, HasTheSectionsAndKeysOfTheContract) {

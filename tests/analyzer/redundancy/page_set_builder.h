@@ -67,7 +67,7 @@ inline PageSet build_page_set(const PageSetSpec& spec, const PageValue& value) {
 inline PageValue textured_values(uint64_t seed) {
   return [seed](int layer, Side side, int64_t page, int64_t head, int64_t token, int64_t channel) {
     const auto noise = [&](uint64_t a, uint64_t b) {
-      SeededRandom random(seed + a * 7919 + b, static_cast<uint64_t>(layer * 2 + (side == Side::kValue)));
+      SeededRandom random(seed + a * 7919 + b, side_index(layer, side));
       return static_cast<float>(static_cast<double>(random.next() >> 11) / 9007199254740992.0 - 0.5);
     };
     const uint64_t place = static_cast<uint64_t>((head * 64 + token) * 1024 + channel);

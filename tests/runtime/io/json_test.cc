@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/error.h"
+#include "tests/error_of.h"
 
 namespace kva {
 namespace {
@@ -11,16 +12,6 @@ namespace {
 using ::testing::HasSubstr;
 
 JsonNode parse(std::string_view text) { return JsonNode::parse_text(text, "test.json"); }
-
-template <typename Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 TEST(Json, ErrorsNameFileFieldExpectedAndFound) {
   const JsonNode node = parse(R"({"rope": {"factor": "big"}, "layers": 3.5, "list": [1, 2]})");

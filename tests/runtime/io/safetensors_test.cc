@@ -7,8 +7,8 @@
 #include <cstring>
 #include <filesystem>
 
-#include "runtime/error.h"
 #include "runtime/io/file.h"
+#include "tests/error_of.h"
 
 namespace kva {
 namespace {
@@ -16,7 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 std::string file_of(const std::string& header, const std::string& data, uint64_t header_bytes) {
   std::string text;
@@ -37,16 +36,6 @@ std::string raw(std::initializer_list<T> values) {
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
 TensorArchive parse(const std::string& text) { return TensorArchive::from_memory(bytes_of(text), "t.st"); }
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const InputError& error) {
-    EXPECT_THAT(error.what(), Not(HasSubstr("\n")));
-    return error.what();
-  }
-  return "no error";
-}
 
 // The error of a file whose data is 8 bytes long.
 std::string header_error(const std::string& header) {

@@ -11,9 +11,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/kv/capture_manifest.h"
+#include "tests/error_of.h"
 #include "tests/runtime/kv/cache_fixture.h"
 
 namespace kva {
@@ -25,17 +25,6 @@ using ::testing::HasSubstr;
 
 const ordered_json kFacts = {{"model", {{"name", "a test"}, {"zeta", 1}, {"alpha", 0.1}}}};
 const ordered_json kProvenance = {{"command", "test"}};
-
-template <typename Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const InputError& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << "one line";
-    return error.what();
-  }
-  return "no error";
-}
 
 class CaptureTest : public testing::Test {
  protected:

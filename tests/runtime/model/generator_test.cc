@@ -7,8 +7,8 @@
 
 #include <cstdlib>
 
-#include "runtime/error.h"
 #include "runtime/interrupt.h"
+#include "tests/error_of.h"
 #include "tests/runtime/model/decoding.h"
 
 namespace kva {
@@ -103,16 +103,6 @@ TEST_F(GeneratorTest, PrefillAloneLeavesThePromptInTheCache) {
       callbacks);
   EXPECT_EQ(seen, 29);
   EXPECT_THAT(progress, ElementsAre(8, 16, 20, 28, 29));
-}
-
-template <typename Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST_F(GeneratorTest, RefusesPromptsBeforeAnyWork) {

@@ -5,12 +5,11 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <map>
 
-#include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/model/fetch_script.h"
+#include "tests/error_of.h"
 
 namespace kva {
 namespace {
@@ -18,19 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 const std::string kCommit = "0123456789abcdef0123456789abcdef01234567";
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const InputError& error) {
-    EXPECT_THAT(error.what(), Not(HasSubstr("\n")));
-    return error.what();
-  }
-  return "no error";
-}
 
 // A home of its own: nothing of this machine's caches is seen, and scripts are stand-ins.
 class FindModel : public ::testing::Test {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/random.h"
 #include "runtime/error.h"
 
 namespace kva {

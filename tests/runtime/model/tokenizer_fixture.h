@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/error.h"
 #include "runtime/io/json.h"
+#include "tests/error_of.h"
 
 namespace kva {
 
@@ -41,17 +41,6 @@ class TempFolder {
  private:
   std::string path_;
 };
-
-template <typename Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const InputError& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  }
-  return "no error";
-}
 
 inline std::vector<int32_t> ids_of(const JsonNode& array) {
   std::vector<int32_t> ids;
