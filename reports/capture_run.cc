@@ -131,7 +131,7 @@ ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity
           {"kv_heads", config.kv_heads},
           {"head_dim", config.head_dim},
           {"max_positions", config.max_positions},
-          {"weights", options.weights},
+          {"weights", dtype_name(decoder.weight_type())},
           {"kv_bytes_per_token", config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype)},
           {"position_encoding", config.position == PositionKind::kRope ? "rope" : "learned"}};
 }
@@ -147,7 +147,8 @@ ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, 
   const int64_t fullest_values = ledger.payload / dtype_bytes(options.kv_dtype);
   return {{"page_tokens", options.page_tokens},
           {"page_bytes", cache.k_codec->bytes(cache.page_tokens, cache.head_dim)},
-          {"key_basis", key_basis_name(options.key_basis)},
+          // Without RoPE every basis is the same numbers.
+          {"key_basis", key_basis_name(cache.rope ? options.key_basis : KeyBasis::kPlain)},
           {"values", facts.tokens * token_values},
           {"dense_f16_bytes", facts.tokens * token_values * 2},
           {"fullest_tokens", fullest_values / token_values},

@@ -107,6 +107,7 @@ Decoder Decoder::load(const std::string& folder, const LoadOptions& options, Thr
 }
 
 const ModelConfig& Decoder::config() const { return impl_->config; }
+DType Decoder::weight_type() const { return impl_->weights.layers.front().q.weight.dtype; }
 int64_t Decoder::weight_bytes() const { return impl_->weights.bytes; }
 int64_t Decoder::parameters() const { return impl_->weights.parameters; }
 std::string Decoder::tensor_hash() const { return impl_->archive->hash(); }
@@ -119,7 +120,7 @@ int64_t Decoder::bytes_per_token() const {
 }
 
 bool Decoder::rounds_activations() const {
-  return impl_->matmul.rounds_activations(impl_->weights.layers.front().q.weight.dtype);
+  return impl_->matmul.rounds_activations(weight_type());
 }
 
 int64_t Decoder::workspace_bytes() const {

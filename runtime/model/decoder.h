@@ -52,6 +52,8 @@ class Decoder {
   void step(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache,
             std::span<const int64_t> logit_rows, MatView<float> logits);
 
+  // The type that matrices are held and multiplied in.
+  DType weight_type() const;
   // Bytes and number of the model's parameters; a tied embedding counts once.
   int64_t weight_bytes() const;
   int64_t parameters() const;

@@ -27,6 +27,8 @@ check((report["model"]["layers"], report["model"]["kv_heads"], report["model"]["
       f"shape {report['model']}")
 check(report["model"]["position_encoding"] == "learned", "OPT has learned positions")
 check({row["basis"] for row in report["similarity"] if row["side"] == "K"} == {"plain"}, "no RoPE, one kind of keys")
+check(report["cache"]["key_basis"] == "plain", f"no RoPE, plain keys: {report['cache']['key_basis']}")
+check(report["model"]["weights"] in ("f32", "f16", "bf16"), f"type of the weights: {report['model']['weights']}")
 check("random weights" in (work / "report/report.md").read_text(), "the report says what the weights are")
 
 done = run("generate", "--model", model, "--prompt-ids", "2 100 200", "--max-tokens", 5, "--print-ids", "--ignore-eos")
