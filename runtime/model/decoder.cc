@@ -119,9 +119,7 @@ int64_t Decoder::bytes_per_token() const {
   return w.bytes - rows_only;
 }
 
-bool Decoder::rounds_activations() const {
-  return impl_->matmul.rounds_activations(weight_type());
-}
+bool Decoder::rounds_activations() const { return impl_->matmul.rounds_activations(weight_type()); }
 
 int64_t Decoder::workspace_bytes() const {
   const Impl& d = *impl_;
