@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,9 @@ class KvCache {
   // Decodes a page: rows [its tokens, head_dim] in the stored key basis. Thread-safe beside itself.
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
+
+  // Whether the live side has exactly this codec and payload, and builds on nothing.
+  bool holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const;
 
   // Makes the change, whole or (InputError: out of memory) not at all. Open pages are not touched. Sides that
   // nobody refers to afterwards are freed.
