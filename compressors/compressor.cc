@@ -158,8 +158,39 @@ struct Compressor::Impl {
   }
 };
 
+bool Compressor::needs_sample() const {
+  for (const Pipeline& pipeline : impl_->pipelines)
+    for (const Stage& stage : pipeline.stages)
+      for (const auto& step : stage.steps)
+        if (step->needs_sample()) return true;
+  return false;
+}
+
+void Compressor::fit(const PageSet& sample) {
+  const KvCacheOptions& options = impl_->cache.options();
+  KVA_CHECK(sample.layers == options.layers && sample.kv_heads == options.kv_heads &&
+                sample.head_dim == options.head_dim && sample.page_tokens == options.page_tokens &&
+                sample.key_basis == options.key_basis,
+            "a sample of the cache's shape");
+  for (const Pipeline& pipeline : impl_->pipelines)
+    for (const Stage& stage : pipeline.stages)
+      for (const auto& step : stage.steps)
+        if (step->needs_sample()) step->fit(impl_->context(pipeline), sample);
+}
+
 KvCacheOptions Compressor::cache_options(const Recipe& recipe, KvCacheOptions of_decoder) {
   of_decoder.key_basis = recipe.key_basis();
+  // Pages fill in the type that the recipe keeps them in; where it keeps several, in one that loses nothing.
+  std::optional<DType> kept;
+  for (const Statement& statement : recipe.statements()) {
+    for (const RecipeStep& step : statement.pipeline) {
+      const auto type =
+          step.method->name == "dense" ? parse_dtype(step.arguments.word("type")) : std::optional<DType>();
+      if (!type || statement.implied) continue;
+      kept = !kept || kept == type ? *type : DType::kF32;
+    }
+  }
+  if (kept) of_decoder.k_codec = of_decoder.v_codec = make_dense_codec(*kept);
   return of_decoder;
 }
 

@@ -10,6 +10,7 @@
 #include "compressors/recipe.h"
 #include "kernels/parallel.h"
 #include "runtime/kv/kv_cache.h"
+#include "runtime/kv/page_set.h"
 
 namespace kva {
 
@@ -27,7 +28,7 @@ struct CompressorStats {
 // a sequence is freed. Used by one thread at a time; cache and pool outlive it.
 class Compressor {
  public:
-  // The key basis of the recipe.
+  // The recipe's key basis, and the type that pages fill in.
   static KvCacheOptions cache_options(const Recipe& recipe, KvCacheOptions of_decoder);
 
   // Throws InputError where the recipe names layers or heads that the cache does not have, or parameters that
@@ -36,6 +37,11 @@ class Compressor {
   ~Compressor();
   Compressor(const Compressor&) = delete;
   Compressor& operator=(const Compressor&) = delete;
+
+  // Whether some step learns from a calibration text (nuq, pq): then fit() comes before the first step. The
+  // sample is of the same model, page size and key basis.
+  bool needs_sample() const;
+  void fit(const PageSet& sample);
 
   // Throws InputError, naming layer, head and side, where a page cannot be encoded (NaN).
   void after_step(const Batch& batch);

@@ -72,15 +72,16 @@ class Planner {
     }
     SideData base;
     if (stream.base >= 0) {
-      const NewSide& from = plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
+      const NewSide& from =
+          plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
       base = {.base = from.payload.data(), .base_codec = from.codec.get()};
     }
     into.payload.resize(static_cast<std::size_t>(into.codec->bytes(stream.tokens, stream.width)));
     try {
       into.codec->encode(stream.view(), base, into.payload.data());
     } catch (const InputError& error) {
-      throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(stream.origin), draft_.start,
-                                   error.what()));
+      throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(stream.origin),
+                                   draft_.start, error.what()));
     }
   }
 
@@ -106,12 +107,13 @@ class Planner {
     if (alias == kNoSide) {
       if (!encoded.codec || encoded.unchanged) return;
       new_sides_[index] = static_cast<int>(plan_.sides.size());
-      plan_.sides.push_back({.codec = std::move(encoded.codec),
-                             .lane = lane_of(stream),
-                             .tokens = stream.tokens,
-                             .width = stream.width,
-                             .payload = std::move(encoded.payload),
-                             .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
+      plan_.sides.push_back(
+          {.codec = std::move(encoded.codec),
+           .lane = lane_of(stream),
+           .tokens = stream.tokens,
+           .width = stream.width,
+           .payload = std::move(encoded.payload),
+           .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
     }
     for (const Cell& cell : stream.cells)
       if (alias == kNoSide || cache_.page(address(cell)).side != alias)

@@ -11,8 +11,9 @@ int first_layer(const Arguments& arguments, std::string_view parameter, int laye
     return static_cast<int>(arguments.number(parameter) * static_cast<double>(layers));
   const int64_t layer = arguments.integer(parameter);
   if (layer >= layers)
-    throw InputError(fmt::format("{}({}={}): expected a layer below {}, the model's depth, or a share such as 0.5",
-                                 arguments.method().name, parameter, layer, layers));
+    throw InputError(
+        fmt::format("{}({}={}): expected a layer below {}, the model's depth, or a share such as 0.5",
+                    arguments.method().name, parameter, layer, layers));
   return static_cast<int>(layer);
 }
 

@@ -7,8 +7,8 @@
 
 namespace kva {
 
-// The first layer that the count or share `parameter` names in a model of `layers`. Throws InputError where it
-// is past the depth.
+// The first layer that the count or share `parameter` names in a model of `layers`. Throws InputError where
+// it is past the depth.
 int first_layer(const Arguments& arguments, std::string_view parameter, int layers);
 
 }  // namespace kva

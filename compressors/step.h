@@ -9,6 +9,7 @@
 #include "compressors/draft.h"
 #include "kernels/parallel.h"
 #include "runtime/kv/kv_cache.h"
+#include "runtime/kv/page_set.h"
 
 namespace kva {
 
@@ -28,6 +29,11 @@ class Step {
 
   // Called once, before any draft. Throws InputError for parameters that do not fit the cache.
   virtual void begin(const StepContext&) {}
+
+  // Whether the step learns from pages of a calibration text before it begins; then fit() comes first. The
+  // sample has the shape and key basis of the cache; it holds full pages only.
+  virtual bool needs_sample() const { return false; }
+  virtual void fit(const StepContext&, const PageSet&) {}
 
   // Pages wait until this many tokens follow them, and until the sequence has so many.
   virtual int64_t window_tokens() const { return 0; }

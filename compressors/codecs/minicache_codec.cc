@@ -51,8 +51,8 @@ class MiniCacheCodec : public SideCodec {
       const double unit = length_of(direction, rows.cols);
       lengths[static_cast<std::size_t>(t)] = static_cast<float>(unit > 0.0 ? length / unit : 0.0);
       if (!std::isfinite(length) || lengths[static_cast<std::size_t>(t)] > 65504.0f)
-        throw InputError(fmt::format("token {}: expected finite numbers within f16, found a length of {}", t,
-                                     length));
+        throw InputError(
+            fmt::format("token {}: expected finite numbers within f16, found a length of {}", t, length));
       closeness[static_cast<std::size_t>(t)] = cosine(rows.row(t), direction, rows.cols);
     }
     from_f32(lengths.data(), DType::kF16, payload, tokens);

@@ -143,8 +143,8 @@ class NearDedupStep : public Step {
     return 1.0 - std::sqrt(std::max(0.0, xx + yy - 2.0 * xy) / std::max(xx, yy));
   }
 
-  void match(const KvCache& cache, const std::vector<PageAddress>& kept, const std::vector<std::size_t>& members,
-             Draft& draft) const {
+  void match(const KvCache& cache, const std::vector<PageAddress>& kept,
+             const std::vector<std::size_t>& members, Draft& draft) const {
     std::vector<float> rows;
     std::vector<double> best(members.size(), threshold_);
     for (const PageAddress& at : kept) {
@@ -212,29 +212,28 @@ MethodInfo dedup_method() {
       .kind = MethodKind::kStructure,
       .papers = {{"Efficient Memory Management for Large Language Model Serving with PagedAttention",
                   "2309.06180"}},
-      .parameters =
-          {{.name = "mode",
-            .kind = kWord,
-            .words = {{"exact", {}, "pages whose dense bytes are equal"}},
-            .help = "exact, or a metric with its threshold instead"},
-           {.name = "cos",
-            .aliases = {"cosine"},
-            .kind = kNumber,
-            .lower = -1,
-            .upper = 1,
-            .help = "pages whose cosine is over this share a side"},
-           {.name = "l2",
-            .kind = kNumber,
-            .lower = 0,
-            .upper = 1,
-            .help = "pages with 1 - |x-y| / max(|x|,|y|) over this share a side"},
-           {.name = "scope",
-            .kind = kWord,
-            .fallback = "layer",
-            .words = {{"head", {}, "pages of one KV head, of all sequences"},
-                      {"layer", {}, "pages of one layer, of all heads and sequences"},
-                      {"cache", {}, "all pages of the same side"}},
-            .help = "which pages may share; K and V never mix"}},
+      .parameters = {{.name = "mode",
+                      .kind = kWord,
+                      .words = {{"exact", {}, "pages whose dense bytes are equal"}},
+                      .help = "exact, or a metric with its threshold instead"},
+                     {.name = "cos",
+                      .aliases = {"cosine"},
+                      .kind = kNumber,
+                      .lower = -1,
+                      .upper = 1,
+                      .help = "pages whose cosine is over this share a side"},
+                     {.name = "l2",
+                      .kind = kNumber,
+                      .lower = 0,
+                      .upper = 1,
+                      .help = "pages with 1 - |x-y| / max(|x|,|y|) over this share a side"},
+                     {.name = "scope",
+                      .kind = kWord,
+                      .fallback = "layer",
+                      .words = {{"head", {}, "pages of one KV head, of all sequences"},
+                                {"layer", {}, "pages of one layer, of all heads and sequences"},
+                                {"cache", {}, "all pages of the same side"}},
+                      .help = "which pages may share; K and V never mix"}},
       .check = check_dedup,
       .make = make_dedup,
   };

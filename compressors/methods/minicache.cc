@@ -64,7 +64,8 @@ class MiniCacheStep : public Step {
       const Cell cell = lower.cells.front();
       if (cell.layer < start_ || (cell.layer - start_) % 2 != 0) continue;
       const DraftStream* upper = draft.stream_of({cell.layer + 1, cell.kv_head, cell.side});
-      if (!upper || !upper->unformatted() || upper->cells.size() != 1 || upper->tokens != lower.tokens) continue;
+      if (!upper || !upper->unformatted() || upper->cells.size() != 1 || upper->tokens != lower.tokens)
+        continue;
       pairs.emplace_back(i, static_cast<std::size_t>(upper - draft.streams.data()));
     }
     const std::size_t first = draft.streams.size();
@@ -107,7 +108,8 @@ MethodInfo minicache_method() {
       .name = "minicache",
       .meaning = "Pairs of layers share their tokens' directions and keep their own lengths",
       .kind = MethodKind::kTransform,
-      .papers = {{"MiniCache: KV Cache Compression in Depth Dimension for Large Language Models", "2405.14366"}},
+      .papers = {{"MiniCache: KV Cache Compression in Depth Dimension for Large Language Models",
+                  "2405.14366"}},
       .parameters = {{.name = "start",
                       .aliases = {"merge_start_layer"},
                       .kind = kCountOrShare,

@@ -305,8 +305,7 @@ void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t pag
   const SideCodec& codec = impl_->store.codec(id);
   const SideId base = impl_->store.base(id);
   int64_t values = codec.decode_scratch(rows.rows, rows.cols);
-  if (base != kNoSide)
-    values += impl_->store.codec(base).decode_scratch(rows.rows, impl_->store.width(base));
+  if (base != kNoSide) values += impl_->store.codec(base).decode_scratch(rows.rows, impl_->store.width(base));
   std::vector<float> scratch(static_cast<std::size_t>(values));
   codec.decode(impl_->store.data(id), scratch.data(), rows);
 }

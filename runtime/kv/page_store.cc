@@ -176,9 +176,9 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
   if (!payload.empty()) std::memcpy(entry.payload, payload.data(), payload.size());
   if (base != kNoSide) {
     retain(base);
-    codec_scratch_ =
-        std::max(codec_scratch_, codec->scratch_values(kMaxCodecQueries, tokens, width) +
-                                     this->codec(base).scratch_values(kMaxCodecQueries, tokens, side(base).width));
+    codec_scratch_ = std::max(
+        codec_scratch_, codec->scratch_values(kMaxCodecQueries, tokens, width) +
+                            this->codec(base).scratch_values(kMaxCodecQueries, tokens, side(base).width));
   }
   side(id).base = base;
   count(side(id), +1);
