@@ -1,7 +1,9 @@
 // How one side (K or V) of a page is stored, and how attention reads it as it is.
 //
-// A codec is immutable and shared by all its pages; a page's payload is a run of bytes(tokens, head_dim)
-// bytes that the page store owns. Encoding, decoding and reading are thread-safe.
+// A codec is immutable and shared by all pages it encoded; a page's payload is a run of bytes that the page
+// store owns. What several pages share (bases, codebooks) belongs to the codec itself and comes from the
+// cache's SideMemory; what several sides share page by page (a direction, coefficients) is a side of its own,
+// their base. All calls are thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +16,18 @@
 
 namespace kva {
 
+class SideCodec;
+
+// Query rows that scores() and accumulate() are given at most; more of them read a decoded tile.
+inline constexpr int64_t kMaxCodecQueries = 16;
+
+// A stored side as its codec reads it.
+struct SideData {
+  const std::byte* payload = nullptr;
+  const std::byte* base = nullptr;  // the payload of the side it builds on, where there is one
+  const SideCodec* base_codec = nullptr;
+};
+
 class SideCodec {
  public:
   virtual ~SideCodec() = default;
@@ -21,24 +35,48 @@ class SideCodec {
   // As a recipe spells it: "dense(f16)".
   virtual std::string name() const = 0;
 
-  // Exact payload size of a page of `tokens` tokens.
-  virtual int64_t bytes(int64_t tokens, int64_t head_dim) const = 0;
+  // Exact payload size of a page of `tokens` tokens with `width` numbers each, and how much of it is not
+  // values: scales, zero points, norms, outlier lists. 0 <= scale_bytes <= bytes.
+  virtual int64_t bytes(int64_t tokens, int64_t width) const = 0;
+  virtual int64_t scale_bytes(int64_t tokens, int64_t width) const;
 
-  // Writes rows [n, head_dim] as tokens [first_token, first_token + n) of a page with room for page_tokens.
-  virtual void encode(MatView<const float> rows, int64_t first_token, int64_t page_tokens,
-                      std::byte* payload) const = 0;
+  // Encodes a page whole: rows [tokens, width]. The same rows give the same bytes, all bytes(tokens, width)
+  // of them. `base` is what the side will be read with.
+  virtual void encode(MatView<const float> rows, const SideData& base, std::byte* payload) const = 0;
 
-  // Reads tokens [first_token, first_token + rows.rows) back.
-  virtual void decode(const std::byte* payload, int64_t first_token, int64_t page_tokens,
-                      MatView<float> rows) const = 0;
+  // Whether a page can grow token by token: then the payload of n tokens starts with that of any fewer.
+  virtual bool appendable() const { return false; }
+  // Writes rows [n, width] as tokens [first_token, first_token + n). Only for appendable codecs.
+  virtual void append(MatView<const float> rows, int64_t first_token, std::byte* payload) const;
 
-  // scores(q, t) = queries row q · token t, for t in [0, scores.cols); unscaled.
-  virtual void scores(MatView<const float> queries, const std::byte* payload, int64_t page_tokens,
-                      MatView<float> scores) const = 0;
+  // Reads the page back: rows [tokens, width], the page's number of tokens. scratch: decode_scratch() floats.
+  virtual void decode(const SideData& side, float* scratch, MatView<float> rows) const = 0;
+  virtual int64_t decode_scratch(int64_t tokens, int64_t width) const;
 
-  // out row q += sum over t of weights(q, t) * token t, for t in [0, weights.cols).
-  virtual void accumulate(MatView<const float> weights, const std::byte* payload, int64_t page_tokens,
-                          MatView<float> out) const = 0;
+  // scores(q, t) = queries row q · token t, unscaled, for all of the page's scores.cols tokens. queries:
+  // [n, coordinates(width)]. scratch: scratch_values() floats. Where it is not overridden, the page is
+  // decoded into the scratch.
+  virtual void scores(MatView<const float> queries, const SideData& side, float* scratch,
+                      MatView<float> scores) const;
+
+  // out row q += sum over t of weights(q, t) * token t, for all of the page's weights.cols tokens. out:
+  // [n, coordinates(width)].
+  virtual void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
+                          MatView<float> out) const;
+
+  // Floats of scratch that scores() and accumulate() want for n query rows: what decode() takes and one
+  // decoded page, where they are not overridden.
+  virtual int64_t scratch_values(int64_t queries, int64_t tokens, int64_t width) const;
+
+  // A codec may read in coordinates of its own (rotated, or of a low-rank basis). Attention then projects its
+  // queries once and lifts its sums once for a run of pages of one codec.
+  virtual bool has_coordinates() const { return false; }
+  virtual int64_t coordinates(int64_t width) const { return width; }
+  // coords row = queries row in the codec's coordinates, such that its product with a token's coordinates is
+  // queries row · token.
+  virtual void project(MatView<const float> queries, MatView<float> coords) const;
+  // out row += the vector with these coordinates.
+  virtual void lift(MatView<const float> coords, MatView<float> out) const;
 };
 
 // Values kept as they are, rounded to `type`.

@@ -42,9 +42,8 @@ KvCacheOptions checked(KvCacheOptions options) {
 struct KvCache::Impl {
   KvCacheOptions options;
   ThreadPool& pool;
+  std::shared_ptr<SideMemory> side_memory;
   PageStore store;
-  int k_stream;
-  int v_stream;
   TurnTable turns;
   PagedAttention attention;
   int64_t table_bytes = 0;
@@ -56,9 +55,8 @@ struct KvCache::Impl {
   Impl(const KvCacheOptions& asked, ThreadPool& pool_)
       : options(checked(asked)),
         pool(pool_),
+        side_memory(std::make_shared<SideMemory>(options.backend)),
         store(*options.backend, options.head_dim, options.page_tokens),
-        k_stream(store.add_stream(options.k_codec)),
-        v_stream(store.add_stream(options.v_codec)),
         turns(*options.backend, options.rope),
         attention(options, store, turns, *options.backend, pool),
         sequences(CountingAllocator<Sequence>(*options.backend, table_bytes)),
@@ -96,6 +94,7 @@ struct KvCache::Impl {
   ByteLedger ledger() const {
     ByteLedger result;
     store.add_to(result);
+    result.side += side_memory->held_bytes();
     result.tables += table_bytes;
     result.workspace = attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes();
     result.peak = std::max(peak_bytes, result.held());
@@ -104,6 +103,25 @@ struct KvCache::Impl {
 
   void note_peak() { peak_bytes = ledger().peak; }
 
+  PageRef& ref(SequenceId id, int layer, int kv_head, int64_t page) {
+    PageTable& of = table(id, layer, kv_head);
+    KVA_CHECK(page >= 0 && page < static_cast<int64_t>(of.pages.size()), "no such page");
+    return of.pages[static_cast<std::size_t>(page)];
+  }
+
+  void retain(const PageRef& ref) {
+    for (const SideId id : {ref.k, ref.v, ref.where})
+      if (id != kNoSide) store.retain(id);
+  }
+  void release(const PageRef& ref) {
+    for (const SideId id : {ref.k, ref.v, ref.where})
+      if (id != kNoSide) store.release(id);
+  }
+
+  TableLookup tables() {
+    return [this](SequenceId id, int layer, int kv_head) -> PageTable& { return table(id, layer, kv_head); };
+  }
+
   void extend(PageTable& table, int64_t start, int64_t tokens);
   void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
               int worker);
@@ -111,24 +129,27 @@ struct KvCache::Impl {
 
 // Makes room for tokens at [start, start + tokens) in the table: in its open tail, then in new pages.
 void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
-  KVA_CHECK((table.empty() ? 0 : table.back().end()) == start, "tokens are appended in order, once a step");
+  KVA_CHECK(table.end == start, "tokens are appended in order, once a step");
   while (tokens > 0) {
-    if (table.empty() || table.back().tokens == options.page_tokens) {
-      table.push_back({.start = start});
-      PageRef& added = table.back();
-      added.k = store.allocate(k_stream);
-      added.v = store.allocate(v_stream);
+    if (!table.open) {
+      table.pages.push_back({.start = start});
+      table.open = true;
+      PageRef& added = table.pages.back();
+      added.k = store.allocate(options.k_codec, Lane::kKeys);
+      added.v = store.allocate(options.v_codec, Lane::kValues);
     }
-    PageRef& tail = table.back();
+    PageRef& tail = table.pages.back();
     const int64_t count = std::min<int64_t>(tokens, options.page_tokens - tail.tokens);
     tail.k = store.make_unique(tail.k);
     tail.v = store.make_unique(tail.v);
     tail.tokens += static_cast<int32_t>(count);
     store.set_tokens(tail.k, tail.tokens);
     store.set_tokens(tail.v, tail.tokens);
+    table.open = tail.tokens < options.page_tokens;
     start += count;
     tokens -= count;
   }
+  table.end = start;
 }
 
 // Writes rows k, v [span.tokens, head_dim] of one head into the pages that extend() made room in.
@@ -136,8 +157,8 @@ void KvCache::Impl::encode(const PageTable& table, const BatchSpan& span, MatVie
                            MatView<const float> v, int worker) {
   const bool rotate = turns.rotates() && options.key_basis != KeyBasis::kPlain;
   float* scratch = reinterpret_cast<float*>(encode_scratch.data()) + worker * page_values();
-  auto page = table.end();
-  while (page != table.begin() && (page - 1)->end() > span.start) --page;
+  auto page = table.pages.end();
+  while (page != table.pages.begin() && (page - 1)->end() > span.start) --page;
   for (int64_t row = 0; row < span.tokens; ++page) {
     const int64_t first = span.start + row - page->start;
     const int64_t count = page->tokens - first;
@@ -148,9 +169,8 @@ void KvCache::Impl::encode(const PageTable& table, const BatchSpan& span, MatVie
       turns.rotate(turned, options.key_basis == KeyBasis::kRotated ? page->start + first : first, 1);
       keys = turned;
     }
-    options.k_codec->encode(keys, first, options.page_tokens, store.writable_payload(page->k));
-    options.v_codec->encode(v.row_range(row, count), first, options.page_tokens,
-                            store.writable_payload(page->v));
+    options.k_codec->append(keys, first, store.writable_payload(page->k));
+    options.v_codec->append(v.row_range(row, count), first, store.writable_payload(page->v));
     row += count;
   }
 }
@@ -183,10 +203,7 @@ SequenceId KvCache::fork_sequence(SequenceId sequence) {
   to.tokens = from.tokens;
   for (std::size_t i = 0; i < from.tables.size(); ++i) {
     to.tables[i] = from.tables[i];
-    for (const PageRef& ref : to.tables[i]) {
-      impl.store.retain(ref.k);
-      impl.store.retain(ref.v);
-    }
+    for (const PageRef& ref : to.tables[i].pages) impl.retain(ref);
   }
   impl.note_peak();
   return copy;
@@ -195,10 +212,7 @@ SequenceId KvCache::fork_sequence(SequenceId sequence) {
 void KvCache::free_sequence(SequenceId sequence) {
   Impl& impl = *impl_;
   for (const PageTable& table : impl.sequence(sequence).tables) {
-    for (const PageRef& ref : table) {
-      if (ref.k != kNoSide) impl.store.release(ref.k);
-      if (ref.v != kNoSide) impl.store.release(ref.v);
-    }
+    for (const PageRef& ref : table.pages) impl.release(ref);
   }
   impl.sequences[static_cast<std::size_t>(sequence)] = impl.blank_sequence();
 }
@@ -245,7 +259,7 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
     const auto& tables = impl.sequence(span.sequence).tables;
     const std::span<const PageTable> of_layer(tables.data() + impl.table_index(layer, 0),
                                               static_cast<std::size_t>(impl.options.kv_heads));
-    KVA_CHECK(span.tokens == 0 || of_layer[0].back().end() == span.start + span.tokens,
+    KVA_CHECK(span.tokens == 0 || of_layer[0].end == span.start + span.tokens,
               "keys are appended before queries attend");
     if (span.tokens > 0) impl.spans.push_back({span, of_layer});
   }
@@ -257,8 +271,7 @@ void KvCache::end_step(const Batch& batch) {
     Sequence& sequence = impl_->sequence(span.sequence);
     sequence.tokens = span.start + span.tokens;
     for (const PageTable& table : sequence.tables)
-      KVA_CHECK((table.empty() ? 0 : table.back().end()) == sequence.tokens,
-                "a step appends to every layer before it ends");
+      KVA_CHECK(table.end == sequence.tokens, "a step appends to every layer before it ends");
   }
 }
 
@@ -266,14 +279,62 @@ int64_t KvCache::sealed_pages(SequenceId sequence) const {
   return tokens(sequence) / impl_->options.page_tokens;
 }
 
+int64_t KvCache::pages(SequenceId sequence, int layer, int kv_head) const {
+  return static_cast<int64_t>(impl_->table(sequence, layer, kv_head).pages.size());
+}
+
+PageFacts KvCache::page(const PageAddress& at) const {
+  const Impl& impl = *impl_;
+  const PageRef& ref = impl_->ref(at.sequence, at.layer, at.kv_head, at.page);
+  const PageTable& table = impl_->table(at.sequence, at.layer, at.kv_head);
+  const SideId id = at.side == Side::kKey ? ref.k : ref.v;
+  return {.side = id,
+          .tokens = ref.tokens,
+          .start = ref.start,
+          .open = table.open && &ref == &table.pages.back(),
+          .contiguous = ref.where == kNoSide,
+          .references = impl.store.references(id),
+          .codec = impl.store.codec(id).name()};
+}
+
 void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                         MatView<float> rows) const {
-  const PageTable& table = impl_->table(sequence, layer, kv_head);
-  KVA_CHECK(page >= 0 && page < static_cast<int64_t>(table.size()), "no such page");
-  const PageRef& ref = table[static_cast<std::size_t>(page)];
+  const PageRef& ref = impl_->ref(sequence, layer, kv_head, page);
   KVA_CHECK(rows.rows == ref.tokens && rows.cols == impl_->options.head_dim, "rows for the page's tokens");
   const SideId id = side == Side::kKey ? ref.k : ref.v;
-  impl_->store.codec(id).decode(impl_->store.payload(id), 0, impl_->options.page_tokens, rows);
+  const SideCodec& codec = impl_->store.codec(id);
+  std::vector<float> scratch(static_cast<std::size_t>(codec.decode_scratch(rows.rows, rows.cols)));
+  codec.decode(impl_->store.data(id), scratch.data(), rows);
+}
+
+std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }
+
+void KvCache::apply(const Plan& plan) {
+  apply_plan(plan, impl_->store, impl_->tables());
+  impl_->note_peak();
+}
+
+int64_t KvCache::predicted_bytes(const Plan& plan) const {
+  return kva::predicted_bytes(plan, impl_->store, impl_->tables());
+}
+
+std::vector<double> KvCache::bytes_by_layer() const {
+  const Impl& impl = *impl_;
+  std::vector<double> bytes(static_cast<std::size_t>(impl.options.layers), 0.0);
+  const auto share = [&](SideId id) {
+    double sum = 0.0;
+    double part = 1.0;
+    for (; id != kNoSide; id = impl.store.base(id)) {
+      part /= static_cast<double>(impl.store.references(id));
+      sum += part * static_cast<double>(impl.store.bytes(id));
+    }
+    return sum;
+  };
+  for (const Sequence& sequence : impl.sequences)
+    for (std::size_t i = 0; i < sequence.tables.size(); ++i)
+      for (const PageRef& ref : sequence.tables[i].pages)
+        bytes[i / static_cast<std::size_t>(impl.options.kv_heads)] += share(ref.k) + share(ref.v);
+  return bytes;
 }
 
 ByteLedger KvCache::ledger() const { return impl_->ledger(); }

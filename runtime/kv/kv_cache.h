@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/dtype.h"
 #include "kernels/parallel.h"
@@ -19,6 +20,8 @@
 #include "runtime/kv/batch.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/codec.h"
+#include "runtime/kv/plan.h"
+#include "runtime/kv/side_memory.h"
 
 namespace kva {
 
@@ -33,7 +36,7 @@ struct KvCacheOptions {
   int heads = 0;  // query heads; a multiple of kv_heads
   int head_dim = 0;
   int page_tokens = 16;
-  std::shared_ptr<const SideCodec> k_codec;  // shared by all pages of that side
+  std::shared_ptr<const SideCodec> k_codec;  // of pages as they fill; appendable
   std::shared_ptr<const SideCodec> v_codec;
   KeyBasis key_basis = KeyBasis::kRotated;
   std::optional<Rope> rope;          // absent for learned positions
@@ -44,7 +47,15 @@ struct KvCacheOptions {
 // Larger pages would make the workspace of attention grow with them.
 inline constexpr int kMaxPageTokens = 1024;
 
-enum class Side { kKey, kValue };
+struct PageFacts {
+  SideId side = kNoSide;
+  int64_t tokens = 0;
+  int64_t start = 0;       // position of the first token
+  bool open = false;       // further tokens may join it
+  bool contiguous = true;  // tokens stand at start, start + 1, ...
+  int64_t references = 0;  // of the side
+  std::string codec;
+};
 
 // Used by one thread at a time; append and attend spread their work over the pool. An InputError (out of
 // memory) in a step leaves its sequences unusable: free them.
@@ -78,16 +89,32 @@ class KvCache {
   // Ends the step after all layers were appended: token counts advance and full pages are sealed.
   void end_step(const Batch& batch);
 
-  // Number of full (sealed) pages and of tokens in the open tail; the same for all layers and heads while no
-  // method rewrites the tables.
+  // Number of full pages that the sequence's tokens filled.
   int64_t sealed_pages(SequenceId sequence) const;
 
-  // Decodes a page: rows [page_tokens (or the tail's tokens), head_dim] in the stored key basis.
+  // Pages of one table, the open one included: as many as the tokens filled while no plan rewrites it.
+  int64_t pages(SequenceId sequence, int layer, int kv_head) const;
+  // Where the side of a page is, and how.
+  PageFacts page(const PageAddress& at) const;
+
+  // Decodes a page: rows [its tokens, head_dim] in the stored key basis. Thread-safe beside itself.
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
 
+  // Makes the change, whole or (InputError: out of memory) not at all. Open pages are not touched. Sides that
+  // nobody refers to afterwards are freed.
+  void apply(const Plan& plan);
+
+  // Payload and scales that applying the plan would add (negative: free).
+  int64_t predicted_bytes(const Plan& plan) const;
+
+  // For what codecs of this cache's pages share; counted as `side`.
+  std::shared_ptr<SideMemory> side_memory() const;
+
   // Bytes held now and at the peak. held() + workspace is what backend() has allocated for this cache.
   ByteLedger ledger() const;
+  // Payload and scales of each layer's pages; a shared side is split among its refs.
+  std::vector<double> bytes_by_layer() const;
   const Backend& backend() const;
 
  private:

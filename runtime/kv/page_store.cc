@@ -15,11 +15,6 @@ constexpr int64_t kMinSlabBytes = 16 << 10;
 constexpr int64_t kMaxSlabBytes = 2 << 20;
 constexpr int64_t kSlotAlignment = 64;
 
-template <typename T>
-std::size_t index_of(T id) {
-  return static_cast<std::size_t>(id);
-}
-
 }  // namespace
 
 PageStore::PageStore(Backend& backend, int64_t head_dim, int64_t page_tokens)
@@ -28,81 +23,97 @@ PageStore::PageStore(Backend& backend, int64_t head_dim, int64_t page_tokens)
       page_tokens_(page_tokens),
       sides_(CountingAllocator<SideEntry>(backend, table_bytes_)),
       slabs_(CountingAllocator<Slab>(backend, table_bytes_)),
-      streams_(CountingAllocator<Stream>(backend, table_bytes_)) {}
+      streams_(CountingAllocator<Stream>(backend, table_bytes_)),
+      classes_(CountingAllocator<SizeClass>(backend, table_bytes_)) {}
 
 PageStore::~PageStore() = default;
 
 const PageStore::SideEntry& PageStore::side(SideId id) const {
-  KVA_CHECK(id >= 0 && index_of(id) < sides_.size() && sides_[index_of(id)].payload, "no such page side");
-  return sides_[index_of(id)];
+  KVA_CHECK(id >= 0 && index(id) < sides_.size() && sides_[index(id)].references > 0, "no such page side");
+  return sides_[index(id)];
 }
 
 PageStore::SideEntry& PageStore::side(SideId id) {
   return const_cast<SideEntry&>(std::as_const(*this).side(id));
 }
 
-int PageStore::add_stream(std::shared_ptr<const SideCodec> codec) {
-  const int64_t payload = std::max<int64_t>(codec->bytes(page_tokens_, head_dim_), 1);
-  const int64_t slot = (payload + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
-  streams_.push_back({.codec = std::move(codec), .slot_bytes = slot});
-  return static_cast<int>(streams_.size()) - 1;
+int32_t PageStore::stream_of(const std::shared_ptr<const SideCodec>& codec, Lane lane) {
+  int32_t unused = -1;
+  for (std::size_t i = 0; i < streams_.size(); ++i) {
+    if (streams_[i].sides == 0)
+      unused = static_cast<int32_t>(i);
+    else if (streams_[i].codec == codec && streams_[i].lane == lane)
+      return static_cast<int32_t>(i);
+  }
+  if (unused < 0) {
+    unused = static_cast<int32_t>(streams_.size());
+    streams_.emplace_back();
+  }
+  return unused;
+}
+
+int32_t PageStore::class_of(int64_t slot_bytes, Lane lane) {
+  for (std::size_t i = 0; i < classes_.size(); ++i)
+    if (classes_[i].slot_bytes == slot_bytes && classes_[i].lane == lane) return static_cast<int32_t>(i);
+  classes_.push_back({.slot_bytes = slot_bytes, .lane = lane});
+  return static_cast<int32_t>(classes_.size()) - 1;
 }
 
 void PageStore::link_partial(int32_t slab) {
-  Slab& added = slabs_[index_of(slab)];
-  int32_t& head = streams_[index_of(added.stream)].partial;
+  Slab& added = slabs_[index(slab)];
+  int32_t& head = classes_[index(added.size_class)].partial;
   added.previous_partial = -1;
   added.next_partial = head;
-  if (head >= 0) slabs_[index_of(head)].previous_partial = slab;
+  if (head >= 0) slabs_[index(head)].previous_partial = slab;
   head = slab;
 }
 
 void PageStore::unlink_partial(int32_t slab) {
-  const Slab& gone = slabs_[index_of(slab)];
+  const Slab& gone = slabs_[index(slab)];
   if (gone.previous_partial >= 0)
-    slabs_[index_of(gone.previous_partial)].next_partial = gone.next_partial;
+    slabs_[index(gone.previous_partial)].next_partial = gone.next_partial;
   else
-    streams_[index_of(gone.stream)].partial = gone.next_partial;
-  if (gone.next_partial >= 0) slabs_[index_of(gone.next_partial)].previous_partial = gone.previous_partial;
+    classes_[index(gone.size_class)].partial = gone.next_partial;
+  if (gone.next_partial >= 0) slabs_[index(gone.next_partial)].previous_partial = gone.previous_partial;
 }
 
-int32_t PageStore::slab_with_space(int32_t stream) {
-  Stream& of = streams_[index_of(stream)];
-  if (of.partial >= 0) return of.partial;
+int32_t PageStore::slab_with_space(int32_t size_class) {
+  if (const int32_t partial = classes_[index(size_class)].partial; partial >= 0) return partial;
+  const SizeClass& of = classes_[index(size_class)];
   const int64_t wanted = std::clamp(of.held_bytes / 8, kMinSlabBytes, kMaxSlabBytes);
   const int64_t slots = std::max<int64_t>(1, wanted / of.slot_bytes);
   Slab slab;
   slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages");
-  slab.stream = stream;
+  slab.size_class = size_class;
   slab.slots = static_cast<int32_t>(slots);
-  int32_t index = free_slab_;
-  if (index < 0) {
-    index = static_cast<int32_t>(slabs_.size());
+  int32_t at = free_slab_;
+  if (at < 0) {
+    at = static_cast<int32_t>(slabs_.size());
     slabs_.emplace_back();
   } else {
-    free_slab_ = slabs_[index_of(index)].next_partial;
+    free_slab_ = slabs_[index(at)].next_partial;
   }
-  of.held_bytes += slab.memory.held_bytes();
+  classes_[index(size_class)].held_bytes += slab.memory.held_bytes();
   slab_bytes_ += slab.memory.held_bytes();
-  slabs_[index_of(index)] = std::move(slab);
+  slabs_[index(at)] = std::move(slab);
   ++live_slabs_;
-  link_partial(index);
-  return index;
+  link_partial(at);
+  return at;
 }
 
 std::byte* PageStore::take_slot(int32_t slab) {
-  Slab& from = slabs_[index_of(slab)];
+  Slab& from = slabs_[index(slab)];
   std::byte* slot = from.recycled;
   if (slot)
     std::memcpy(&from.recycled, slot, sizeof(from.recycled));
   else
-    slot = from.memory.data() + from.next_fresh++ * streams_[index_of(from.stream)].slot_bytes;
+    slot = from.memory.data() + from.next_fresh++ * classes_[index(from.size_class)].slot_bytes;
   if (++from.used == from.slots) unlink_partial(slab);
   return slot;
 }
 
 void PageStore::return_slot(int32_t slab, std::byte* slot) {
-  Slab& to = slabs_[index_of(slab)];
+  Slab& to = slabs_[index(slab)];
   if (to.used == to.slots) link_partial(slab);
   if (--to.used > 0) {
     std::memcpy(slot, &to.recycled, sizeof(to.recycled));
@@ -110,25 +121,70 @@ void PageStore::return_slot(int32_t slab, std::byte* slot) {
     return;
   }
   unlink_partial(slab);
-  streams_[index_of(to.stream)].held_bytes -= to.memory.held_bytes();
+  classes_[index(to.size_class)].held_bytes -= to.memory.held_bytes();
   slab_bytes_ -= to.memory.held_bytes();
   to = Slab();
   to.next_partial = std::exchange(free_slab_, slab);
   --live_slabs_;
 }
 
-SideId PageStore::allocate(int stream) {
-  KVA_CHECK(stream >= 0 && index_of(stream) < streams_.size(), "no such stream");
+SideId PageStore::new_side(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t width,
+                           int64_t room_bytes) {
   if (free_side_ < 0) {
     sides_.push_back({.slab = free_side_});
     free_side_ = static_cast<SideId>(sides_.size()) - 1;
   }
-  const int32_t slab = slab_with_space(stream);
+  const int32_t stream = stream_of(codec, lane);
+  int32_t slab = -1;
+  if (room_bytes > 0)
+    slab =
+        slab_with_space(class_of((room_bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment, lane));
+  Stream& of = streams_[index(stream)];
+  of.codec = codec;
+  of.lane = lane;
+  ++of.sides;
   const SideId id = free_side_;
-  SideEntry& entry = sides_[index_of(id)];
+  SideEntry& entry = sides_[index(id)];
   free_side_ = entry.slab;
-  entry = {.payload = take_slot(slab), .references = 1, .tokens = 0, .stream = stream, .slab = slab};
+  entry = {.payload = slab >= 0 ? take_slot(slab) : nullptr,
+           .references = 1,
+           .tokens = 0,
+           .width = static_cast<int32_t>(width),
+           .stream = stream,
+           .slab = slab,
+           .base = kNoSide};
   ++live_sides_;
+  if (codec) {
+    codec_scratch_ = std::max(codec_scratch_, codec->scratch_values(kMaxCodecQueries, page_tokens_, width));
+    if (codec->has_coordinates())
+      widest_coordinates_ = std::max(widest_coordinates_, codec->coordinates(width));
+  }
+  return id;
+}
+
+SideId PageStore::allocate(const std::shared_ptr<const SideCodec>& codec, Lane lane) {
+  KVA_CHECK(codec->appendable(), "only appendable sides are allocated empty");
+  return new_side(codec, lane, head_dim_, codec->bytes(page_tokens_, head_dim_));
+}
+
+SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
+                      std::span<const std::byte> payload, SideId base) {
+  KVA_CHECK(codec->bytes(tokens, width) == static_cast<int64_t>(payload.size()), "a payload of another size");
+  const SideId id = new_side(codec, lane, width, static_cast<int64_t>(payload.size()));
+  SideEntry& entry = side(id);
+  entry.tokens = static_cast<int32_t>(tokens);
+  if (!payload.empty()) std::memcpy(entry.payload, payload.data(), payload.size());
+  if (base != kNoSide) retain(base);
+  side(id).base = base;
+  count(side(id), +1);
+  return id;
+}
+
+SideId PageStore::add_places(std::span<const std::byte> places) {
+  const auto bytes = static_cast<int64_t>(places.size());
+  const SideId id = new_side(nullptr, Lane::kPlaces, bytes, bytes);
+  if (bytes > 0) std::memcpy(side(id).payload, places.data(), places.size());
+  count(side(id), +1);
   return id;
 }
 
@@ -137,15 +193,19 @@ void PageStore::retain(SideId id) { ++side(id).references; }
 void PageStore::release(SideId id) {
   SideEntry& entry = side(id);
   if (--entry.references > 0) return;
-  payload_bytes_ -= used_bytes(entry);
-  return_slot(entry.slab, entry.payload);
+  count(entry, -1);
+  if (entry.slab >= 0) return_slot(entry.slab, entry.payload);
+  Stream& stream = streams_[index(entry.stream)];
+  if (--stream.sides == 0) stream.codec.reset();
+  const SideId base = entry.base;
   entry = {.slab = std::exchange(free_side_, id)};
   --live_sides_;
+  if (base != kNoSide) release(base);
 }
 
 SideId PageStore::make_unique(SideId id) {
   if (references(id) == 1) return id;
-  const SideId copy = allocate(side(id).stream);
+  const SideId copy = allocate(shared_codec(id), streams_[index(side(id).stream)].lane);
   backend_.copy(side(copy).payload, side(id).payload, codec(id).bytes(page_tokens_, head_dim_));
   set_tokens(copy, tokens(id));
   release(id);
@@ -155,9 +215,19 @@ SideId PageStore::make_unique(SideId id) {
 void PageStore::set_tokens(SideId id, int64_t tokens) {
   KVA_CHECK(tokens >= 0 && tokens <= page_tokens_, "more tokens than the page has room for");
   SideEntry& entry = side(id);
-  payload_bytes_ -= used_bytes(entry);
+  count(entry, -1);
   entry.tokens = static_cast<int32_t>(tokens);
-  payload_bytes_ += used_bytes(entry);
+  count(entry, +1);
+}
+
+SideData PageStore::data(SideId id) const {
+  const SideEntry& entry = side(id);
+  SideData result{.payload = entry.payload};
+  if (entry.base != kNoSide) {
+    result.base = side(entry.base).payload;
+    result.base_codec = &codec(entry.base);
+  }
+  return result;
 }
 
 std::byte* PageStore::writable_payload(SideId id) {
@@ -165,14 +235,27 @@ std::byte* PageStore::writable_payload(SideId id) {
   return side(id).payload;
 }
 
-int64_t PageStore::used_bytes(const SideEntry& entry) const {
-  return stream_of(entry).bytes(entry.tokens, head_dim_);
+int64_t PageStore::bytes(SideId id) const {
+  const SideEntry& entry = side(id);
+  return streams_[index(entry.stream)].codec->bytes(entry.tokens, entry.width);
+}
+
+void PageStore::count(const SideEntry& entry, int sign) {
+  const SideCodec* codec = streams_[index(entry.stream)].codec.get();
+  if (!codec) {
+    place_bytes_ += sign * entry.width;
+    return;
+  }
+  const int64_t scales = codec->scale_bytes(entry.tokens, entry.width);
+  scale_bytes_ += sign * scales;
+  payload_bytes_ += sign * (codec->bytes(entry.tokens, entry.width) - scales);
 }
 
 void PageStore::add_to(ByteLedger& ledger) const {
   ledger.payload += payload_bytes_;
-  ledger.slack += slab_bytes_ - payload_bytes_;
-  ledger.tables += table_bytes_;
+  ledger.scales += scale_bytes_;
+  ledger.slack += slab_bytes_ - payload_bytes_ - scale_bytes_ - place_bytes_;
+  ledger.tables += table_bytes_ + place_bytes_;
 }
 
 }  // namespace kva

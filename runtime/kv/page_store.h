@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "runtime/backend/backend.h"
 #include "runtime/backend/counted_vector.h"
@@ -13,9 +14,14 @@
 
 namespace kva {
 
+enum class Side { kKey, kValue };
+
 // Names a live side of one store; reused after the side is freed.
 using SideId = int32_t;
 inline constexpr SideId kNoSide = -1;
+
+// What a side is for. Sides of one purpose lie together: attention reads many K before the first V.
+enum class Lane : int8_t { kKeys, kValues, kShared, kPlaces };
 
 // Allocation and refcounts are for one thread at a time; payloads of different sides may be written and read
 // concurrently. The backend outlives the store.
@@ -27,72 +33,101 @@ class PageStore {
   PageStore(const PageStore&) = delete;
   PageStore& operator=(const PageStore&) = delete;
 
-  // Makes a codec known and gives the index of its stream. Sides of one stream lie together in slabs of their
-  // own: K and V are two streams, because attention reads many K before the first V.
-  int add_stream(std::shared_ptr<const SideCodec> codec);
+  // A new side without tokens, with room for page_tokens, and with one reference. The codec is appendable.
+  // Throws InputError when out of memory, changing nothing.
+  SideId allocate(const std::shared_ptr<const SideCodec>& codec, Lane lane);
+  // A new side of `tokens` tokens of `width` numbers that keeps a copy of `payload`, the codec's encoding of
+  // them, and a reference to `base` where it builds on one. Throws InputError as allocate().
+  SideId add(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
+             std::span<const std::byte> payload, SideId base = kNoSide);
+  // The places of a page with gaps (page_table.h); without codec, counted as tables.
+  SideId add_places(std::span<const std::byte> places);
 
-  // A new side without tokens and with one reference. Throws InputError when out of memory, changing nothing.
-  SideId allocate(int stream);
   // Another reference to the side: sharing it costs no payload.
   void retain(SideId id);
-  // Drops a reference; the last one frees the slot, and the slab with its last slot.
+  // Drops a reference; the last one frees the slot, and the slab with its last slot, and drops the base.
   void release(SideId id);
   // Copy on write: `id` itself where this is its only reference; else a copy, for which this reference was
-  // traded.
+  // traded. The codec is appendable.
   SideId make_unique(SideId id);
 
   int64_t references(SideId id) const { return side(id).references; }
   int64_t tokens(SideId id) const { return side(id).tokens; }
-  // How many tokens of the page are written, from the front; the rest counts as slack.
+  int64_t width(SideId id) const { return side(id).width; }
+  SideId base(SideId id) const { return side(id).base; }
+  // How many tokens of an appendable side are written, from the front; the rest counts as slack.
   void set_tokens(SideId id, int64_t tokens);
 
-  const SideCodec& codec(SideId id) const { return stream_of(side(id)); }
-  const std::byte* payload(SideId id) const { return side(id).payload; }
-  // Only for a side with one reference.
+  const SideCodec& codec(SideId id) const { return *streams_[index(side(id).stream)].codec; }
+  std::shared_ptr<const SideCodec> shared_codec(SideId id) const {
+    return streams_[index(side(id).stream)].codec;
+  }
+  SideData data(SideId id) const;
+  // Only for an appendable side with one reference.
   std::byte* writable_payload(SideId id);
+  // Payload and scales of the side's tokens, without its base.
+  int64_t bytes(SideId id) const;
+
+  // The most that any codec in use so far wants for kMaxCodecQueries query rows.
+  int64_t codec_scratch() const { return codec_scratch_; }
+  int64_t widest_coordinates() const { return widest_coordinates_; }
 
   int64_t live_sides() const { return live_sides_; }
   int64_t live_slabs() const { return live_slabs_; }
 
-  // Fills in payload, scales, side and slack, and adds the store's own bookkeeping to tables.
+  // Adds payload, scales, slack and tables.
   void add_to(ByteLedger& ledger) const;
 
  private:
   struct SideEntry {
-    std::byte* payload = nullptr;  // null: a free entry
-    int32_t references = 0;
+    std::byte* payload = nullptr;
+    int32_t references = 0;  // 0: a free entry
     int32_t tokens = 0;
+    int32_t width = 0;
     int32_t stream = 0;
-    int32_t slab = 0;  // free entries: the next free id
+    int32_t slab = -1;  // free entries: the next free id
+    SideId base = kNoSide;
   };
   struct Slab {
     Buffer memory;
-    int32_t stream = 0;
+    int32_t size_class = 0;
     int32_t slots = 0;
     int32_t used = 0;
     int32_t next_fresh = 0;         // slots from here on were never used
     std::byte* recycled = nullptr;  // a list through the freed slots' first bytes
-    int32_t next_partial = -1;      // in the stream's list of slabs with a free slot; or next free slab index
+    int32_t next_partial = -1;      // in the class's list of slabs with a free slot; or next free slab index
     int32_t previous_partial = -1;
   };
+  // Sides of one codec and lane. It goes with its last side.
   struct Stream {
-    std::shared_ptr<const SideCodec> codec;
+    std::shared_ptr<const SideCodec> codec;  // none: places, or a free entry
+    Lane lane = Lane::kKeys;
+    int64_t sides = 0;
+  };
+  // Slabs of one slot size and lane.
+  struct SizeClass {
     int64_t slot_bytes = 0;
-    int64_t held_bytes = 0;  // of its slabs
-    int32_t partial = -1;    // a list of slabs with a free slot
+    Lane lane = Lane::kKeys;
+    int64_t held_bytes = 0;
+    int32_t partial = -1;  // a list of slabs with a free slot
   };
 
+  template <typename T>
+  static std::size_t index(T id) {
+    return static_cast<std::size_t>(id);
+  }
   const SideEntry& side(SideId id) const;
   SideEntry& side(SideId id);
-  const SideCodec& stream_of(const SideEntry& entry) const {
-    return *streams_[static_cast<std::size_t>(entry.stream)].codec;
-  }
-  int32_t slab_with_space(int32_t stream);
+  int32_t stream_of(const std::shared_ptr<const SideCodec>& codec, Lane lane);
+  int32_t class_of(int64_t slot_bytes, Lane lane);
+  SideId new_side(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t width,
+                  int64_t room_bytes);
+  int32_t slab_with_space(int32_t size_class);
   std::byte* take_slot(int32_t slab);
   void return_slot(int32_t slab, std::byte* slot);
   void link_partial(int32_t slab);
   void unlink_partial(int32_t slab);
-  int64_t used_bytes(const SideEntry& entry) const;
+  void count(const SideEntry& entry, int sign);
 
   Backend& backend_;
   int64_t head_dim_;
@@ -101,12 +136,17 @@ class PageStore {
   CountedVector<SideEntry> sides_;
   CountedVector<Slab> slabs_;
   CountedVector<Stream> streams_;
+  CountedVector<SizeClass> classes_;
   SideId free_side_ = kNoSide;
   int32_t free_slab_ = -1;
   int64_t live_sides_ = 0;
   int64_t live_slabs_ = 0;
   int64_t slab_bytes_ = 0;
   int64_t payload_bytes_ = 0;
+  int64_t scale_bytes_ = 0;
+  int64_t place_bytes_ = 0;
+  int64_t widest_coordinates_ = 0;
+  int64_t codec_scratch_ = 0;
 };
 
 }  // namespace kva

@@ -8,17 +8,33 @@
 
 namespace kva {
 
-// Token j of the page stands at position start + j.
+// Token j of the page stands at position start + j; where tokens were dropped or merged, at places(...)[j].
 struct PageRef {
   SideId k = kNoSide;
   SideId v = kNoSide;
+  SideId where = kNoSide;  // the places of a page with gaps; no side: contiguous
   int32_t tokens = 0;
-  int64_t start = 0;
+  int64_t start = 0;  // position of the first token
 
-  int64_t end() const { return start + tokens; }
+  int64_t end() const { return start + tokens; }  // of a contiguous page
 };
 
-// In order of position.
-using PageTable = CountedVector<PageRef>;
+// The places of a page with gaps, packed as a side of PageStore::kPlaces: [tokens] positions, then [tokens]
+// biases. A bias is added to the token's score: log n where it stands for n tokens.
+struct PagePlaces {
+  const int32_t* positions = nullptr;
+  const float* biases = nullptr;
+};
+inline int64_t places_bytes(int64_t tokens) { return tokens * 8; }
+PagePlaces page_places(const PageStore& store, const PageRef& ref);
+
+// In order of position. Only the last page can be open, that is, take further tokens.
+struct PageTable {
+  explicit PageTable(const CountingAllocator<PageRef>& allocator) : pages(allocator) {}
+
+  CountedVector<PageRef> pages;
+  int64_t end = 0;  // tokens seen: the position of the next one
+  bool open = false;
+};
 
 }  // namespace kva

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kRunTokens = 512;
 constexpr int64_t kTileTokens = 256;
 // Up to so many query rows, reading each page once for all of them beats decoding it to a tile.
-constexpr int64_t kFewRows = 16;
+constexpr int64_t kFewRows = kMaxCodecQueries;
 constexpr int64_t kBlockRows = 192;  // query rows that share a decoded tile, about
 // Waking the pool takes some 10 us; so many multiplications take longer.
 constexpr int64_t kWorthThreads = 1 << 18;
@@ -41,7 +41,8 @@ std::span<const PageRef> front_run(std::span<const PageRef> pages, int64_t token
 // many bytes are asked for ahead of their use.
 constexpr int64_t kPrefetchBytes = 4096;
 
-void prefetch(const std::byte* payload, int64_t bytes) {
+void prefetch(const SideData& side, int64_t bytes) {
+  const std::byte* payload = side.payload;
   constexpr int64_t kLine = 64;
   constexpr int64_t kMost = 4 * kPrefetchBytes;
   for (int64_t at = 0; at < std::min(bytes, kMost); at += kLine) hwy::Prefetch(payload + at);
@@ -67,7 +68,7 @@ void PagedAttention::plan(std::span<const AttentionSpan> spans) {
   for (const AttentionSpan& of : spans) {
     const int64_t rows = of.span.tokens * group_;
     for (int h = 0; h < options_.kv_heads; ++h) {
-      std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)]);
+      std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)].pages);
       products_ += 2 * rows * total_tokens(pages) * options_.head_dim;
       if (rows > kFewRows) {
         for (int64_t t = 0; t < of.span.tokens; t += block_tokens_)
@@ -84,13 +85,18 @@ void PagedAttention::plan(std::span<const AttentionSpan> spans) {
   }
 }
 
+int64_t PagedAttention::scratch_values() const {
+  return max_rows_ * (2 * options_.head_dim + 2) + score_values_ + tile_tokens_ * options_.head_dim +
+         kFewRows * store_.widest_coordinates() + store_.codec_scratch();
+}
+
 void PagedAttention::reserve() {
-  const int64_t dim = options_.head_dim;
-  if (scratch_.bytes() == 0) {
-    const int64_t values = max_rows_ * (2 * dim + 2) + score_values_ + tile_tokens_ * dim;
-    scratch_ = Buffer(backend_, values * pool_.threads() * int64_t{sizeof(float)}, "attention workspace");
+  const int64_t bytes = scratch_values() * pool_.threads() * int64_t{sizeof(float)};
+  if (scratch_.bytes() < bytes) {
+    scratch_ = Buffer();
+    scratch_ = Buffer(backend_, bytes, "attention workspace");
   }
-  const int64_t state_bytes = state_rows_ * (dim + 2) * int64_t{sizeof(float)};
+  const int64_t state_bytes = state_rows_ * (options_.head_dim + 2) * int64_t{sizeof(float)};
   if (states_.bytes() < state_bytes) {
     const int64_t grown = std::max(state_bytes, 2 * states_.bytes());
     states_ = Buffer();
@@ -100,14 +106,15 @@ void PagedAttention::reserve() {
 
 PagedAttention::Scratch PagedAttention::scratch(int worker) const {
   const int64_t dim = options_.head_dim;
-  const int64_t values = max_rows_ * (2 * dim + 2) + score_values_ + tile_tokens_ * dim;
   Scratch s;
-  s.queries = reinterpret_cast<float*>(scratch_.data()) + worker * values;
+  s.queries = reinterpret_cast<float*>(scratch_.data()) + worker * scratch_values();
   s.turned = s.queries + max_rows_ * dim;
   s.max = s.turned + max_rows_ * dim;
   s.sum = s.max + max_rows_;
   s.scores = s.sum + max_rows_;
   s.tile = s.scores + score_values_;
+  s.coordinates = s.tile + tile_tokens_ * dim;
+  s.codec = s.coordinates + kFewRows * store_.widest_coordinates();
   return s;
 }
 
@@ -142,7 +149,14 @@ void PagedAttention::scatter(const Item& item, const PartialState& state, float*
                 out.row(item.of->span.first_row + item.first_token + t) + item.kv_head * group_ * dim);
 }
 
-void PagedAttention::mask_future(const Item& item, const PageRef& ref, MatView<float> scores) const {
+// Hides keys after the query; tokens of a page with gaps are all in the past, and may stand for several.
+void PagedAttention::mask(const Item& item, const PageRef& ref, MatView<float> scores) const {
+  if (ref.where != kNoSide) {
+    const PagePlaces places = page_places(store_, ref);
+    for (int64_t r = 0; r < scores.rows; ++r)
+      for (int64_t t = 0; t < scores.cols; ++t) scores.at(r, t) += places.biases[t];
+    return;
+  }
   for (int64_t t = 0; t < item.tokens; ++t) {
     const int64_t seen = std::clamp<int64_t>(item.position() + t + 1 - ref.start, 0, scores.cols);
     if (seen == scores.cols) continue;
@@ -152,24 +166,89 @@ void PagedAttention::mask_future(const Item& item, const PageRef& ref, MatView<f
   }
 }
 
-// One page's scores, from the keys as they are stored.
-void PagedAttention::run_scores(const Item& item, const PageRef& ref, MatView<const float> queries,
-                                const Scratch& s, MatView<float> scores) const {
-  const SideCodec& codec = store_.codec(ref.k);
-  const std::byte* payload = store_.payload(ref.k);
-  if (turns_.rotates() && options_.key_basis == KeyBasis::kPlain) {
-    const auto keys = decode_keys({&ref, 1}, s.tile);
-    return dense_scores(queries, keys.data, DType::kF32, scores);
+// The scores of a run's pages, from the keys as they are stored. Pages of one codec share the projection of
+// the queries.
+void PagedAttention::run_scores(const Item& item, MatView<const float> queries, const Scratch& s,
+                                MatView<float> scores) const {
+  const bool turn_keys = turns_.rotates() && options_.key_basis == KeyBasis::kPlain;
+  const bool turn_queries = turns_.rotates() && options_.key_basis == KeyBasis::kPageRelative;
+  const SideCodec* projected = nullptr;
+  MatView<const float> projection;
+  int64_t column = 0;
+  for (std::size_t i = 0; i < item.pages.size(); ++i) {
+    const PageRef& ref = item.pages[i];
+    prefetch_ahead(item.pages, i, Side::kKey);
+    const MatView<float> of_page = scores.col_range(column, ref.tokens);
+    column += ref.tokens;
+    if (turn_keys) {
+      dense_scores(queries, decode_keys({&ref, 1}, s).data, DType::kF32, of_page);
+    } else {
+      const SideCodec& codec = store_.codec(ref.k);
+      MatView<const float> asked = turn_queries ? turned_queries(item, ref, queries, s.turned) : queries;
+      if (codec.has_coordinates()) {
+        if (projected != &codec || turn_queries) {
+          const MatView<float> into(s.coordinates, asked.rows, codec.coordinates(options_.head_dim));
+          codec.project(asked, into);
+          projection = into;
+          projected = &codec;
+        }
+        asked = projection;
+      }
+      codec.scores(asked, store_.data(ref.k), s.codec, of_page);
+    }
+    mask(item, ref, of_page);
   }
-  if (turns_.rotates() && options_.key_basis == KeyBasis::kPageRelative) {
-    const MatView<float> turned(s.turned, queries.rows, queries.cols);
-    std::copy_n(queries.data, queries.rows * queries.cols, turned.data);
-    // A query before the page sees none of its keys, however it is turned.
-    for (int64_t t = std::max<int64_t>(0, ref.start - item.position()); t < item.tokens; ++t)
-      turns_.rotate(turned.row_range(t * group_, group_), item.position() + t - ref.start, 0);
-    return codec.scores(turned, payload, options_.page_tokens, scores);
+}
+
+// Queries counter-rotated by the page's start.
+MatView<const float> PagedAttention::turned_queries(const Item& item, const PageRef& ref,
+                                                    MatView<const float> queries, float* target) const {
+  const MatView<float> turned(target, queries.rows, queries.cols);
+  std::copy_n(queries.data, queries.rows * queries.cols, turned.data);
+  // A query before the page sees none of its keys, however it is turned.
+  for (int64_t t = std::max<int64_t>(0, ref.start - item.position()); t < item.tokens; ++t)
+    turns_.rotate(turned.row_range(t * group_, group_), item.position() + t - ref.start, 0);
+  return turned;
+}
+
+// Adds the run's weighted values. Pages of one codec with coordinates of its own are summed there and lifted
+// together.
+void PagedAttention::run_values(const Item& item, MatView<float> weights, const Scratch& s,
+                                MatView<float> out) const {
+  const SideCodec* summed = nullptr;
+  MatView<float> sum;
+  const auto lift = [&] {
+    if (summed) summed->lift(sum, out);
+    summed = nullptr;
+  };
+  int64_t column = 0;
+  for (std::size_t i = 0; i < item.pages.size(); ++i) {
+    const PageRef& ref = item.pages[i];
+    prefetch_ahead(item.pages, i, Side::kValue);
+    const SideCodec& codec = store_.codec(ref.v);
+    const MatView<float> of_page = weights.col_range(column, ref.tokens);
+    column += ref.tokens;
+    if (!codec.has_coordinates()) {
+      codec.accumulate(of_page, store_.data(ref.v), s.codec, out);
+      continue;
+    }
+    if (summed != &codec) {
+      lift();
+      summed = &codec;
+      sum = MatView<float>(s.coordinates, out.rows, codec.coordinates(options_.head_dim));
+      std::fill_n(sum.data, sum.rows * sum.cols, 0.0f);
+    }
+    codec.accumulate(of_page, store_.data(ref.v), s.codec, sum);
   }
-  codec.scores(queries, payload, options_.page_tokens, scores);
+  lift();
+}
+
+void PagedAttention::prefetch_ahead(std::span<const PageRef> pages, std::size_t at, Side side) const {
+  const int64_t bytes = store_.bytes(side == Side::kKey ? pages[at].k : pages[at].v);
+  const std::size_t ahead =
+      at + static_cast<std::size_t>(std::max<int64_t>(1, kPrefetchBytes / std::max<int64_t>(bytes, 1)));
+  if (ahead < pages.size())
+    prefetch(store_.data(side == Side::kKey ? pages[ahead].k : pages[ahead].v), bytes);
 }
 
 void PagedAttention::attend_run(const Item& item, MatView<const float> q, int worker) const {
@@ -178,48 +257,36 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
   const PartialState state = states(item.state_row, queries.rows);
   clear(state);
   const MatView<float> scores(s.scores, queries.rows, total_tokens(item.pages), run_tokens_);
-  const int64_t page_bytes = options_.k_codec->bytes(options_.page_tokens, options_.head_dim);
-  const std::size_t ahead = static_cast<std::size_t>(std::max<int64_t>(1, kPrefetchBytes / page_bytes));
-  int64_t column = 0;
-  for (std::size_t i = 0; i < item.pages.size(); ++i) {
-    const PageRef& ref = item.pages[i];
-    if (i + ahead < item.pages.size()) prefetch(store_.payload(item.pages[i + ahead].k), page_bytes);
-    const MatView<float> of_page = scores.col_range(column, ref.tokens);
-    run_scores(item, ref, queries, s, of_page);
-    mask_future(item, ref, of_page);
-    column += ref.tokens;
-  }
-  prefetch(store_.payload(item.pages.front().v), page_bytes);
+  run_scores(item, queries, s, scores);
   softmax_update(scores, state);
-  column = 0;
-  for (std::size_t i = 0; i < item.pages.size(); ++i) {
-    const PageRef& ref = item.pages[i];
-    if (i + ahead < item.pages.size()) prefetch(store_.payload(item.pages[i + ahead].v), page_bytes);
-    store_.codec(ref.v).accumulate(scores.col_range(column, ref.tokens), store_.payload(ref.v),
-                                   options_.page_tokens, state.values);
-    column += ref.tokens;
-  }
+  run_values(item, scores, s, state.values);
 }
 
-MatView<float> PagedAttention::decode_keys(std::span<const PageRef> pages, float* tile) const {
-  const MatView<float> rows(tile, total_tokens(pages), options_.head_dim);
+MatView<float> PagedAttention::decode_keys(std::span<const PageRef> pages, const Scratch& s) const {
+  const MatView<float> rows(s.tile, total_tokens(pages), options_.head_dim);
   int64_t row = 0;
   for (const PageRef& ref : pages) {
     const MatView<float> keys = rows.row_range(row, ref.tokens);
-    store_.codec(ref.k).decode(store_.payload(ref.k), 0, options_.page_tokens, keys);
-    if (options_.key_basis == KeyBasis::kPlain) turns_.rotate(keys, ref.start, 1);
+    store_.codec(ref.k).decode(store_.data(ref.k), s.codec, keys);
     if (options_.key_basis == KeyBasis::kPageRelative) turns_.rotate(keys, ref.start, 0);
+    if (options_.key_basis == KeyBasis::kPlain) {
+      if (ref.where == kNoSide) {
+        turns_.rotate(keys, ref.start, 1);
+      } else {
+        const PagePlaces places = page_places(store_, ref);
+        for (int64_t t = 0; t < ref.tokens; ++t) turns_.rotate(keys.row_range(t, 1), places.positions[t], 0);
+      }
+    }
     row += ref.tokens;
   }
   return rows;
 }
 
-MatView<float> PagedAttention::decode_values(std::span<const PageRef> pages, float* tile) const {
-  const MatView<float> rows(tile, total_tokens(pages), options_.head_dim);
+MatView<float> PagedAttention::decode_values(std::span<const PageRef> pages, const Scratch& s) const {
+  const MatView<float> rows(s.tile, total_tokens(pages), options_.head_dim);
   int64_t row = 0;
   for (const PageRef& ref : pages) {
-    store_.codec(ref.v).decode(store_.payload(ref.v), 0, options_.page_tokens,
-                               rows.row_range(row, ref.tokens));
+    store_.codec(ref.v).decode(store_.data(ref.v), s.codec, rows.row_range(row, ref.tokens));
     row += ref.tokens;
   }
   return rows;
@@ -236,16 +303,16 @@ void PagedAttention::attend_tiled(const Item& item, MatView<const float> q, MatV
   while (!pages.empty() && pages.front().start <= last) {
     const auto run = front_run(pages, tile_tokens_);
     pages = pages.subspan(run.size());
-    const MatView<float> keys = decode_keys(run, s.tile);
+    const MatView<float> keys = decode_keys(run, s);
     const MatView<float> scores(s.scores, queries.rows, keys.rows, tile_tokens_);
     tile_product_transposed(queries, keys, scores);
     int64_t column = 0;
     for (const PageRef& ref : run) {
-      mask_future(item, ref, scores.col_range(column, ref.tokens));
+      mask(item, ref, scores.col_range(column, ref.tokens));
       column += ref.tokens;
     }
     softmax_update(scores, state);
-    tile_product_add(scores, decode_values(run, s.tile), state.values);
+    tile_product_add(scores, decode_values(run, s), state.values);
   }
   scatter(item, state, s.queries, out);
 }

@@ -56,12 +56,14 @@ class PagedAttention {
   static constexpr int64_t kTiled = -1;
 
   struct Scratch {
-    float* queries;  // [max_rows_, head_dim]
-    float* turned;   // [max_rows_, head_dim]: queries turned for one page; tiled: o of the states
-    float* max;      // [max_rows_]
-    float* sum;      // [max_rows_]
-    float* scores;   // [score_values_]
-    float* tile;     // [tile_tokens_, head_dim]
+    float* queries;      // [max_rows_, head_dim]
+    float* turned;       // [max_rows_, head_dim]: queries turned for one page; tiled: o of the states
+    float* max;          // [max_rows_]
+    float* sum;          // [max_rows_]
+    float* scores;       // [score_values_]
+    float* tile;         // [tile_tokens_, head_dim]
+    float* coordinates;  // [kMaxCodecQueries, widest coordinates]
+    float* codec;        // what the codecs ask for
   };
 
   void plan(std::span<const AttentionSpan> spans);
@@ -72,15 +74,20 @@ class PagedAttention {
   void scatter(const Item& item, const PartialState& state, float* rows, MatView<float> out) const;
 
   void attend_run(const Item& item, MatView<const float> q, int worker) const;
-  void run_scores(const Item& item, const PageRef& ref, MatView<const float> queries, const Scratch& s,
+  void run_scores(const Item& item, MatView<const float> queries, const Scratch& s,
                   MatView<float> scores) const;
+  void run_values(const Item& item, MatView<float> weights, const Scratch& s, MatView<float> out) const;
+  int64_t scratch_values() const;
   void merge_runs(MatView<float> out) const;
 
   void attend_tiled(const Item& item, MatView<const float> q, MatView<float> out, int worker) const;
-  MatView<float> decode_keys(std::span<const PageRef> pages, float* tile) const;
-  MatView<float> decode_values(std::span<const PageRef> pages, float* tile) const;
+  MatView<const float> turned_queries(const Item& item, const PageRef& ref, MatView<const float> queries,
+                                      float* target) const;
+  void prefetch_ahead(std::span<const PageRef> pages, std::size_t at, Side side) const;
+  MatView<float> decode_keys(std::span<const PageRef> pages, const Scratch& s) const;
+  MatView<float> decode_values(std::span<const PageRef> pages, const Scratch& s) const;
 
-  void mask_future(const Item& item, const PageRef& ref, MatView<float> scores) const;
+  void mask(const Item& item, const PageRef& ref, MatView<float> scores) const;
 
   const KvCacheOptions& options_;
   const PageStore& store_;

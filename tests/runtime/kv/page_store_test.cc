@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <memory>
 #include <vector>
 
 namespace kva {
@@ -13,10 +14,9 @@ class PageStoreTest : public testing::Test {
   static constexpr int64_t kHeadDim = 20;
   static constexpr int64_t kPageTokens = 16;
 
-  PageStoreTest()
-      : store(*backend, kHeadDim, kPageTokens),
-        f16(store.add_stream(make_dense_codec(DType::kF16))),
-        f32(store.add_stream(make_dense_codec(DType::kF32))) {}
+  SideId allocate(const std::shared_ptr<const SideCodec>& codec) {
+    return store.allocate(codec, Lane::kKeys);
+  }
 
   // The ledger after every operation: equal to the allocator, each figure what the sides imply.
   ByteLedger checked_ledger() const {
@@ -28,27 +28,27 @@ class PageStoreTest : public testing::Test {
   }
 
   std::unique_ptr<Backend> backend = make_cpu_backend();
-  PageStore store;
-  int f16;
-  int f32;
+  PageStore store{*backend, kHeadDim, kPageTokens};
+  std::shared_ptr<const SideCodec> f16 = make_dense_codec(DType::kF16);
+  std::shared_ptr<const SideCodec> f32 = make_dense_codec(DType::kF32);
 };
 
 TEST_F(PageStoreTest, CountsWrittenTokensAsPayloadAndTheRestAsSlack) {
   EXPECT_EQ(checked_ledger().payload, 0);
-  const SideId a = store.allocate(f16);
+  const SideId a = allocate(f16);
   EXPECT_EQ(checked_ledger().payload, 0);
   store.set_tokens(a, 5);
   EXPECT_EQ(checked_ledger().payload, 5 * kHeadDim * 2);
-  const SideId b = store.allocate(f32);
+  const SideId b = allocate(f32);
   store.set_tokens(b, kPageTokens);
   EXPECT_EQ(checked_ledger().payload, 5 * kHeadDim * 2 + kPageTokens * kHeadDim * 4);
-  EXPECT_EQ(store.live_slabs(), 2);  // one a stream
+  EXPECT_EQ(store.live_slabs(), 2);  // one a slot size
   store.set_tokens(a, 4);
   EXPECT_EQ(checked_ledger().payload, 4 * kHeadDim * 2 + kPageTokens * kHeadDim * 4);
 }
 
 TEST_F(PageStoreTest, SharingCostsNoPayloadAndTheLastReferenceFrees) {
-  const SideId id = store.allocate(f16);
+  const SideId id = allocate(f16);
   store.set_tokens(id, kPageTokens);
   const ByteLedger before = checked_ledger();
   store.retain(id);
@@ -66,7 +66,7 @@ TEST_F(PageStoreTest, SharingCostsNoPayloadAndTheLastReferenceFrees) {
 }
 
 TEST_F(PageStoreTest, CopyOnWriteLeavesTheOtherReferenceUntouched) {
-  const SideId id = store.allocate(f32);
+  const SideId id = allocate(f32);
   store.set_tokens(id, 3);
   EXPECT_EQ(store.make_unique(id), id);
   std::memset(store.writable_payload(id), 7, static_cast<std::size_t>(kPageTokens * kHeadDim * 4));
@@ -77,9 +77,9 @@ TEST_F(PageStoreTest, CopyOnWriteLeavesTheOtherReferenceUntouched) {
   EXPECT_EQ(store.references(copy), 1);
   EXPECT_EQ(store.tokens(copy), 3);
   EXPECT_EQ(checked_ledger().payload, 2 * 3 * kHeadDim * 4);
-  EXPECT_EQ(store.payload(copy)[0], std::byte{7});
+  EXPECT_EQ(store.data(copy).payload[0], std::byte{7});
   *store.writable_payload(copy) = std::byte{9};
-  EXPECT_EQ(store.payload(id)[0], std::byte{7});
+  EXPECT_EQ(store.data(id).payload[0], std::byte{7});
 }
 
 TEST_F(PageStoreTest, EmptySlabsGoBackWhateverTheOrder) {
@@ -87,7 +87,7 @@ TEST_F(PageStoreTest, EmptySlabsGoBackWhateverTheOrder) {
   std::vector<SideId> ids;
   for (int round = 0; round < 2; ++round) {
     for (int i = 0; i < 2000; ++i) {
-      ids.push_back(store.allocate(f16));
+      ids.push_back(allocate(f16));
       store.set_tokens(ids.back(), kPageTokens);
       std::memset(store.writable_payload(ids.back()), i & 0xff, kPageTokens * kHeadDim * 2);
     }
@@ -95,7 +95,7 @@ TEST_F(PageStoreTest, EmptySlabsGoBackWhateverTheOrder) {
     const int64_t slabs = store.live_slabs();
     EXPECT_GT(slabs, 10);
     for (std::size_t i = 0; i < ids.size(); ++i)
-      ASSERT_EQ(store.payload(ids[i])[kPageTokens * kHeadDim * 2 - 1], static_cast<std::byte>(i & 0xff));
+      ASSERT_EQ(store.data(ids[i]).payload[kPageTokens * kHeadDim * 2 - 1], static_cast<std::byte>(i & 0xff));
     for (std::size_t pass = 0; pass < 3; ++pass) {
       for (std::size_t i = pass; i < ids.size(); i += 3) store.release(ids[i]);
       checked_ledger();
@@ -108,16 +108,57 @@ TEST_F(PageStoreTest, EmptySlabsGoBackWhateverTheOrder) {
 }
 
 TEST_F(PageStoreTest, SlackIsAtMostAnEighthOfALargeStore) {
-  for (int i = 0; i < 5000; ++i) store.set_tokens(store.allocate(f16), kPageTokens);
+  for (int i = 0; i < 5000; ++i) store.set_tokens(allocate(f16), kPageTokens);
   const ByteLedger ledger = checked_ledger();
   EXPECT_LE(ledger.slack, ledger.payload / 8 + 64 * 5000 / 8);
+}
+
+TEST_F(PageStoreTest, AddedSidesHoldTheirBaseAndItsCodec) {
+  const std::vector<std::byte> shared(3 * kHeadDim * 4, std::byte{5});
+  const std::vector<std::byte> own(2 * kHeadDim * 2, std::byte{6});
+  const SideId base = store.add(f32, Lane::kShared, 3, kHeadDim, shared);
+  const SideId a = store.add(f16, Lane::kKeys, 2, kHeadDim, own, base);
+  const SideId b = store.add(f16, Lane::kValues, 2, kHeadDim, own, base);
+  EXPECT_EQ(store.references(base), 3);
+  EXPECT_EQ(store.data(a).base[0], std::byte{5});
+  EXPECT_EQ(store.data(a).base_codec, f32.get());
+  EXPECT_EQ(checked_ledger().payload, 3 * kHeadDim * 4 + 2 * 2 * kHeadDim * 2);
+  store.release(base);
+  store.release(a);
+  EXPECT_EQ(store.references(base), 1) << "b still builds on it";
+  store.release(b);
+  EXPECT_EQ(store.live_sides(), 0);
+  EXPECT_EQ(checked_ledger().payload, 0);
+  EXPECT_EQ(f32.use_count(), 1) << "a codec goes with its last side";
+}
+
+TEST_F(PageStoreTest, SidesWithoutPayloadTakeNoSlot) {
+  const SideId base = store.add(f32, Lane::kShared, 1, kHeadDim, std::vector<std::byte>(kHeadDim * 4));
+  const int64_t slabs = store.live_slabs();
+  const SideId empty = store.add(f16, Lane::kKeys, 0, kHeadDim, {}, base);
+  EXPECT_EQ(store.live_slabs(), slabs);
+  EXPECT_EQ(store.bytes(empty), 0);
+  checked_ledger();
+  store.release(empty);
+  store.release(base);
+  checked_ledger();
+}
+
+TEST_F(PageStoreTest, PlacesCountAsTables) {
+  const ByteLedger before = checked_ledger();
+  const SideId id = store.add_places(std::vector<std::byte>(48));
+  const ByteLedger after = checked_ledger();
+  EXPECT_EQ(after.payload, before.payload);
+  EXPECT_GE(after.tables, before.tables + 48);
+  store.release(id);
+  EXPECT_EQ(checked_ledger().slack, before.slack);
 }
 
 using PageStoreDeath = PageStoreTest;
 
 TEST_F(PageStoreDeath, MisuseIsABug) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  const SideId id = store.allocate(f16);
+  const SideId id = allocate(f16);
   store.retain(id);
   EXPECT_EXIT(store.writable_payload(id), testing::ExitedWithCode(2), "copied before it is written");
   store.release(id);

@@ -1,0 +1,155 @@
+#include "runtime/kv/plan.h"
+
+#include <span>
+#include <unordered_map>
+
+#include "kernels/check.h"
+
+namespace kva {
+namespace {
+
+PageRef& ref_at(const TableLookup& tables, const PageAddress& at) {
+  PageTable& table = tables(at.sequence, at.layer, at.kv_head);
+  const auto count = static_cast<int64_t>(table.pages.size()) - (table.open ? 1 : 0);
+  KVA_CHECK(at.page >= 0 && at.page < count, "a plan changes full pages only");
+  return table.pages[static_cast<std::size_t>(at.page)];
+}
+
+SideId& side_of(PageRef& ref, Side side) { return side == Side::kKey ? ref.k : ref.v; }
+
+std::vector<std::byte> packed_places(const PlanRewrite& rewrite) {
+  const std::size_t tokens = rewrite.positions.size();
+  std::vector<float> biases = rewrite.biases;
+  biases.resize(tokens, 0.0f);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(places_bytes(static_cast<int64_t>(tokens))));
+  std::copy_n(reinterpret_cast<const std::byte*>(rewrite.positions.data()), tokens * 4, bytes.data());
+  std::copy_n(reinterpret_cast<const std::byte*>(biases.data()), tokens * 4, bytes.data() + tokens * 4);
+  return bytes;
+}
+
+// The plan's sides in the store; each with one reference, which goes with this object.
+class AddedSides {
+ public:
+  AddedSides(const Plan& plan, PageStore& store) : store_(store) {
+    try {
+      for (const NewSide& side : plan.sides)
+        sides.push_back(store.add(side.codec, side.lane, side.tokens, side.width, side.payload,
+                                  side.base < 0 ? kNoSide : at(side.base)));
+      for (const PlanRewrite& rewrite : plan.rewrites)
+        places.push_back(rewrite.positions.empty() ? kNoSide : store.add_places(packed_places(rewrite)));
+    } catch (...) {
+      drop();
+      throw;
+    }
+  }
+  ~AddedSides() { drop(); }
+  AddedSides(const AddedSides&) = delete;
+  AddedSides& operator=(const AddedSides&) = delete;
+
+  SideId at(int index) const {
+    KVA_CHECK(index >= 0 && static_cast<std::size_t>(index) < sides.size(), "no such new side");
+    return sides[static_cast<std::size_t>(index)];
+  }
+
+  std::vector<SideId> sides;
+  std::vector<SideId> places;
+
+ private:
+  void drop() {
+    for (const SideId id : sides) store_.release(id);
+    for (const SideId id : places)
+      if (id != kNoSide) store_.release(id);
+  }
+  PageStore& store_;
+};
+
+void replace_pages(const PlanRewrite& rewrite, const AddedSides& added, SideId places, PageStore& store,
+                   PageTable& table) {
+  const auto count = static_cast<int64_t>(table.pages.size()) - (table.open ? 1 : 0);
+  KVA_CHECK(rewrite.first_page >= 0 && rewrite.pages > 0 && rewrite.first_page + rewrite.pages <= count,
+            "a plan rewrites full pages only");
+  const auto first = table.pages.begin() + rewrite.first_page;
+  for (auto page = first; page != first + rewrite.pages; ++page)
+    for (const SideId id : {page->k, page->v, page->where})
+      if (id != kNoSide) store.release(id);
+  if (rewrite.positions.empty()) {
+    table.pages.erase(first, first + rewrite.pages);
+    return;
+  }
+  const auto tokens = static_cast<int32_t>(rewrite.positions.size());
+  *first = {.k = added.at(rewrite.k),
+            .v = added.at(rewrite.v),
+            .where = places,
+            .tokens = tokens,
+            .start = rewrite.positions.front()};
+  for (const SideId id : {first->k, first->v}) {
+    KVA_CHECK(store.tokens(id) == tokens, "sides of as many tokens as positions");
+    store.retain(id);
+  }
+  store.retain(places);
+  table.pages.erase(first + 1, first + rewrite.pages);
+}
+
+}  // namespace
+
+void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
+  const AddedSides added(plan, store);
+  std::vector<SideId> targets;
+  for (const PlanEdit& edit : plan.edits) {
+    const SideId target = edit.new_side >= 0 ? added.at(edit.new_side) : edit.alias;
+    KVA_CHECK(store.tokens(target) == ref_at(tables, edit.at).tokens, "a side of as many tokens as the page");
+    store.retain(target);
+    targets.push_back(target);
+  }
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    SideId& side = side_of(ref_at(tables, plan.edits[i].at), plan.edits[i].at.side);
+    store.release(side);
+    side = targets[i];
+  }
+  for (std::size_t i = plan.rewrites.size(); i-- > 0;) {
+    const PlanRewrite& rewrite = plan.rewrites[i];
+    replace_pages(rewrite, added, added.places[i], store,
+                  tables(rewrite.sequence, rewrite.layer, rewrite.kv_head));
+  }
+}
+
+int64_t predicted_bytes(const Plan& plan, const PageStore& store, const TableLookup& tables) {
+  std::unordered_map<SideId, int64_t> dropped;  // references that live sides lose, less those they gain
+  std::vector<int64_t> used(plan.sides.size(), 0);
+  const auto use = [&](int index) {
+    for (; index >= 0 && used[static_cast<std::size_t>(index)]++ == 0;)
+      index = plan.sides[static_cast<std::size_t>(index)].base;
+  };
+  for (const PlanEdit& edit : plan.edits) {
+    ++dropped[side_of(ref_at(tables, edit.at), edit.at.side)];
+    if (edit.new_side >= 0)
+      use(edit.new_side);
+    else
+      --dropped[edit.alias];
+  }
+  for (const PlanRewrite& rewrite : plan.rewrites) {
+    const auto& pages = tables(rewrite.sequence, rewrite.layer, rewrite.kv_head).pages;
+    for (int64_t page = rewrite.first_page; page < rewrite.first_page + rewrite.pages; ++page)
+      for (const SideId id :
+           {pages[static_cast<std::size_t>(page)].k, pages[static_cast<std::size_t>(page)].v})
+        ++dropped[id];
+    if (rewrite.positions.empty()) continue;
+    use(rewrite.k);
+    use(rewrite.v);
+  }
+  int64_t bytes = 0;
+  for (std::size_t i = 0; i < plan.sides.size(); ++i)
+    if (used[i] > 0) bytes += static_cast<int64_t>(plan.sides[i].payload.size());
+  std::vector<SideId> freed;
+  const auto drop = [&](SideId id, int64_t count) {
+    if (count == store.references(id)) freed.push_back(id);
+  };
+  for (const auto& [id, count] : dropped) drop(id, count);
+  for (std::size_t i = 0; i < freed.size(); ++i) {
+    bytes -= store.bytes(freed[i]);
+    if (const SideId base = store.base(freed[i]); base != kNoSide) drop(base, ++dropped[base]);
+  }
+  return bytes;
+}
+
+}  // namespace kva

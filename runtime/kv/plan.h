@@ -1,0 +1,71 @@
+// A change to a cache's pages, worked out and not yet made: new sides, already encoded, and which refs are to
+// point where. What it will free is known before it is applied.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "runtime/kv/batch.h"
+#include "runtime/kv/codec.h"
+#include "runtime/kv/page_store.h"
+#include "runtime/kv/page_table.h"
+
+namespace kva {
+
+// The side of one page of one table. Pages are counted along the table as it is when the plan is applied.
+struct PageAddress {
+  SequenceId sequence = 0;
+  int layer = 0;
+  int kv_head = 0;
+  int64_t page = 0;
+  Side side = Side::kKey;
+};
+
+// An encoded side that the plan brings.
+struct NewSide {
+  std::shared_ptr<const SideCodec> codec;
+  Lane lane = Lane::kKeys;
+  int64_t tokens = 0;
+  int64_t width = 0;
+  std::vector<std::byte> payload;
+  int base = -1;  // index of an earlier new side that it builds on
+};
+
+// The ref at `at` is to point to a new side (an index) or to a live side of the cache.
+struct PlanEdit {
+  PageAddress at;
+  int new_side = -1;
+  SideId alias = kNoSide;
+};
+
+// Pages [first_page, first_page + pages) of a table are replaced by one with these tokens (none: dropped).
+struct PlanRewrite {
+  SequenceId sequence = 0;
+  int layer = 0;
+  int kv_head = 0;
+  int64_t first_page = 0;
+  int64_t pages = 0;
+  int k = -1;  // new sides, of as many tokens as there are positions
+  int v = -1;
+  std::vector<int32_t> positions;  // ascending
+  std::vector<float> biases;       // added to the tokens' scores; empty: none
+};
+
+struct Plan {
+  std::vector<NewSide> sides;
+  std::vector<PlanEdit> edits;
+  std::vector<PlanRewrite> rewrites;  // of one table in ascending order, not overlapping, and not edited
+
+  bool empty() const { return edits.empty() && rewrites.empty(); }
+};
+
+using TableLookup = std::function<PageTable&(SequenceId sequence, int layer, int kv_head)>;
+
+// KvCache::apply() and KvCache::predicted_bytes() on the cache's own store and tables.
+void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables);
+int64_t predicted_bytes(const Plan& plan, const PageStore& store, const TableLookup& tables);
+
+}  // namespace kva
