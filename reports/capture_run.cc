@@ -231,15 +231,6 @@ ordered_json timing_json(double load_s, const GenerateStats& stats) {
 
 }  // namespace
 
-std::string key_basis_name(KeyBasis basis) {
-  switch (basis) {
-    case KeyBasis::kRotated: return "rotated";
-    case KeyBasis::kPlain: return "plain";
-    case KeyBasis::kPageRelative: return "page-relative";
-  }
-  return "?";
-}
-
 ordered_json ledger_json(const ByteLedger& ledger) {
   return {{"payload", ledger.payload}, {"scales", ledger.scales}, {"side", ledger.side},
           {"tables", ledger.tables},   {"slack", ledger.slack},   {"workspace", ledger.workspace},

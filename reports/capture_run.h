@@ -32,8 +32,6 @@ struct CaptureOptions : ModelOptions {
 nlohmann::ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
                                    Progress& progress);
 
-// "rotated", "plain", "page-relative".
-std::string key_basis_name(KeyBasis basis);
 // The ledger as an object, with "held".
 nlohmann::ordered_json ledger_json(const ByteLedger& ledger);
 

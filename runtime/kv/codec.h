@@ -26,6 +26,7 @@ struct SideData {
   const std::byte* payload = nullptr;
   const std::byte* base = nullptr;  // the payload of the side it builds on, where there is one
   const SideCodec* base_codec = nullptr;
+  SideData base_data() const { return {base, nullptr, nullptr}; }
 };
 
 class SideCodec {
@@ -65,7 +66,8 @@ class SideCodec {
                           MatView<float> out) const;
 
   // Floats of scratch that scores() and accumulate() want for n query rows: what decode() takes and one
-  // decoded page, where they are not overridden.
+  // decoded page, where they are not overridden. A side with a base gets, behind those, what the base's codec
+  // wants; the same holds for decode().
   virtual int64_t scratch_values(int64_t queries, int64_t tokens, int64_t width) const;
 
   // A codec may read in coordinates of its own (rotated, or of a low-rank basis). Attention then projects its

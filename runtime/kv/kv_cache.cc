@@ -303,8 +303,18 @@ void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t pag
   KVA_CHECK(rows.rows == ref.tokens && rows.cols == impl_->options.head_dim, "rows for the page's tokens");
   const SideId id = side == Side::kKey ? ref.k : ref.v;
   const SideCodec& codec = impl_->store.codec(id);
-  std::vector<float> scratch(static_cast<std::size_t>(codec.decode_scratch(rows.rows, rows.cols)));
+  const SideId base = impl_->store.base(id);
+  int64_t values = codec.decode_scratch(rows.rows, rows.cols);
+  if (base != kNoSide) values += impl_->store.codec(base).decode_scratch(rows.rows, impl_->store.width(base));
+  std::vector<float> scratch(static_cast<std::size_t>(values));
   codec.decode(impl_->store.data(id), scratch.data(), rows);
+}
+
+bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {
+  const PageStore& store = impl_->store;
+  return &store.codec(side) == &codec && store.base(side) == kNoSide &&
+         store.bytes(side) == static_cast<int64_t>(payload.size()) &&
+         std::equal(payload.begin(), payload.end(), store.data(side).payload);
 }
 
 std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }

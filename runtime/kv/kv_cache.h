@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/dtype.h"
@@ -29,6 +31,23 @@ namespace kva {
 // of a page rotated by j alone (the query is counter-rotated by the page's start). Models without RoPE store
 // the same numbers under all three.
 enum class KeyBasis { kRotated, kPlain, kPageRelative };
+
+// As options, recipes, captures and reports spell it: "rotated", "plain", "page-relative".
+constexpr std::string_view key_basis_name(KeyBasis basis) {
+  switch (basis) {
+    case KeyBasis::kRotated: return "rotated";
+    case KeyBasis::kPlain: return "plain";
+    case KeyBasis::kPageRelative: return "page-relative";
+  }
+  return "?";
+}
+
+// The basis of exactly that name; nullopt otherwise.
+constexpr std::optional<KeyBasis> parse_key_basis(std::string_view name) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative})
+    if (name == key_basis_name(basis)) return basis;
+  return std::nullopt;
+}
 
 struct KvCacheOptions {
   int layers = 0;
@@ -100,6 +119,9 @@ class KvCache {
   // Decodes a page: rows [its tokens, head_dim] in the stored key basis. Thread-safe beside itself.
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
+
+  // Whether the live side has exactly this codec and payload, and builds on nothing.
+  bool holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const;
 
   // Makes the change, whole or (InputError: out of memory) not at all. Open pages are not touched. Sides that
   // nobody refers to afterwards are freed.

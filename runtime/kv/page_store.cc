@@ -174,7 +174,12 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
   SideEntry& entry = side(id);
   entry.tokens = static_cast<int32_t>(tokens);
   if (!payload.empty()) std::memcpy(entry.payload, payload.data(), payload.size());
-  if (base != kNoSide) retain(base);
+  if (base != kNoSide) {
+    retain(base);
+    codec_scratch_ = std::max(
+        codec_scratch_, codec->scratch_values(kMaxCodecQueries, tokens, width) +
+                            this->codec(base).scratch_values(kMaxCodecQueries, tokens, side(base).width));
+  }
   side(id).base = base;
   count(side(id), +1);
   return id;

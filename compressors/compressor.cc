@@ -1,0 +1,216 @@
+#include "compressors/compressor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "compressors/step.h"
+#include "kernels/check.h"
+
+namespace kva {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Neighbouring steps of a pipeline with the same trigger: a page goes through all of them at once.
+struct Stage {
+  Trigger trigger;
+  std::vector<std::unique_ptr<Step>> steps;
+  std::map<SequenceId, int64_t> next_page;
+  std::map<SequenceId, int64_t> prompt_tokens;  // of sequences whose prompt has ended
+  std::map<SequenceId, int64_t> last_run;       // tokens at the time, for @every
+
+  int64_t window() const {
+    int64_t most = 0;
+    for (const auto& step : steps) most = std::max(most, step->window_tokens());
+    return most;
+  }
+  int64_t tokens_to_begin() const {
+    int64_t most = 0;
+    for (const auto& step : steps) most = std::max(most, step->tokens_to_begin());
+    return most;
+  }
+};
+
+// A statement of the recipe on the cells that it names.
+struct Pipeline {
+  std::vector<Cell> cells;
+  std::vector<Stage> stages;
+};
+
+std::vector<Stage> make_stages(const Statement& statement) {
+  std::vector<Stage> stages;
+  for (const RecipeStep& step : statement.pipeline) {
+    if (stages.empty() || !(stages.back().trigger == step.trigger)) {
+      stages.emplace_back();
+      stages.back().trigger = step.trigger;
+    }
+    KVA_CHECK(step.method->make != nullptr, "every listed method makes a step");
+    stages.back().steps.push_back(step.method->make(step.arguments));
+  }
+  return stages;
+}
+
+}  // namespace
+
+struct Compressor::Impl {
+  KvCache& cache;
+  ThreadPool& pool;
+  uint64_t seed;
+  std::vector<Pipeline> pipelines;
+  CompressorStats stats;
+
+  Impl(const Recipe& recipe, KvCache& cache_, ThreadPool& pool_, uint64_t seed_)
+      : cache(cache_), pool(pool_), seed(seed_) {
+    const KvCacheOptions& options = cache.options();
+    const RecipeCells cells = recipe.resolve(options.layers, options.kv_heads);
+    pipelines.resize(recipe.statements().size());
+    for (std::size_t i = 0; i < pipelines.size(); ++i) {
+      Pipeline& pipeline = pipelines[i];
+      for (int layer = 0; layer < options.layers; ++layer)
+        for (int head = 0; head < options.kv_heads; ++head)
+          for (const Side side : {Side::kKey, Side::kValue})
+            if (cells.statement(layer, head, side) == static_cast<int>(i))
+              pipeline.cells.push_back({layer, head, side});
+      if (pipeline.cells.empty()) continue;
+      pipeline.stages = make_stages(recipe.statements()[i]);
+      for (Stage& stage : pipeline.stages)
+        for (const auto& step : stage.steps) step->begin(context(pipeline));
+      if (pipeline.stages.size() > 1)
+        stats.remarks.push_back(fmt::format("{}: each later trigger decodes and encodes again, a second loss",
+                                            recipe.statements()[i].pipeline_text()));
+    }
+  }
+
+  StepContext context(const Pipeline& pipeline) const { return {cache, pool, pipeline.cells, seed}; }
+
+  // Up to which page a stage may go, given the sequence's tokens.
+  int64_t due_pages(Stage& stage, SequenceId sequence) const {
+    const int64_t tokens = cache.tokens(sequence);
+    const int64_t page_tokens = cache.options().page_tokens;
+    int64_t settled = tokens - stage.window();
+    if (tokens < stage.tokens_to_begin()) return 0;
+    switch (stage.trigger.kind) {
+      case Trigger::Kind::kSeal: break;
+      case Trigger::Kind::kTokens:
+        if (tokens <= stage.trigger.tokens) return 0;
+        break;
+      case Trigger::Kind::kPrefill: {
+        const auto prompt = stage.prompt_tokens.find(sequence);
+        if (prompt == stage.prompt_tokens.end()) return 0;
+        settled = std::min(settled, prompt->second);
+        break;
+      }
+      case Trigger::Kind::kEvery:
+        if (tokens - stage.last_run[sequence] < stage.trigger.tokens) return 0;
+        stage.last_run[sequence] = tokens;
+        break;
+    }
+    return std::max<int64_t>(0, settled / page_tokens);
+  }
+
+  void run(SequenceId sequence) {
+    const auto start = Clock::now();
+    for (Pipeline& pipeline : pipelines) {
+      int64_t limit = cache.sealed_pages(sequence);
+      for (Stage& stage : pipeline.stages) {
+        limit = std::min(limit, due_pages(stage, sequence));
+        int64_t& next = stage.next_page[sequence];
+        for (; next < limit; ++next) run(pipeline, stage, sequence, next);
+        limit = next;
+      }
+    }
+    stats.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  void run(Pipeline& pipeline, Stage& stage, SequenceId sequence, int64_t page) {
+    Draft draft = read_draft(cache, sequence, page, pipeline.cells, pool);
+    for (const auto& step : stage.steps) step->run(context(pipeline), draft);
+    const Plan plan = plan_of(draft, cache, pool);
+    if (!plan.empty()) {
+      const int64_t predicted = cache.predicted_bytes(plan);
+      const auto stored = [&] {
+        const ByteLedger ledger = cache.ledger();
+        return ledger.payload + ledger.scales;
+      };
+      const int64_t before = stored();
+      cache.apply(plan);
+      stats.predicted_bytes -= predicted;
+      stats.freed_bytes += before - stored();
+      ++stats.plans;
+      stats.sides += static_cast<int64_t>(plan.edits.size());
+      stats.values += static_cast<int64_t>(plan.edits.size()) * draft.tokens * cache.options().head_dim;
+    }
+    for (const auto& step : stage.steps) step->applied(context(pipeline), draft);
+  }
+
+  void forget(SequenceId sequence) {
+    for (Pipeline& pipeline : pipelines) {
+      for (Stage& stage : pipeline.stages) {
+        stage.next_page.erase(sequence);
+        stage.prompt_tokens.erase(sequence);
+        stage.last_run.erase(sequence);
+        for (const auto& step : stage.steps) step->forget(context(pipeline), sequence);
+      }
+    }
+  }
+};
+
+bool Compressor::needs_sample() const {
+  for (const Pipeline& pipeline : impl_->pipelines)
+    for (const Stage& stage : pipeline.stages)
+      for (const auto& step : stage.steps)
+        if (step->needs_sample()) return true;
+  return false;
+}
+
+void Compressor::fit(const PageSet& sample) {
+  const KvCacheOptions& options = impl_->cache.options();
+  KVA_CHECK(sample.layers == options.layers && sample.kv_heads == options.kv_heads &&
+                sample.head_dim == options.head_dim && sample.page_tokens == options.page_tokens &&
+                sample.key_basis == options.key_basis,
+            "a sample of the cache's shape");
+  for (const Pipeline& pipeline : impl_->pipelines)
+    for (const Stage& stage : pipeline.stages)
+      for (const auto& step : stage.steps)
+        if (step->needs_sample()) step->fit(impl_->context(pipeline), sample);
+}
+
+KvCacheOptions Compressor::cache_options(const Recipe& recipe, KvCacheOptions of_decoder) {
+  of_decoder.key_basis = recipe.key_basis();
+  // Pages fill in the type that the recipe keeps them in; where it keeps several, in one that loses nothing.
+  std::optional<DType> kept;
+  for (const Statement& statement : recipe.statements()) {
+    for (const RecipeStep& step : statement.pipeline) {
+      const auto type =
+          step.method->name == "dense" ? parse_dtype(step.arguments.word("type")) : std::optional<DType>();
+      if (!type || statement.implied) continue;
+      kept = !kept || kept == type ? *type : DType::kF32;
+    }
+  }
+  if (kept) of_decoder.k_codec = of_decoder.v_codec = make_dense_codec(*kept);
+  return of_decoder;
+}
+
+Compressor::Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed)
+    : impl_(std::make_unique<Impl>(recipe, cache, pool, seed)) {}
+
+Compressor::~Compressor() = default;
+
+void Compressor::after_step(const Batch& batch) {
+  for (const BatchSpan& span : batch.spans) impl_->run(span.sequence);
+}
+
+void Compressor::end_prompt(SequenceId sequence) {
+  for (Pipeline& pipeline : impl_->pipelines)
+    for (Stage& stage : pipeline.stages) stage.prompt_tokens[sequence] = impl_->cache.tokens(sequence);
+  impl_->run(sequence);
+}
+
+void Compressor::before_free(SequenceId sequence) { impl_->forget(sequence); }
+
+CompressorStats Compressor::stats() const { return impl_->stats; }
+
+}  // namespace kva

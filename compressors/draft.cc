@@ -1,0 +1,167 @@
+#include "compressors/draft.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/check.h"
+#include "runtime/error.h"
+
+namespace kva {
+namespace {
+
+struct Encoded {
+  std::shared_ptr<const SideCodec> codec;  // null: the stream stays as it is
+  std::vector<std::byte> payload;
+  bool unchanged = false;  // encoded only to be compared: the live side holds the same already
+};
+
+std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream) {
+  if (stream.codec) return stream.codec;
+  std::shared_ptr<const SideCodec> codec = stream.format;
+  if (!codec && (!stream.wraps.empty() || stream.shared)) codec = make_dense_codec(DType::kF16);
+  for (auto wrap = stream.wraps.rbegin(); wrap != stream.wraps.rend(); ++wrap) codec = (*wrap)(codec);
+  return codec;
+}
+
+Lane lane_of(const DraftStream& stream) {
+  if (stream.shared) return Lane::kShared;
+  return stream.origin.side == Side::kKey ? Lane::kKeys : Lane::kValues;
+}
+
+class Planner {
+ public:
+  Planner(const Draft& draft, const KvCache& cache, ThreadPool& pool)
+      : draft_(draft),
+        cache_(cache),
+        pool_(pool),
+        encoded_(draft.streams.size()),
+        new_sides_(draft.streams.size(), -1) {}
+
+  Plan make() {
+    // Those that others build on come first: encoding may read the base.
+    for (const bool shared : {true, false}) {
+      encode(shared);
+      for (std::size_t i = 0; i < draft_.streams.size(); ++i)
+        if (draft_.streams[i].shared == shared && !draft_.streams[i].dropped()) add(i);
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  PageAddress address(const Cell& cell) const {
+    return {draft_.sequence, cell.layer, cell.kv_head, draft_.page, cell.side};
+  }
+
+  void encode(bool shared) {
+    pool_.parallel_for(static_cast<int64_t>(draft_.streams.size()), [&](int64_t index, int) {
+      const DraftStream& stream = draft_.streams[static_cast<std::size_t>(index)];
+      if (stream.shared != shared || stream.dropped() || stream.alias != kNoSide) return;
+      encode(stream, encoded_[static_cast<std::size_t>(index)]);
+    });
+  }
+
+  void encode(const DraftStream& stream, Encoded& into) const {
+    into.codec = codec_of(stream);
+    if (!into.codec) {
+      if (stream.equals.empty()) return;
+      const KvCacheOptions& options = cache_.options();
+      into.codec = stream.origin.side == Side::kKey ? options.k_codec : options.v_codec;
+      into.unchanged = true;
+    }
+    SideData base;
+    if (stream.base >= 0) {
+      const NewSide& from =
+          plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
+      base = {.base = from.payload.data(), .base_codec = from.codec.get()};
+    }
+    into.payload.resize(static_cast<std::size_t>(into.codec->bytes(stream.tokens, stream.width)));
+    try {
+      into.codec->encode(stream.view(), base, into.payload.data());
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(stream.origin),
+                                   draft_.start, error.what()));
+    }
+  }
+
+  // A live side that the stream can share, or none.
+  SideId alias_of(const DraftStream& stream, const Encoded& encoded) const {
+    if (stream.alias != kNoSide) return stream.alias;
+    for (const PageAddress& at : stream.equals) {
+      const PageFacts facts = cache_.page(at);
+      if (!facts.open && facts.tokens == stream.tokens &&
+          cache_.holds(facts.side, *encoded.codec, encoded.payload))
+        return facts.side;
+    }
+    // Several cells of one content that stays as it is share the side of the first.
+    if ((!encoded.codec || encoded.unchanged) && stream.cells.size() > 1)
+      return cache_.page(address(stream.origin)).side;
+    return kNoSide;
+  }
+
+  void add(std::size_t index) {
+    const DraftStream& stream = draft_.streams[index];
+    Encoded& encoded = encoded_[index];
+    const SideId alias = alias_of(stream, encoded);
+    if (alias == kNoSide) {
+      if (!encoded.codec || encoded.unchanged) return;
+      new_sides_[index] = static_cast<int>(plan_.sides.size());
+      plan_.sides.push_back(
+          {.codec = std::move(encoded.codec),
+           .lane = lane_of(stream),
+           .tokens = stream.tokens,
+           .width = stream.width,
+           .payload = std::move(encoded.payload),
+           .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
+    }
+    for (const Cell& cell : stream.cells)
+      if (alias == kNoSide || cache_.page(address(cell)).side != alias)
+        plan_.edits.push_back({.at = address(cell), .new_side = new_sides_[index], .alias = alias});
+  }
+
+  const Draft& draft_;
+  const KvCache& cache_;
+  ThreadPool& pool_;
+  std::vector<Encoded> encoded_;
+  std::vector<int> new_sides_;  // of each stream; -1: none
+  Plan plan_;
+};
+
+}  // namespace
+
+std::string cell_name(const Cell& cell) {
+  return fmt::format("layer {}, KV head {}, {}", cell.layer, cell.kv_head,
+                     cell.side == Side::kKey ? "K" : "V");
+}
+
+DraftStream* Draft::stream_of(const Cell& cell) {
+  for (DraftStream& stream : streams)
+    if (std::find(stream.cells.begin(), stream.cells.end(), cell) != stream.cells.end()) return &stream;
+  return nullptr;
+}
+
+Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
+                 ThreadPool& pool) {
+  Draft draft{.sequence = sequence, .page = page, .start = page * cache.options().page_tokens};
+  draft.streams.resize(cells.size());
+  pool.parallel_for(static_cast<int64_t>(cells.size()), [&](int64_t index, int) {
+    const Cell& cell = cells[static_cast<std::size_t>(index)];
+    DraftStream& stream = draft.streams[static_cast<std::size_t>(index)];
+    stream.tokens = cache.page({sequence, cell.layer, cell.kv_head, page, cell.side}).tokens;
+    stream.width = cache.options().head_dim;
+    stream.origin = cell;
+    stream.cells = {cell};
+    stream.rows.resize(static_cast<std::size_t>(stream.tokens * stream.width));
+    cache.read_page(sequence, cell.layer, cell.kv_head, page, cell.side,
+                    MatView<float>(stream.rows.data(), stream.tokens, stream.width));
+  });
+  draft.tokens = draft.streams.empty() ? 0 : draft.streams.front().tokens;
+  return draft;
+}
+
+Plan plan_of(const Draft& draft, const KvCache& cache, ThreadPool& pool) {
+  return Planner(draft, cache, pool).make();
+}
+
+}  // namespace kva

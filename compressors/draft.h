@@ -1,0 +1,75 @@
+// One page of a sequence on its way through a recipe: the numbers of all its cells, and what the steps made
+// of them so far. Steps change the draft; the plan is made from what is left (plan_of()).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/parallel.h"
+#include "kernels/views.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/kv/plan.h"
+
+namespace kva {
+
+// One side of one KV head of one layer.
+struct Cell {
+  int layer = 0;
+  int kv_head = 0;
+  Side side = Side::kKey;
+  friend bool operator==(const Cell&, const Cell&) = default;
+};
+
+// Numbers that are to be stored as one side of the page store.
+struct DraftStream {
+  using Wrap = std::function<std::shared_ptr<const SideCodec>(std::shared_ptr<const SideCodec> inner)>;
+
+  std::vector<float> rows;  // [tokens, width]
+  int64_t tokens = 0;
+  int64_t width = 0;
+  Cell origin;              // the cell it was read from; of a shared stream the lowest one
+  std::vector<Cell> cells;  // that will refer to it; none: only other streams build on it
+  int base = -1;            // stream it builds on, an earlier one
+
+  // The codec where a step fixed it whole; else the format below inside the wraps, the last one innermost.
+  std::shared_ptr<const SideCodec> codec;
+  std::shared_ptr<const SideCodec> format;
+  std::vector<Wrap> wraps;
+  // A live side whose dense bytes were the same: used in its place where their encodings are equal too.
+  std::vector<PageAddress> equals;
+  // A live side to use in its place, whatever its bytes.
+  SideId alias = kNoSide;
+
+  MatView<const float> view() const { return MatView<const float>(rows.data(), tokens, width); }
+  // Whether a format step may still choose how its numbers are stored.
+  bool unformatted() const { return !codec && !format && alias == kNoSide; }
+  bool dropped() const { return cells.empty() && !shared; }
+  bool shared = false;  // other streams build on it
+};
+
+struct Draft {
+  SequenceId sequence = 0;
+  int64_t page = 0;
+  int64_t start = 0;  // position of the page's first token
+  int64_t tokens = 0;
+  std::vector<DraftStream> streams;
+
+  // The stream that `cell` refers to; null where the cell is not of this draft.
+  DraftStream* stream_of(const Cell& cell);
+};
+
+// Reads the cells' page from the cache, one stream a cell. Bit-equal at any thread count.
+Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
+                 ThreadPool& pool);
+
+// Encodes what has a codec or format and plans the edits; streams without either stay as they are. Throws
+// InputError, naming layer, head and side, for numbers that a codec refuses.
+Plan plan_of(const Draft& draft, const KvCache& cache, ThreadPool& pool);
+
+// "layer 3, KV head 1, K": for errors.
+std::string cell_name(const Cell& cell);
+
+}  // namespace kva
