@@ -4,8 +4,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/report_options.h"
-#include "reports/report_file.h"
 #include "runtime/error.h"
 #include "runtime/kv/kv_cache.h"
 
@@ -46,12 +44,7 @@ void add_ab_options(CLI::App& app, AbCommand& command) {
   app.add_flag("--require-effect", command.require_effect,
                "A recipe that changes neither a byte nor a logit is an error")
       ->group(group);
-  const std::string report = "Report";
-  app.add_option("-o,--output-dir", command.output_dir, "Folder of the report")
-      ->type_name("DIR")
-      ->capture_default_str()
-      ->group(report);
-  app.add_flag("--json", command.json, "Print report.json instead of the summary")->group(report);
+  add_form_options(app, command.forms);
   add_common_options(app, command.common);
 }
 
@@ -61,10 +54,7 @@ void run_ab_command(AbCommand& command) {
   ThreadPool pool(command.common.threads);
   Progress progress(progress_mode(command.common));
   const nlohmann::ordered_json report = run_ab(command.run, command.common.stamp, pool, progress);
-  progress.stage("report", 0, "");
-  const auto notes = write_report(report, command.output_dir);
-  progress.finish();
-  print_report(report, notes, command.output_dir, command.json, command.common.quiet);
+  write_forms(report, {}, command.forms, command.common.quiet, progress);
   if (!command.require_effect) return;
   if (const auto idle = without_effect(report); !idle.empty())
     throw InputError(fmt::format("--require-effect: expected an effect of every recipe, found none of {}",

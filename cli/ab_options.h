@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/options.h"
+#include "cli/report_options.h"
 #include "reports/ab_run.h"
 
 namespace kva::cli {
@@ -12,8 +13,7 @@ namespace kva::cli {
 struct AbCommand {
   AbOptions run;
   CommonOptions common;
-  std::string output_dir = "kvanalyze-ab";
-  bool json = false;
+  FormOptions forms = {.output_dir = "kvanalyze-ab"};
   bool require_effect = false;
   bool no_timing = false;
 };

@@ -34,8 +34,7 @@ void run(const RenderCommand& command) {
   options.plotly_path = command.plotly;
   for (const std::string& note : write_report(report, folder, options))
     if (!command.quiet) fmt::print(stderr, "kvanalyze: {}\n", note);
-  const char* read_first = report.at("kind") == "ab" ? "report.md" : "report.html";
-  if (!command.quiet) fmt::print("{}\n", (fs::path(folder) / read_first).string());
+  if (!command.quiet) fmt::print("{}\n", (fs::path(folder) / "report.html").string());
 }
 
 }  // namespace

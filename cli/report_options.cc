@@ -17,25 +17,18 @@ namespace {
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   winsize size = {};
-  const bool ab = report.at("kind") == "ab";
-  int width = ab ? 120 : 100;
+  int width = report.at("kind") == "ab" ? 120 : 100;
   if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
   fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
-  fmt::print("Report: {0}/report.{1}   Numbers: {0}/report.json\n", folder, ab ? "md" : "html");
+  fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
 }
 
 }  // namespace
 
-void add_report_options(CLI::App& app, ReportOptions& options) {
+void add_form_options(CLI::App& app, FormOptions& options) {
   const std::string group = "Report";
   app.add_option("-o,--output-dir", options.output_dir, "Folder of the report")
       ->type_name("DIR")
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--clusters", options.clusters,
-                 "Clusters of each layer and side (0: root of the number of pages)")
-      ->check(CLI::Range(0, 1000000).description(""))
-      ->type_name("N")
       ->capture_default_str()
       ->group(group);
   app.add_flag("--no-plots", options.no_plots, "Write no PNGs")->group(group);
@@ -45,19 +38,34 @@ void add_report_options(CLI::App& app, ReportOptions& options) {
   app.add_flag("--json", options.json, "Print report.json instead of the summary")->group(group);
 }
 
+void add_report_options(CLI::App& app, ReportOptions& options) {
+  add_form_options(app, options.forms);
+  app.add_option("--clusters", options.clusters,
+                 "Clusters of each layer and side (0: root of the number of pages)")
+      ->check(CLI::Range(0, 1000000).description(""))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Report");
+}
+
 Progress::Mode progress_mode(const CommonOptions& common) {
   if (common.quiet) return Progress::Mode::kQuiet;
   return common.verbose ? Progress::Mode::kVerbose : Progress::Mode::kAuto;
 }
 
-void print_report(const nlohmann::ordered_json& report, const std::vector<std::string>& notes,
-                  const std::string& folder, bool json, bool quiet) {
+void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std::string> extra_files,
+                 const FormOptions& options, bool quiet, Progress& progress) {
+  progress.stage("report", 0, "");
+  const auto notes = write_report(
+      report, options.output_dir,
+      {.plots = !options.no_plots, .plotly_path = options.plotly, .extra_files = std::move(extra_files)});
+  progress.finish();
   if (!quiet)
     for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
-  if (json) {
+  if (options.json) {
     fmt::print("{}\n", report.dump(1));
   } else if (!quiet) {
-    print_summary(report, folder);
+    print_summary(report, options.output_dir);
   }
 }
 
@@ -69,13 +77,7 @@ void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& fact
   analysis.clusters = options.clusters;
   const RedundancyReport report =
       make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
-  progress.stage("report", 0, "");
-  const auto notes = write_report(report.json, options.output_dir,
-                                  {.plots = !options.no_plots,
-                                   .plotly_path = options.plotly,
-                                   .extra_files = {{"partners.csv", report.partners_csv}}});
-  progress.finish();
-  print_report(report.json, notes, options.output_dir, options.json, common.quiet);
+  write_forms(report.json, {{"partners.csv", report.partners_csv}}, options.forms, common.quiet, progress);
 }
 
 }  // namespace kva::cli

@@ -1,7 +1,8 @@
-// Options of the commands that analyse pages and write a report.
+// Options of the commands that write a report.
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
@@ -12,23 +13,29 @@
 
 namespace kva::cli {
 
-struct ReportOptions {
+struct FormOptions {
   std::string output_dir = "kvanalyze-report";
   bool no_plots = false;
   std::string plotly;
-  int clusters = 0;
   bool json = false;
 };
 
-// --output-dir, --clusters, --no-plots, --plotly, --json.
+struct ReportOptions {
+  FormOptions forms;
+  int clusters = 0;
+};
+
+// --output-dir, --no-plots, --plotly, --json.
+void add_form_options(CLI::App& app, FormOptions& options);
+// Those and --clusters: for commands that analyse pages.
 void add_report_options(CLI::App& app, ReportOptions& options);
 
-Progress::Mode progress_mode(const CommonOptions& common);
+// Writes the report with `extra_files` (report_file.h); then notes of that on stderr, and on stdout the
+// summary or, with --json, the whole report. Throws InputError; the folder then holds what it held before.
+void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std::string> extra_files,
+                 const FormOptions& options, bool quiet, Progress& progress);
 
-// What is left to say of a report in its folder: notes of writing it on stderr, and on stdout the summary or,
-// with `json`, the whole report.
-void print_report(const nlohmann::ordered_json& report, const std::vector<std::string>& notes,
-                  const std::string& folder, bool json, bool quiet);
+Progress::Mode progress_mode(const CommonOptions& common);
 
 // Analyses the pages, writes the report and prints the summary. `facts` are those of run_capture(). Throws
 // InputError; the folder then holds what it held before.

@@ -33,6 +33,10 @@ std::vector<Definition> ab_definitions(const WindowOptions& windows) {
        "The row less the curve of recipes that differ in numbers alone, interpolated at the row's "
        "bytes."},
       {"front", "No other row has both fewer bytes and a lower mean KL."},
+      {"capacity",
+       "What a budget holds at the measured bytes of a token (held less side data, ÷ tokens seen), side data "
+       "charged once a sequence: tokens of one sequence, the longest context (no longer than the model's "
+       "positions), and sequences of a window's length. Weights and workspace come on top."},
       {"decode_tokens_per_s",
        "Greedy decoding at the end of a context, compression included, the recipe alone in "
        "memory; median of the runs."},

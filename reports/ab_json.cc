@@ -25,6 +25,9 @@ Json estimate_json(const Estimate& estimate) {
       {"value", rounded(estimate.value)}, {"low", rounded(estimate.low)}, {"high", rounded(estimate.high)}};
 }
 
+// Memory that the capacity of rows is stated for.
+constexpr std::array<int64_t, 3> kBudgetBytes = {int64_t{1} << 30, int64_t{4} << 30, int64_t{8} << 30};
+
 double ratio(double a, double b) { return b > 0 ? a / b : 0.0; }
 
 // Means over the windows that were run to their end, as the ledger's.
@@ -49,6 +52,28 @@ Json codec_json(const CompressorStats& stats) {
           {"remarks", stats.remarks}};
 }
 
+// What the measured ledger lets a budget hold. Side data (bases, codebooks) does not grow with the tokens and
+// is charged to each sequence; everything else is taken to grow as it did up to the end of a window.
+Json capacity_json(const RowBytes& bytes, int64_t max_positions) {
+  const int64_t held = bytes.ledger.held();
+  const double per_token =
+      ratio(static_cast<double>(held - bytes.ledger.side), static_cast<double>(bytes.tokens));
+  Json budgets = Json::array();
+  for (const int64_t budget : kBudgetBytes) {
+    const auto room = static_cast<double>(std::max<int64_t>(0, budget - bytes.ledger.side));
+    const bool bounded = per_token > 0 && held > 0;
+    const auto tokens = bounded ? static_cast<int64_t>(room / per_token) : 0;
+    budgets.push_back({{"budget_bytes", budget},
+                       {"tokens", bounded ? Json(tokens) : Json(nullptr)},
+                       {"longest_context", bounded ? Json(std::min(tokens, max_positions)) : Json(nullptr)},
+                       {"sequences", bounded ? Json(budget / held) : Json(nullptr)}});
+  }
+  return {{"bytes_per_token", rounded(per_token)},
+          {"fixed_bytes", bytes.ledger.side},
+          {"sequence_tokens", bytes.tokens},
+          {"budgets", std::move(budgets)}};
+}
+
 void add_bytes(Json& row, const AbFacts& facts, std::size_t index) {
   const Candidate& candidate = row_of(facts, index);
   const RowBytes& bytes = facts.statistics.bytes[index];
@@ -69,6 +94,7 @@ void add_bytes(Json& row, const AbFacts& facts, std::size_t index) {
     windows.push_back({{"tokens", window.tokens}, {"bytes_held", window.ledger.held()}});
   row["windows"] = std::move(windows);
   row["layers"] = layers_json(facts, index);
+  row["capacity"] = capacity_json(bytes, facts.max_positions);
 }
 
 void add_quality(Json& row, const QualitySummary& quality) {

@@ -18,6 +18,7 @@ struct AbFacts {
   const AbStatistics& statistics;
   const std::vector<DecodeTiming>& timing;  // one a row, or none
   int64_t token_values = 0;                 // K and V numbers of a token, all layers
+  int64_t max_positions = 0;                // of the model
   std::string weights;                      // type of the matrices
 };
 

@@ -182,6 +182,7 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
                      .statistics = statistics,
                      .timing = timing,
                      .token_values = inputs.found.config.kv_bytes_per_token(DType::kF16, DType::kF16) / 2,
+                     .max_positions = inputs.found.config.max_positions,
                      .weights = std::string(dtype_name(loaded.decoder.weight_type()))}));
   ab["memory"] = {{"weight_bytes", loaded.decoder.weight_bytes()},
                   {"decoder_workspace_bytes", loaded.decoder.workspace_bytes()},

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "reports/report_view.h"
+#include "reports/ab_view.h"
 #include "reports/text_format.h"
 
 namespace kva {
@@ -40,17 +40,14 @@ Cell with_bounds(double value, double low, double high, std::string (*format)(do
 }
 
 Cell row_estimate(const Json& row, const char* key, std::string (*format)(double)) {
-  const Json& interval = row.at("intervals").at(key);
-  const auto bound = [&](std::size_t i) { return interval[i].is_number() ? interval[i].get<double>() : NAN; };
-  return with_bounds(number_at(row, key), bound(0), bound(1), format);
+  const Interval interval = row_interval(row, key);
+  return with_bounds(interval.value, interval.low, interval.high, format);
 }
 
 Cell estimate(const Json& row, const char* key, std::string (*format)(double)) {
-  const Json& found = row.at(key);
-  return with_bounds(number_at(found, "value"), number_at(found, "low"), number_at(found, "high"), format);
+  const Interval found = estimate_of(row, key);
+  return with_bounds(found.value, found.low, found.high, format);
 }
-
-const Json& rows_of(const Json& report) { return report.at("ab").at("rows"); }
 
 void add_quality(std::vector<Cell>& cells, const Json& row) {
   cells.push_back(of(row, "perplexity", perplexity));
@@ -79,7 +76,7 @@ Table ab_table(const Json& report) {
                {"decode tok/s"},
                {"effect", false}},
               {}};
-  for (const Json& row : rows_of(report)) {
+  for (const Json& row : ab_rows(report)) {
     std::vector<Cell> cells = {text(text_at(row, "recipe")), of(row, "bytes_held", bytes),
                                of(row, "bits_per_value", digits2), of(row, "compression", times)};
     add_quality(cells, row);
@@ -105,7 +102,7 @@ Table ab_interval_table(const Json& report) {
                {"top-1 agreement"},
                {"mean Δp"}},
               {}};
-  for (const Json& row : rows_of(report))
+  for (const Json& row : ab_rows(report))
     table.rows.push_back({text(text_at(row, "recipe")), row_estimate(row, "delta_perplexity", change),
                           row_estimate(row, "kl_mean", significant), of(row, "kl_median", significant),
                           of(row, "kl_p99", significant), of(row, "kl_p999", significant),
@@ -180,7 +177,7 @@ Table ab_bytes_table(const Json& report) {
        {"bits/value"},
        {"over time"}},
       {}};
-  for (const Json& row : rows_of(report)) {
+  for (const Json& row : ab_rows(report)) {
     const Json& ledger = row.at("ledger");
     std::vector<Cell> cells = {text(text_at(row, "recipe")), of(row, "bytes_held", bytes)};
     for (const char* part : {"payload", "scales", "side", "tables", "slack", "workspace", "peak"})
@@ -207,7 +204,7 @@ Table ab_time_table(const Json& report) {
        {"context"},
        {"runs"}},
       {}};
-  for (const Json& row : rows_of(report)) {
+  for (const Json& row : ab_rows(report)) {
     const Json& timing = row.at("timing");
     if (timing.is_null()) continue;
     table.rows.push_back({text(text_at(row, "recipe")), of(row, "prefill_tokens_per_s", format_rate),
@@ -232,7 +229,7 @@ Table ab_turn_table(const Json& report) {
                {"KL 99%"},
                {"top-1"}},
               {}};
-  for (const Json& row : rows_of(report))
+  for (const Json& row : ab_rows(report))
     for (const Json& turn : row.at("by_turn")) {
       std::vector<Cell> cells = {text(text_at(row, "recipe")), of(turn, "turn", count),
                                  of(turn, "tokens", count)};

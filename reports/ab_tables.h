@@ -17,7 +17,10 @@ Table ab_difference_table(const nlohmann::ordered_json& report);
 Table ab_equal_bytes_table(const nlohmann::ordered_json& report);
 Table ab_bytes_table(const nlohmann::ordered_json& report);  // the ledgers
 Table ab_time_table(const nlohmann::ordered_json& report);
+Table ab_codec_table(const nlohmann::ordered_json& report);     // predicted and achieved savings, codec speed
+Table ab_capacity_table(const nlohmann::ordered_json& report);  // what memory holds
 Table ab_turn_table(const nlohmann::ordered_json& report);
+Table ab_run_table(const nlohmann::ordered_json& report);  // texts, protocol, memory and time of the run
 
 // What was done: the text and its windows, then steps, pages and the base.
 std::vector<std::string> ab_protocol_sentences(const nlohmann::ordered_json& report);

@@ -8,9 +8,9 @@
 namespace kva {
 
 struct Finding {
-  std::string value;     // "3.1 MiB", short enough for a card
+  std::string value;     // "3.1 MiB", short enough for a card; empty: no card
   std::string label;     // what the value is, without its number
-  std::string sentence;  // the whole of it, with its control
+  std::string sentence;  // the whole of it, with its control; empty where another sentence says it
 };
 
 // Never empty. The first is the size of the cache, the second what could be freed at 0.95.

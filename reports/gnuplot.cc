@@ -137,8 +137,20 @@ std::string threshold_color(std::size_t index, std::size_t count) {
                           kColors.size() - 1)];
 }
 
+std::string part_color(std::size_t part) {
+  constexpr std::array<const char*, 5> kColors = {"#2f5fd0", "#d9730d", "#7c4dcc", "#c99700", "#9ca3af"};
+  return kColors[part % kColors.size()];
+}
+
+std::string recipe_color(std::size_t row) {
+  constexpr std::array<const char*, 11> kColors = {"#2f5fd0", "#d9730d", "#2a9d5c", "#d1345b",
+                                                   "#7c4dcc", "#1f8fc4", "#c99700", "#b83fa0",
+                                                   "#0d9488", "#a0522d", "#65a30d"};
+  return row == 0 ? kControlColor : kColors[(row - 1) % kColors.size()];
+}
+
 FigureScript::FigureScript(const std::string& file, int width, int height, int rows, int columns)
-    : rows_(rows), columns_(columns) {
+    : width_(width), height_(height), rows_(rows), columns_(columns) {
   head_ = fmt::format(
       "reset\nset terminal pngcairo size {},{} font 'DejaVu Sans,14' background '#ffffff' noenhanced\n"
       "set output {}\nset encoding utf8\nset border 3 lc rgb '#4b5563'\nset tics nomirror out textcolor rgb "
@@ -160,6 +172,10 @@ void FigureScript::gaps(double horizontal, double vertical) {
   gap_y_ = vertical;
 }
 
+double FigureScript::panel_height() const {
+  return height_ * (kTop - kBottom - gap_y_ * (rows_ - 1)) / rows_;
+}
+
 std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
   std::string name = fmt::format("$d{}", data_count_++);
   blocks_ += name + " << EOD\n";
@@ -177,8 +193,8 @@ std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
 
 void FigureScript::panel(int row, int column, const std::string& title, const std::string& x_label,
                          const std::string& y_label) {
-  const double width = (right_ - left_ - gap_x_ * (columns_ - 1)) / columns_;
-  const double height = (kTop - kBottom - gap_y_ * (rows_ - 1)) / rows_;
+  const double width = panel_width() / width_;
+  const double height = panel_height() / height_;
   const double left = left_ + column * (width + gap_x_);
   const double top = kTop - row * (height + gap_y_);
   script_ += "unset label\nunset arrow\n";

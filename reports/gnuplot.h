@@ -24,10 +24,13 @@ bool gnuplot_available();
 std::string run_gnuplot(const std::vector<const Figure*>& figures, const std::string& folder,
                         double timeout_s);
 
-// Colours of the written forms: kinds of pages, prompt sets, thresholds. report.js has the same.
+// Colours of the written forms: kinds of pages, prompt sets, thresholds, recipes. The page's scripts have the
+// same.
 std::string series_color(std::string_view slug);
 std::string set_color(std::size_t index);
 std::string threshold_color(std::size_t index, std::size_t count);
+std::string part_color(std::size_t part);   // of bytes held: payload, scales, side data, tables, slack
+std::string recipe_color(std::size_t row);  // of an A/B report; the first row is the baseline
 inline constexpr const char* kControlColor = "#6b7280";
 inline constexpr const char* kDashed = "lw 2.2 dt (11,6)";
 inline constexpr const char* kDotted = "lw 2.4 dt (4,10)";
@@ -56,12 +59,17 @@ class FigureScript {
     left_ = left;
     right_ = right;
   }
+  // Of one panel, in pixels.
+  double panel_width() const { return width_ * (right_ - left_ - gap_x_ * (columns_ - 1)) / columns_; }
+  double panel_height() const;
   std::string finish();
 
  private:
   std::string blocks_;
   std::string script_;
   std::vector<std::pair<std::string, std::string>> legend_;
+  int width_;
+  int height_;
   int rows_;
   int columns_;
   int panels_ = 0;

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "reports/ab_findings.h"
 #include "reports/ab_tables.h"
 #include "reports/findings.h"
 #include "reports/report_view.h"
@@ -20,6 +22,15 @@ class Writer {
   void heading(const std::string& title) { text_ += fmt::format("## {}\n\n", title); }
   void paragraph(const std::string& escaped) { text_ += escaped + "\n\n"; }
 
+  // What the file is, what is missing, and the findings.
+  void opening(const std::vector<Finding>& findings) {
+    paragraph("Made from `report.json`, which has every number. `report.html` is the same, interactive.");
+    for (const std::string& note : plots_.notes) paragraph("> " + escape_markdown(note));
+    heading("Findings");
+    for (const Finding& finding : findings)
+      if (!finding.sentence.empty()) text_ += "- " + escape_markdown(finding.sentence) + "\n";
+    text_ += "\n";
+  }
   void section(const Table& table, const std::string& plot = "") {
     heading(table.title);
     this->plot(plot);
@@ -34,6 +45,10 @@ class Writer {
       if (plot.file == file)
         text_ += fmt::format("![{0}](plots/{1})\n\n*{2}*\n\n", escape_markdown(plot.title), plot.file,
                              escape_markdown(plot.caption));
+  }
+  bool has(const std::string& file) const {
+    return std::any_of(plots_.plots.begin(), plots_.plots.end(),
+                       [&](const Plot& plot) { return plot.file == file; });
   }
   std::string take() { return std::move(text_); }
 
@@ -60,13 +75,7 @@ Table named(Table table) {
 std::string redundancy_markdown(const Json& report, const PlotSet& plots) {
   Writer out(plots);
   out.paragraph("# KV-cache redundancy of " + escape_markdown(text_at(report.at("model"), "name")));
-  out.paragraph("Made from `report.json`, which has every number. `report.html` is the same, interactive.");
-  for (const std::string& note : plots.notes) out.paragraph("> " + escape_markdown(note));
-  out.heading("Findings");
-  std::string list;
-  for (const Finding& finding : report_findings(report))
-    list += "- " + escape_markdown(finding.sentence) + "\n";
-  out.paragraph(list.substr(0, list.size() - 1));
+  out.opening(report_findings(report));
   out.section(named(identity_table(report)));
   out.section(named(cache_table(report)));
   out.section(sets_table(report), "similarity_distribution.png");
@@ -92,17 +101,25 @@ std::string redundancy_markdown(const Json& report, const PlotSet& plots) {
 std::string ab_markdown(const Json& report, const PlotSet& plots) {
   Writer out(plots);
   out.paragraph("# KV-cache recipes on " + escape_markdown(text_at(report.at("model"), "name")));
-  out.paragraph("Made from `report.json`, which has every number.");
+  out.opening(ab_findings(report));
   for (const std::string& sentence : ab_protocol_sentences(report)) out.paragraph(escape_markdown(sentence));
-  out.section(ab_table(report));
+  out.section(ab_table(report), "quality_front.png");
   out.section(ab_interval_table(report));
   out.section(ab_noise_table(report));
   for (const Table& table :
        {ab_difference_table(report), ab_equal_bytes_table(report), ab_turn_table(report)})
     if (!table.rows.empty()) out.section(table);
-  out.section(ab_bytes_table(report));
-  if (const Table time = ab_time_table(report); !time.rows.empty()) out.section(time);
+  if (out.has("kl_by_position.png")) {
+    out.heading("KL by position");
+    out.plot("kl_by_position.png");
+  }
+  out.section(ab_bytes_table(report), "bytes_by_recipe.png");
+  out.plot("layer_bytes.png");
+  out.section(ab_capacity_table(report));
+  for (const Table& table : {ab_time_table(report), ab_codec_table(report)})
+    if (!table.rows.empty()) out.section(table);
   out.section(named(identity_table(report)));
+  out.section(named(ab_run_table(report)));
   out.section(definition_table(report));
   out.section(option_table(report));
   std::string text = out.take();

@@ -17,4 +17,10 @@ Figure set_comparison_figure(const nlohmann::ordered_json& report);
 // One for each layer, K and V side by side, all on the same colour scale.
 std::vector<Figure> heatmap_figures(const nlohmann::ordered_json& report);
 
+// Of a report of kind "ab".
+Figure quality_front_figure(const nlohmann::ordered_json& report);
+Figure kl_position_figure(const nlohmann::ordered_json& report);
+Figure recipe_bytes_figure(const nlohmann::ordered_json& report);
+Figure layer_bytes_figure(const nlohmann::ordered_json& report);
+
 }  // namespace kva

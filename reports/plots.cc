@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/plot_figures.h"
+#include "reports/report_view.h"
 
 namespace kva {
 namespace {
@@ -50,6 +51,14 @@ PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& fo
     return set;
   }
   std::vector<Figure> figures;
+  if (text_is(report, "kind", "ab")) {
+    figures.push_back(quality_front_figure(report));
+    figures.push_back(kl_position_figure(report));
+    figures.push_back(recipe_bytes_figure(report));
+    figures.push_back(layer_bytes_figure(report));
+    draw(figures, folder, set);
+    return set;
+  }
   figures.push_back(distribution_figure(report));
   figures.push_back(layer_figure(report));
   figures.push_back(opportunity_figure(report));

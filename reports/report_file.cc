@@ -154,22 +154,6 @@ std::map<std::string, std::string> read_pngs(const PlotSet& plots, const std::st
   return bytes;
 }
 
-void write_extra(const RenderOptions& options, const ReportFolder& target) {
-  for (const auto& [name, contents] : options.extra_files)
-    write_text_file(target.staging() + "/" + name, contents);
-}
-
-std::vector<std::string> write_ab(const Json& report, const std::string& text, const std::string& folder,
-                                  const RenderOptions& options) {
-  ReportFolder target(folder);
-  write_text_file(target.staging() + "/report.md", markdown_report(report, {}));
-  write_extra(options, target);
-  write_text_file(target.staging() + "/report.json", text);
-  throw_if_interrupted();
-  target.publish();
-  return {};
-}
-
 }  // namespace
 
 void check_report(const nlohmann::ordered_json& report, const std::string& source) {
@@ -196,7 +180,6 @@ std::vector<std::string> write_report(const nlohmann::ordered_json& report, cons
   } catch (const InputError& error) {
     throw std::logic_error(fmt::format("the report that was made breaks its own schema: {}", error.what()));
   }
-  if (text_is(written, "kind", "ab")) return write_ab(written, text, folder, options);
   const std::string plotly = load_plotly(options.plotly_path);
   ReportFolder target(folder);
   PlotSet plots;
@@ -211,7 +194,8 @@ std::vector<std::string> write_report(const nlohmann::ordered_json& report, cons
       plotly.empty() ? read_pngs(plots, target.staging() + "/plots") : std::map<std::string, std::string>();
   write_text_file(target.staging() + "/report.html", html_report(written, plots, pngs, plotly));
   write_text_file(target.staging() + "/report.md", markdown_report(written, plots));
-  write_extra(options, target);
+  for (const auto& [name, contents] : options.extra_files)
+    write_text_file(target.staging() + "/" + name, contents);
   write_text_file(target.staging() + "/report.json", text);
   throw_if_interrupted();
   target.publish();

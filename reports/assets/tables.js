@@ -1,4 +1,4 @@
-// Tables that sort by a click on a header, and the per-head table.
+// Tables that sort by a click on a header.
 function sortRows(table, column, ascending) {
   const body = table.tBodies[0];
   const key = (row) => {
@@ -61,24 +61,4 @@ function buildTable(columns, rows, label) {
   scroll.className = "scroll";
   scroll.append(table);
   return scroll;
-}
-
-function showHeadTable(rows, threshold) {
-  const place = document.getElementById("table-heads");
-  const whole = (value) => String(value);
-  const number = (value) => value.toFixed(3);
-  const share = (value) => (100 * value).toFixed(1) + "%";
-  const columns = [
-    { name: "layer", value: (row) => row.layer, text: whole },
-    { name: "KV head", value: (row) => row.head, text: whole },
-    { name: "pages", value: (row) => row.pages, text: whole },
-    { name: "mean", value: (row) => at(row, "mean"), text: number },
-    { name: "5%", value: (row) => at(row.percentiles, "5"), text: number },
-    { name: "median", value: (row) => at(row.percentiles, "50"), text: number },
-    { name: "95%", value: (row) => at(row.percentiles, "95"), text: number },
-    { name: "shuffled mean", value: (row) => at(row.controls.shuffled, "mean"), text: number },
-    { name: "redundancy over " + threshold, value: (row) => at(row.redundancy, threshold), text: share },
-    { name: "shuffled", value: (row) => at(row.controls.shuffled.redundancy, threshold), text: share },
-  ];
-  place.replaceChildren(buildTable(columns, rows, "Every KV head"));
 }

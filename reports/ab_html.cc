@@ -1,0 +1,165 @@
+#include "reports/ab_html.h"
+
+#include <nlohmann/json.hpp>
+
+#include "reports/ab_findings.h"
+#include "reports/ab_tables.h"
+#include "reports/ab_view.h"
+
+namespace kva {
+namespace {
+
+Table unnamed(Table table, const std::string& title) {
+  table.title = title;
+  table.caption.clear();
+  return table;
+}
+
+void findings_section(HtmlPage& page, const Json& report) {
+  page.open("findings", "Findings", "Findings");
+  for (const std::string& sentence : ab_protocol_sentences(report)) page.paragraph(sentence);
+  page.findings(ab_findings(report));
+  page.close();
+}
+
+void row_sections(HtmlPage& page, const Json& report) {
+  const Table rows = ab_table(report);
+  page.open("recipes", rows.title, "Recipes", rows.caption);
+  page.table(unnamed(rows, rows.title), false);
+  page.table(ab_interval_table(report), true);
+  page.table(ab_noise_table(report), true);
+  page.close();
+}
+
+void quality_sections(HtmlPage& page, const Json& report) {
+  page.open("front", "Quality against bytes", "Quality and bytes",
+            "Each recipe with its 95% interval: further left holds fewer bytes, further down loses less. "
+            "Ringed and "
+            "joined: the front, which no other recipe beats in both. Dashed: the noise floor, what two exact "
+            "caches "
+            "differ by. Dotted: recipes that differ in numbers alone.");
+  page.chart("front", "Mean KL against bits a number, every recipe a point", "quality_front");
+  if (const Table equal = ab_equal_bytes_table(report); !equal.rows.empty()) page.table(equal, true);
+  if (const Table pairs = ab_difference_table(report); !pairs.rows.empty()) page.table(pairs, true);
+  page.close();
+  if (page.interactive()) {
+    page.open(
+        "perplexity", "Perplexity against bytes", "Perplexity",
+        "Change of perplexity against the base with its 95% interval. One that crosses the dashed line shows "
+        "no "
+        "change. Where some change is over 10%, the axis is logarithmic beyond about 0.1% on both sides.");
+    page.chart("perplexity", "Change of perplexity against bits a number, every recipe a point", "");
+    page.close();
+  }
+  page.open("positions", "KL by position in the window", "Positions",
+            "Mean KL of scored tokens by where they stand: further right, more of the past was compressed.");
+  page.chart("positions", "Mean KL by position, a line for each recipe", "kl_by_position");
+  if (const Table turns = ab_turn_table(report); !turns.rows.empty()) page.table(turns, false);
+  page.close();
+}
+
+void byte_sections(HtmlPage& page, const Json& report) {
+  const Table bytes = ab_bytes_table(report);
+  page.open(
+      "bytes", bytes.title, "Bytes",
+      "What each recipe holds at the last scored token of a window, by what holds it. Dashed: what the same "
+      "numbers take in dense f16, nothing else counted.");
+  page.chart("bytes", "Bytes held by each recipe, stacked by part", "bytes_by_recipe");
+  page.table(bytes, page.interactive());
+  page.close();
+  page.open("layers", "Layer by layer", "Layers",
+            "Payload and scales of each layer; 100% is the layer's share of the same numbers in dense f16. A "
+            "page that "
+            "layers share is counted in the layer that keeps it.");
+  page.chart("layers", "Bytes of each layer under each recipe", "layer_bytes");
+  page.close();
+  const Table capacity = ab_capacity_table(report);
+  page.open("capacity", capacity.title, "Capacity", capacity.caption);
+  page.chart("capacity", "Tokens and sequences that a budget holds", "");
+  page.table(unnamed(capacity, capacity.title), false);
+  page.close();
+}
+
+void time_section(HtmlPage& page, const Json& report) {
+  const Table time = ab_time_table(report), codec = ab_codec_table(report);
+  if (time.rows.empty() && codec.rows.empty()) return;
+  page.open("time", "Time", "Time", time.rows.empty() ? "No speed was measured in this run." : time.caption);
+  if (!time.rows.empty()) {
+    page.chart("speed", "Tokens a second when decoding and in prefill", "");
+    page.table(unnamed(time, time.title), false);
+  }
+  if (!codec.rows.empty()) page.table(codec, true);
+  page.close();
+}
+
+void run_sections(HtmlPage& page, const Json& report) {
+  page.open("run", "What was measured, and with what", "Run");
+  page.add("<div class=\"two\"><div>\n<h3>Model and run</h3>\n" + to_html(identity_table(report)));
+  page.add("</div><div>\n<h3>Text, memory and time</h3>\n" + to_html(ab_run_table(report)) +
+           "</div></div>\n");
+  page.close();
+  page.table_section(definition_table(report), "definitions", "Terms");
+  page.table_section(option_table(report), "options", "Options");
+}
+
+Json row_data(const Json& row) {
+  Json data = Json::object();
+  for (const char* member : {"recipe",
+                             "family",
+                             "effect",
+                             "dense_f16_bytes",
+                             "bytes_held",
+                             "bits_per_value",
+                             "bits_per_value_over_time",
+                             "compression",
+                             "ledger",
+                             "layers",
+                             "capacity",
+                             "perplexity",
+                             "delta_perplexity",
+                             "kl_mean",
+                             "kl_p99",
+                             "top1_agreement",
+                             "intervals",
+                             "on_front",
+                             "prefill_tokens_per_s",
+                             "decode_tokens_per_s",
+                             "kl_by_position"})
+    data[member] = row.at(member);
+  return data;
+}
+
+}  // namespace
+
+std::string ab_page_data(const Json& report) {
+  Json data = {{"model", report.at("model")}, {"protocol", report.at("ab").at("protocol")}};
+  data["parts"] = Json::array();
+  for (const auto& [key, name] : kHeldParts) data["parts"].push_back({{"key", key}, {"name", name}});
+  data["rows"] = Json::array();
+  for (const Json* row : drawn_rows(report)) data["rows"].push_back(row_data(*row));
+  data["noise_floor"] = Json::array();
+  for (const Json& row : report.at("ab").at("noise_floor"))
+    data["noise_floor"].push_back({{"recipe", row.at("recipe")},
+                                   {"chunk_tokens", row.at("chunk_tokens")},
+                                   {"kl_mean", row.at("kl_mean")}});
+  round_numbers(data);
+  return script_data(data);
+}
+
+std::string ab_html(const PageSource& source) {
+  const Json& report = source.report;
+  HtmlPage page(source);
+  findings_section(page, report);
+  row_sections(page, report);
+  quality_sections(page, report);
+  byte_sections(page, report);
+  time_section(page, report);
+  run_sections(page, report);
+  return page.finish(
+      {"KV-cache recipes on " + text_at(report.at("model"), "name"),
+       "kvanalyze · what compressing the KV cache saves, and what it costs",
+       page.interactive() ? ab_page_data(report) : "",
+       {"label_layout.js", "ab_view.js", "charts_quality.js", "charts_bytes.js", "ab_page.js"}});
+}
+
+}  // namespace kva

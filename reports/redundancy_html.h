@@ -1,0 +1,16 @@
+// report.html of a report of kind "redundancy": its sections and the data of its charts.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "reports/html_page.h"
+
+namespace kva {
+
+std::string redundancy_html(const PageSource& source);
+
+// What the page's scripts draw from (html_report.h).
+std::string redundancy_page_data(const nlohmann::ordered_json& report);
+
+}  // namespace kva
