@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "reports/ab_view.h"
 #include "reports/text_format.h"
@@ -107,9 +110,9 @@ std::string saved(const Json& report, const Json& row) {
   const double held = number_at(row, "bytes_held"),
                baseline = number_at(ab_rows(report).front(), "bytes_held");
   if (held == baseline) return "holds as much as the baseline";
-  return fmt::format("holds {}, {} {} than the baseline ({} bits a number, {})", format_bytes(held),
-                     format_share(std::abs(held / baseline - 1)), held < baseline ? "less" : "more",
-                     format_number(number_at(row, "bits_per_value"), 2),
+  return fmt::format("holds {}, {} {} than the baseline ({} bits a number, compression {})",
+                     format_bytes(held), format_share(std::abs(held / baseline - 1)),
+                     held < baseline ? "less" : "more", format_number(number_at(row, "bits_per_value"), 2),
                      times(number_at(row, "compression")));
 }
 
@@ -145,16 +148,42 @@ void row_findings(const Json& report, std::vector<Finding>& findings) {
         {"", "", fmt::format("No effect, neither a byte nor a logit differs from the baseline: {}.", idle)});
 }
 
+// Curves whose rows all do nothing stand for the baseline, which is no rival.
+std::set<std::string> idle_families(const Json& report) {
+  std::set<std::string> idle, active;
+  for (const Json& row : ab_rows(report))
+    (text_is(row, "effect", "no effect") || text_is(row, "effect", "baseline") ? idle : active)
+        .insert(text_at(row, "family"));
+  for (const std::string& family : active) idle.erase(family);
+  return idle;
+}
+
+// Comparisons at equal bytes that say something new: of two recipes with the same bytes only one way round.
+std::vector<const Json*> comparisons(const Json& report) {
+  const std::set<std::string> idle = idle_families(report);
+  std::map<std::string, std::string> families;
+  for (const Json& row : ab_rows(report)) families[text_at(row, "recipe")] = text_at(row, "family");
+  std::set<std::string> said;
+  std::vector<const Json*> rows;
+  for (const Json& row : report.at("ab").at("equal_bytes")) {
+    const std::string family = families[text_at(row, "recipe")], curve = text_at(row, "curve");
+    if (idle.count(family) > 0 || idle.count(curve) > 0) continue;
+    const std::string bytes = fmt::format("{:.0f}", number_at(row, "bytes_held"));
+    if (said.count(curve + "\n" + family + "\n" + bytes) > 0) continue;
+    said.insert(family + "\n" + curve + "\n" + bytes);
+    rows.push_back(&row);
+  }
+  return rows;
+}
+
 // Who wins at equal bytes, where the interval of the difference says that somebody does.
 void equal_bytes_findings(const Json& report, std::vector<Finding>& findings) {
-  const std::string baseline = text_at(ab_rows(report).front(), "recipe");
   std::string open;
   std::size_t spelt = 0, untold = 0;
-  for (const Json& row : report.at("ab").at("equal_bytes")) {
-    if (text_is(row, "recipe", baseline) || text_is(row, "curve", baseline)) continue;
-    const Interval kl = estimate_of(row, "kl_mean");
-    const std::string recipe = one_line(text_at(row, "recipe"), kNameBytes);
-    const std::string curve = one_line(text_at(row, "curve"), kNameBytes);
+  for (const Json* row : comparisons(report)) {
+    const Interval kl = estimate_of(*row, "kl_mean");
+    const std::string recipe = short_recipe(*row, kNameBytes),
+                      curve = one_line(text_at(*row, "curve"), kNameBytes);
     if (!(kl.low > 0 || kl.high < 0)) {
       if (untold++ < kListed) open += fmt::format("{}{} beside {}", open.empty() ? "" : " · ", recipe, curve);
       continue;
@@ -162,8 +191,8 @@ void equal_bytes_findings(const Json& report, std::vector<Finding>& findings) {
     if (spelt++ < kListed)
       findings.push_back(
           {"", "",
-           fmt::format("At the same bytes ({}) {} has a {} mean KL than {}: by {}.",
-                       format_bytes(number_at(row, "bytes_held")), recipe, kl.high < 0 ? "lower" : "higher",
+           fmt::format("At the same bytes ({}) {} has a {} mean KL than {}: the difference is {}.",
+                       format_bytes(number_at(*row, "bytes_held")), recipe, kl.high < 0 ? "lower" : "higher",
                        curve, with_bounds(kl, significant))});
   }
   if (spelt > kListed)
@@ -172,7 +201,7 @@ void equal_bytes_findings(const Json& report, std::vector<Finding>& findings) {
   if (!open.empty())
     findings.push_back(
         {"", "",
-         fmt::format("At the same bytes no difference of mean KL is shown, its interval holds 0: "
+         fmt::format("At the same bytes no difference of mean KL is shown (the interval holds 0): "
                      "{}{}.",
                      open, untold > kListed ? " and more" : "")});
 }

@@ -25,8 +25,12 @@ namespace {
 
 constexpr const char* kScript = "figures.gp";
 constexpr const char* kErrors = "gnuplot.err";
-constexpr double kTop = 0.84;
-constexpr double kBottom = 0.16;
+// From the figure's edges, in pixels.
+constexpr int kTitleAt = 36;
+constexpr int kSubtitleAt = 78;
+constexpr int kAbovePanels = 150;
+constexpr int kBelowPanels = 150;
+constexpr int kLegendAt = 42;
 
 class Child {
  public:
@@ -160,11 +164,13 @@ FigureScript::FigureScript(const std::string& file, int width, int height, int r
 }
 
 void FigureScript::title(const std::string& title, const std::string& subtitle) {
+  const auto from_top = [&](int pixels) { return 1 - static_cast<double>(pixels) / height_; };
   title_ = fmt::format(
-      "set label 9001 {} at screen {}, 0.962 left font 'DejaVu Sans Bold,19' textcolor rgb '#111827' "
+      "set label 9001 {} at screen {}, {:.4f} left font 'DejaVu Sans Bold,19' textcolor rgb '#111827' "
       "noenhanced\n"
-      "set label 9002 {} at screen {}, 0.917 left font 'DejaVu Sans,13' textcolor rgb '#6b7280' noenhanced\n",
-      quote_gnuplot(title), 0.03, quote_gnuplot(subtitle), 0.03);
+      "set label 9002 {} at screen {}, {:.4f} left font 'DejaVu Sans,13' textcolor rgb '#6b7280' "
+      "noenhanced\n",
+      quote_gnuplot(title), 0.03, from_top(kTitleAt), quote_gnuplot(subtitle), 0.03, from_top(kSubtitleAt));
 }
 
 void FigureScript::gaps(double horizontal, double vertical) {
@@ -173,7 +179,7 @@ void FigureScript::gaps(double horizontal, double vertical) {
 }
 
 double FigureScript::panel_height() const {
-  return height_ * (kTop - kBottom - gap_y_ * (rows_ - 1)) / rows_;
+  return (height_ * (1 - gap_y_ * (rows_ - 1)) - kAbovePanels - kBelowPanels) / rows_;
 }
 
 std::string FigureScript::data(const std::vector<std::vector<double>>& rows) {
@@ -196,7 +202,7 @@ void FigureScript::panel(int row, int column, const std::string& title, const st
   const double width = panel_width() / width_;
   const double height = panel_height() / height_;
   const double left = left_ + column * (width + gap_x_);
-  const double top = kTop - row * (height + gap_y_);
+  const double top = 1 - static_cast<double>(kAbovePanels) / height_ - row * (height + gap_y_);
   script_ += "unset label\nunset arrow\n";
   if (panels_++ == 0) script_ += title_;
   script_ += fmt::format(
@@ -224,17 +230,19 @@ std::string FigureScript::finish() {
   std::string closing;
   if (!legend_.empty()) {
     // A panel of its own without axes: the legend never takes room from the data.
-    closing =
-        "set lmargin at screen 0.02\nset rmargin at screen 0.98\nset tmargin at screen 0.075\nset bmargin at "
+    closing = fmt::format(
+        "set lmargin at screen 0.02\nset rmargin at screen 0.98\nset tmargin at screen {0:.4f}\nset bmargin "
+        "at "
         "screen 0.0\n"
         "unset title\nunset xlabel\nunset ylabel\nunset tics\nunset border\nunset grid\nunset label\nunset "
         "object\n"
         "unset arrow\nunset colorbox\nset logscale\nunset logscale\n"
         "set xrange [0:1]\nset yrange [0:1]\n"
-        "set key at screen 0.5,0.045 center center horizontal Left reverse samplen 3 width 2 spacing 1.3 "
+        "set key at screen 0.5,{1:.4f} center center horizontal Left reverse samplen 3 width 2 spacing 1.3 "
         "textcolor rgb '#1f2937' "
         "noenhanced\n"
-        "plot ";
+        "plot ",
+        1.7 * kLegendAt / height_, static_cast<double>(kLegendAt) / height_);
     for (std::size_t i = 0; i < legend_.size(); ++i)
       closing += fmt::format("{}1/0 {} title {}", i == 0 ? "" : ", ", legend_[i].second,
                              quote_gnuplot(legend_[i].first));

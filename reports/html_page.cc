@@ -43,10 +43,13 @@ std::string identity_line(const Json& report) {
   const Json& model = report.at("model");
   const Json& run = report.at("provenance");
   std::string line;
+  // An A/B report has as many recipes as rows.
+  const bool one_recipe = text_is(report, "kind", "redundancy");
   for (const std::string& part :
        {text_at(model, "repository"), text_at(model, "revision"), text_at(model, "variant"),
         text_at(model, "source_quantization"), "weights " + text_at(model, "weights"),
-        text_at(model, "tensor_hash"), "recipe " + text_at(run, "recipe"), text_at(run, "started")})
+        text_at(model, "tensor_hash"), one_recipe ? "recipe " + text_at(run, "recipe") : "",
+        text_at(run, "started")})
     if (!part.empty() && part != "none") line += (line.empty() ? "" : " · ") + part;
   return escape_html(one_line(line, 600));
 }

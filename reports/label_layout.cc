@@ -8,12 +8,12 @@
 namespace kva {
 namespace {
 
-constexpr double kMarker = 7;     // half of a marker's box
+constexpr double kMarker = 10;    // half of a marker's box
 constexpr double kGap = 2;        // between texts
-constexpr double kNear = 20;      // up to here a label needs no line
+constexpr double kNear = 21;      // up to here a label needs no line
 constexpr double kLineStep = 4;   // a line is looked at in so many pixels
 constexpr double kOutside = 1e4;  // what a pixel outside the area costs
-constexpr std::array<double, 11> kDistances = {11, 18, 30, 44, 60, 80, 104, 132, 164, 200, 240};
+constexpr std::array<double, 11> kDistances = {14, 20, 30, 44, 60, 80, 104, 132, 164, 200, 240};
 struct Direction {
   double x;
   double y;
@@ -42,6 +42,7 @@ PlacedLabel candidate(const LabelledPoint& point, const Direction& direction, do
   label.line_x = point.x + direction.x * distance;
   label.line_y = point.y + direction.y * distance;
   label.joined = distance > kNear;
+  label.side = direction.x > 0 ? 1 : direction.x < 0 ? -1 : 0;
   const double left = direction.x > 0   ? label.line_x
                       : direction.x < 0 ? label.line_x - point.width
                                         : label.line_x - point.width / 2;

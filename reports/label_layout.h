@@ -22,6 +22,7 @@ struct LabelledPoint {
 
 struct PlacedLabel {
   LabelBox box;       // of the text
+  int side = 0;       // of the point: 1 right of it, -1 left, 0 above or below
   double line_x = 0;  // a line from the point to here joins them
   double line_y = 0;
   bool joined = false;  // whether the label is so far off that it needs the line

@@ -3,7 +3,7 @@ function addCharts() {
   const bits = { key: "bits", label: "Bytes", options: [["bits_per_value", "at the last scored token"], ["bits_per_value_over_time", "mean over time"]] };
   addChart("front", [{ key: "quality", label: "Quality", options: [["kl_mean", "mean KL"], ["kl_p99", "99% of KL"]] }, bits], drawFront, true);
   addChart("perplexity", [bits], drawPerplexity, true);
-  addChart("positions", [], drawPositions);
+  addChart("positions", [], drawPositions, true);
   addChart("bytes", [], drawBytes, true);
   addChart("layers", [{ key: "form", label: "Form", options: [["map", "map"], ["bars", "bars"]] }], drawLayers, true);
   const budgets = budgetOptions();

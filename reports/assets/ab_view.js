@@ -10,6 +10,7 @@ const shortText = (text, most) => (text.length > most ? text.slice(0, most - 1).
 const recipeName = (row, most = 60) => plain(shortText(row.recipe, most));
 // A name on an axis takes a third of the chart at most.
 const axisName = (row, width) => recipeName(row, Math.max(12, Math.min(60, Math.floor(width / 21))));
+const legendLetters = (width) => Math.max(12, Math.min(60, Math.floor((width - 120) / 8)));
 const significant = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "–");
 const changeText = (value) => (Number.isFinite(value) ? (value > 0 ? "+" : "") + (100 * value).toFixed(2) + "%" : "–");
 const shareText = (value) => (Number.isFinite(value) ? (100 * value).toFixed(2) + "%" : "–");
@@ -32,7 +33,7 @@ function klScale(values) {
   const first = Math.floor(Math.log10(least) - 0.05);
   const high = Math.max(Math.log10(most) + 0.25, first + 1), low = zeros ? first - 1 : first;
   const ticks = zeros ? [[low, "0"]] : [];
-  for (let decade = first; decade <= high; decade += Math.ceil((high - first) / 9)) ticks.push([decade, String(Number(`1e${decade}`))]);
+  for (let decade = first; decade <= high; decade += Math.ceil((high - first) / 9)) ticks.push([decade, decade >= -4 ? String(Number(`1e${decade}`)) : `1e${decade}`]);
   return { low, high, ticks, at: (value) => (Number.isFinite(value) ? (value > 0 ? Math.max(low, Math.log10(value)) : low) : null) };
 }
 

@@ -22,7 +22,7 @@ function drawBytes(state, width) {
       yaxis: rowTicks(width), bargap: 0.3,
       shapes: [{ type: "line", yref: "paper", y0: 0, y1: 1, x0: dense / unit.divisor, x1: dense / unit.divisor,
         line: { color: cssColor("--control"), dash: "dash", width: 1.8 } }],
-      annotations: rows.map((row, index) => ({ x: Math.max(row.bytes_held, dense) / unit.divisor, y: index, xanchor: "left", xshift: 6, showarrow: false,
+      annotations: (width < 600 ? [] : rows).map((row, index) => ({ x: 1, xref: "x domain", y: index, xanchor: "right", showarrow: false,
         text: `${bytesText(row.bytes_held)} · ${row.compression.toFixed(2)}×`, font: { size: 12, color: cssColor("--soft") } })),
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" }, margin: { l: 20, r: 20, t: 50, b: 50 },
     },
@@ -42,10 +42,10 @@ function layerHeatmap(width) {
   };
 }
 
-function layerBars() {
+function layerBars(width) {
   const unit = bytesUnit(Math.max(1, ...rows.flatMap((row) => row.layers.map((layer) => layer.bytes))));
   return {
-    traces: rows.map((row, index) => ({ type: "bar", name: recipeName(row), x: row.layers.map((layer) => layer.layer),
+    traces: rows.map((row, index) => ({ type: "bar", name: recipeName(row, legendLetters(width)), x: row.layers.map((layer) => layer.layer),
       y: row.layers.map((layer) => layer.bytes / unit.divisor), marker: { color: recipeColor(index) },
       hovertemplate: `layer %{x}: %{y:.3g} ${unit.name}<extra>${recipeName(row)}</extra>` })),
     layout: { height: 480 + 10 * rows.length, barmode: "group", bargap: 0.15, xaxis: layerAxis({ showgrid: false }),
@@ -53,7 +53,7 @@ function layerBars() {
   };
 }
 
-const drawLayers = (state, width) => (state.form === "bars" ? layerBars() : layerHeatmap(width));
+const drawLayers = (state, width) => (state.form === "bars" ? layerBars(width) : layerHeatmap(width));
 
 // Two measures of each row, side by side on one axis of names; a row without a figure has no bar.
 function pairedBars(panels, width) {
@@ -64,13 +64,14 @@ function pairedBars(panels, width) {
   const traces = panels.map((panel, index) => {
     const suffix = index === 0 ? "" : "2";
     const most = Math.max(0, ...finite(panel.values));
-    layout["xaxis" + suffix] = { title: { text: panel.title }, domain: domains[index], anchor: "y" + suffix, range: [0, 1.18 * most || 1], nticks: 6 };
+    layout["xaxis" + suffix] = { title: { text: panel.title }, domain: domains[index], anchor: "y" + suffix, range: [0, 1.25 * most || 1], nticks: 6 };
     layout["yaxis" + suffix] = { ...rowTicks(width), domain: heights[index], anchor: "x" + suffix, showticklabels: narrow || index === 0 };
-    if (panel.level > 0 && panel.level < 1.18 * most)
+    if (panel.level > 0 && panel.level < 1.25 * most)
       layout.shapes.push({ type: "line", xref: "x" + suffix, yref: `y${suffix} domain`, y0: 0, y1: 1, x0: panel.level, x1: panel.level,
         line: { color: cssColor("--control"), dash: "dash", width: 1.8 } });
     return { type: "bar", orientation: "h", x: panel.values, y: rows.map((_, i) => i), xaxis: "x" + suffix, yaxis: "y" + suffix,
-      marker: { color: rows.map((_, i) => recipeColor(i)) }, text: panel.values.map(panel.text), textposition: "outside", cliponaxis: false,
+      marker: { color: rows.map((_, i) => recipeColor(i)) }, text: panel.values.map(panel.text), textposition: panel.inside ? "auto" : "outside", insidetextanchor: "start",
+      textangle: 0, cliponaxis: false,
       customdata: rows.map((row) => recipeName(row, 90)), hovertemplate: "%{customdata}<br>%{text}<extra></extra>" };
   });
   return { traces, layout };
@@ -83,7 +84,7 @@ function drawCapacity(state, width) {
   const of = (key) => rows.map((row) => at(row.capacity.budgets[Number(state.budget)], key));
   const length = rows.length ? rows[0].capacity.sequence_tokens : 0;
   return pairedBars([
-    { title: "tokens of one sequence (dashed: the model's positions)", values: of("tokens"), text: countText, level: report.model.max_positions },
+    { title: width < 700 ? "tokens of one sequence" : "tokens of one sequence (dashed: the model's positions)", values: of("tokens"), text: countText, level: report.model.max_positions },
     { title: `sequences of ${countText(length)} tokens`, values: of("sequences"), text: countText },
   ], width);
 }
@@ -91,7 +92,7 @@ function drawCapacity(state, width) {
 function drawSpeed(state, width) {
   const rate = (value) => (Number.isFinite(value) ? value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0) : "");
   return pairedBars([
-    { title: "decode, tokens/s (dashed: the baseline)", values: rows.map((row) => row.decode_tokens_per_s), text: rate, level: at(rows[0], "decode_tokens_per_s") },
-    { title: "prefill, tokens/s", values: rows.map((row) => row.prefill_tokens_per_s), text: rate, level: at(rows[0], "prefill_tokens_per_s") },
+    { title: "decode, tokens/s (dashed: the baseline)", values: rows.map((row) => row.decode_tokens_per_s), text: rate, level: at(rows[0], "decode_tokens_per_s"), inside: true },
+    { title: "prefill, tokens/s", values: rows.map((row) => row.prefill_tokens_per_s), text: rate, level: at(rows[0], "prefill_tokens_per_s"), inside: true },
   ], width);
 }

@@ -1,6 +1,6 @@
 // Where the names of points go so that they can be read: as reports/label_layout.cc does it.
-const LABEL = { marker: 8, gap: 2, near: 20, step: 4 };
-const LABEL_DISTANCES = [12, 18, 30, 44, 60, 80, 104, 132, 164, 200, 240];
+const LABEL = { marker: 9, gap: 2, near: 19, step: 4 };
+const LABEL_DISTANCES = [12, 19, 30, 44, 60, 80, 104, 132, 164, 200, 240];
 const LABEL_DIRECTIONS = [[1, 0], [-1, 0], [0.71, -0.71], [-0.71, -0.71], [0.71, 0.71], [-0.71, 0.71], [0, -1], [0, 1]];
 
 const boxAround = (x, y, half) => ({ left: x - half, top: y - half, right: x + half, bottom: y + half });

@@ -15,8 +15,13 @@ struct ExampleShape {
 
 nlohmann::ordered_json example_report(const ExampleShape& shape = {});
 
+// The same of kind "ab": dense pages, a method at three widths, recipes without effect, at the base's numbers
+// and with nothing finite to show. Bytes, quality and intervals are made up but fit together.
+nlohmann::ordered_json example_ab_report(int layers = 4);
+
 // The same with names that try to break out of HTML, scripts, Markdown, gnuplot and terminals. `marker` is a
 // path that a shell would make if a name were ever run.
 nlohmann::ordered_json hostile_report(const char* marker = "/tmp/kvanalyze-pwned");
+nlohmann::ordered_json hostile_ab_report(const char* marker = "/tmp/kvanalyze-pwned");
 
 }  // namespace kva

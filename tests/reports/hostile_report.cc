@@ -17,23 +17,51 @@ void rename(Json& value, const std::string& from, const std::string& to) {
     for (Json& member : value) rename(member, from, to);
 }
 
+struct Names {
+  std::string html;
+  std::string gnuplot;
+  std::string plotly;
+};
+
+Names hostile_names(const char* marker) {
+  return {
+      "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'&{{data}}",
+      fmt::format("a'; system('touch {0}'); print '`touch {0}` $(touch {0}) \" %s %n \\", marker),
+      "<a href=\"javascript:window.pwned=1\">x</a><b>y</b>",
+  };
+}
+
+void add_hostile_frame(Json& report, const Names& names) {
+  report["model"]["name"] = names.html + names.gnuplot + "\n\x1b[31m![x](http://example.com/x.png)";
+  report["provenance"]["command"] = "kvanalyze <script>window.pwned=1</script>\n# heading";
+  report["definitions"]["<img src=x onerror=window.pwned=1>"] = "<!--<script>" + names.html;
+  report["provenance"]["options"]["</style><script>window.pwned=1</script>"] =
+      Json::array({names.html, names.gnuplot});
+}
+
 }  // namespace
 
 Json hostile_report(const char* marker) {
   Json report = example_report();
-  const std::string html =
-      "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'&{{data}}";
-  const std::string gnuplot =
-      fmt::format("a'; system('touch {0}'); print '`touch {0}` $(touch {0}) \" \\", marker);
-  const std::string plotly = "<a href=\"javascript:window.pwned=1\">x</a><b>y</b>";
-  rename(report, "general", html);
-  rename(report, "repetitive", gnuplot);
-  rename(report, "code", plotly);
-  report["model"]["name"] = html + gnuplot + "\n\x1b[31m![x](http://example.com/x.png)";
-  report["prompts"][0]["name"] = html + "| [x](javascript:alert(1)) <b>";
-  report["provenance"]["command"] = "kvanalyze <script>window.pwned=1</script>\n# heading";
-  report["definitions"]["<img src=x onerror=window.pwned=1>"] = "<!--<script>" + html;
-  report["provenance"]["options"]["</style><script>window.pwned=1</script>"] = Json::array({html, gnuplot});
+  const Names names = hostile_names(marker);
+  rename(report, "general", names.html);
+  rename(report, "repetitive", names.gnuplot);
+  rename(report, "code", names.plotly);
+  report["prompts"][0]["name"] = names.html + "| [x](javascript:alert(1)) <b>";
+  add_hostile_frame(report, names);
+  return report;
+}
+
+Json hostile_ab_report(const char* marker) {
+  Json report = example_ab_report();
+  const Names names = hostile_names(marker);
+  rename(report, "quant(k=8,v=8)", names.html);
+  rename(report, "quant(k=4,v=4)", names.gnuplot);
+  rename(report, "quant(k=#,v=#)", names.plotly);
+  rename(report, "dedup(exact)", names.plotly + "| [x](javascript:alert(1)) <b>");
+  rename(report, "example.txt", names.html);
+  report["ab"]["rows"][1]["codec"]["remarks"] = {names.html};
+  add_hostile_frame(report, names);
   return report;
 }
 

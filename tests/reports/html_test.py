@@ -15,6 +15,10 @@ from browser import Browser, find_chromium
 SKIPPED = 77
 CHARTS = ["distribution", "differences", "layers", "opportunities", "heatmap", "matrix", "adjacent", "growth", "clusters",
           "heads", "norms"]
+# Of the A/B example: points, and traces where their number tells something. Eight rows, one without a finite KL and one
+# without effect, which stands where the baseline does.
+AB_CHARTS = {"front": (6 + 5 + 3 + 2 + 2, 6 + 2 + 1 + 1), "perplexity": (6 + 3 + 2 + 2, 6 + 2 + 1), "positions": (7 * 16, 8),
+             "bytes": (8 * 5, 6), "layers": (8 * 4, 1), "capacity": (16, 2), "speed": (16, 2)}
 failures = []
 
 
@@ -81,6 +85,50 @@ def check_charts(browser, label):
         check(colours > 10 and drawn > 100, f"{label}: {name} looks blank ({colours} colours, {drawn} coloured pixels)")
 
 
+def check_ab(browser, label):
+    for name, (points, traces) in AB_CHARTS.items():
+        data = browser.value(f"({{...document.querySelector('#chart-{name}').dataset}})")
+        check((data.get("points"), data.get("traces")) == (str(points), str(traces)), f"{label}: {name} shows {data}")
+        colours, drawn = ink(browser, f"#chart-{name}")
+        check(colours > 10 and drawn > 100, f"{label}: {name} looks blank ({colours} colours, {drawn} coloured pixels)")
+    for name in ("front", "perplexity"):
+        # Names of recipes lie inside the plot and not on one another.
+        crossing = browser.value(f"""(() => {{
+          const chart = document.querySelector('#chart-{name}');
+          const boxes = [...chart.querySelectorAll('.annotation-text-g .bg')].map((text) => text.getBoundingClientRect());
+          const plot = chart.querySelector('.nsewdrag').getBoundingClientRect(); let crossing = 0;
+          boxes.forEach((a, i) => {{
+            if (a.left < plot.left - 1 || a.right > plot.right + 1 || a.top < plot.top - 1 || a.bottom > plot.bottom + 1) crossing += 1;
+            for (const b of boxes.slice(0, i))
+              if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) crossing += 1; }});
+          return [boxes.length, crossing]; }})()""")
+        check(crossing == [6, 0], f"{label}: names in {name}, and those in the way of one another: {crossing}")
+
+
+def check_ab_page(browser, folder, plotly):
+    render("ab", folder, plotly)
+    check_static((folder / "report.html").read_text(), "ab")
+    for scheme in ("light", "dark"):
+        browser.appearance(scheme)
+        browser.open(folder / "report.html")
+        browser.wait("document.documentElement.dataset.charts !== undefined")
+        check_ab(browser, "ab " + scheme)
+        check_offline(browser, "ab " + scheme)
+    browser.value("""document.querySelectorAll('.controls select').forEach((select) => {
+      for (const option of [...select.options].reverse()) { select.value = option.value; select.dispatchEvent(new Event('change')); } })""")
+    check_ab(browser, "ab after every control")
+    order = browser.value("""(() => { const table = document.querySelector('#table-ab');
+      const headers = [...table.tHead.rows[0].cells]; const column = headers.findIndex((h) => h.textContent === 'bits/value');
+      headers[column].querySelector('button').click();
+      return [...table.tBodies[0].rows].map((row) => Number(row.cells[column].dataset.sort)); })()""")
+    check(len(order) == 8 and order == sorted(order), f"sorting by bits gives {order}")
+    browser.size(390, 800)
+    browser.wait("document.documentElement.scrollWidth <= innerWidth + 1", 10)
+    browser.wait("document.querySelector('#chart-front .nsewdrag').getBoundingClientRect().width < 390", 10)
+    browser.size(1280, 1000)
+    check_offline(browser, "ab after every control")
+
+
 def check_controls(browser):
     """Every choice of every control draws; a header sorts its table."""
     count = browser.value("document.querySelectorAll('.controls select, .controls input').length")
@@ -99,14 +147,14 @@ def check_controls(browser):
     check(len(sorted_column) == 8 and sorted_column == sorted(sorted_column), f"sorting by mean gives {sorted_column}")
 
 
-def check_hostile(browser, folder, plotly):
-    render("hostile", folder, plotly)
+def check_hostile(browser, kind, folder, plotly):
+    render(kind, folder, plotly)
     browser.open(folder / "report.html")
     browser.wait("document.documentElement.dataset.charts !== undefined")
     check(not browser.value("window.pwned"), "script in a name ran")
     check(browser.value("document.querySelectorAll('img[src=\"x\"], main b b, iframe').length") == 0, "markup in a name became elements")
     check(browser.value("[...document.querySelectorAll('svg a')].every((a) => !a.getAttribute('xlink:href'))"), "a link in a name works")
-    check_offline(browser, "hostile")
+    check_offline(browser, kind)
 
 
 def main():
@@ -131,7 +179,9 @@ def main():
         browser.size(390, 800)
         browser.wait("document.documentElement.scrollWidth <= innerWidth + 1", 10)  # a phone does not scroll sideways
         browser.size(1280, 1000)
-        check_hostile(browser, work / "hostile", plotly)
+        check_hostile(browser, "hostile", work / "hostile", plotly)
+        check_ab_page(browser, work / "ab", plotly)
+        check_hostile(browser, "hostile-ab", work / "hostile-ab", plotly)
         # Without the library: the summary, the tables and the pictures, and a line that says how to get more.
         render("plain", work / "static", None)
         page = (work / "static/report.html").read_text()
@@ -142,6 +192,12 @@ def main():
                   "static: the pictures are missing")
         check(browser.value("document.querySelectorAll('table').length") >= 8, "static: tables are missing")
         check_offline(browser, "static")
+        render("ab", work / "static-ab", None)
+        browser.open(work / "static-ab/report.html")
+        if shutil.which("gnuplot"):
+            check(browser.value("[...document.images].length == 4 && [...document.images].every((i) => i.naturalWidth > 500)"),
+                  "static ab: the pictures are missing")
+        check_offline(browser, "static ab")
     finally:
         browser.close()
         shutil.rmtree(work, ignore_errors=True)

@@ -1,8 +1,7 @@
 // The report code for tests in Python:
-//   render_example plain|hostile FOLDER [plotly.min.js]   writes an example report
-//   render_example json FILE                              only its report.json
-//   render_example check FILE                             loads a report.json; 1 and one line where it is
-//   refused
+//   render_example plain|hostile|ab|hostile-ab FOLDER [plotly.min.js]   writes an example report
+//   render_example json|json-ab FILE                                    only its report.json
+//   render_example check FILE            loads a report.json; 1 and one line where it is refused
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -16,8 +15,11 @@
 int main(int argc, char** argv) {
   if (argc < 3) return 1;
   const std::string kind = argv[1];
-  const auto report = kind == "hostile" ? kva::hostile_report() : kva::example_report();
-  if (kind == "json") {
+  const auto report = kind == "hostile"                   ? kva::hostile_report()
+                      : kind == "hostile-ab"              ? kva::hostile_ab_report()
+                      : kind == "ab" || kind == "json-ab" ? kva::example_ab_report()
+                                                          : kva::example_report();
+  if (kind == "json" || kind == "json-ab") {
     kva::write_text_file(argv[2], report.dump());
     return 0;
   }

@@ -37,13 +37,17 @@ def parent_of(report, path):
     return report
 
 
-with tempfile.TemporaryDirectory() as folder:
-    subprocess.run([program, "json", folder + "/report.json"], check=True, timeout=60)
-    good = json.loads(pathlib.Path(folder, "report.json").read_text())
-for error in validator.iter_errors(good):
-    failures.append(f"a good report is refused: {error.json_path}: {error.message[:200]}")
-if not loads(good)[0]:
-    failures.append(f"kvanalyze refuses a good report: {loads(good)[1]}")
+
+def good_report(kind):
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([program, kind, folder + "/report.json"], check=True, timeout=60)
+        good = json.loads(pathlib.Path(folder, "report.json").read_text())
+    for error in validator.iter_errors(good):
+        failures.append(f"a good report is refused: {error.json_path}: {error.message[:200]}")
+    if not loads(good)[0]:
+        failures.append(f"kvanalyze refuses a good report: {loads(good)[1]}")
+    return good
+
 
 MISSING = object()
 BROKEN = [
@@ -57,20 +61,29 @@ BROKEN = [
     (("set_differences", 0, "verdict"), "maybe"), (("growth", 0, "context_tokens"), {}), (("sets", 0, "name"), "x" * 513),
     (("thresholds",), [0.1] * 33), (("prompts", 0, "truncated"), "no"), (("norms",), MISSING),
 ]
-for path, value in BROKEN:
-    report = copy.deepcopy(good)
-    if value is MISSING:
-        del parent_of(report, path)[path[-1]]
-    else:
-        parent_of(report, path)[path[-1]] = value
-    where = ".".join(map(str, path))
-    if validator.is_valid(report):
-        failures.append(f"the schema takes a broken {where}")
-    taken, said = loads(report)
-    if taken:
-        failures.append(f"kvanalyze takes a broken {where}")
-    elif str(path[0]) not in said or said.count("\n"):
-        failures.append(f"kvanalyze does not name {where} on one line: {said}")
+BROKEN_AB = [
+    (("ab",), MISSING), (("ab", "rows"), []), (("ab", "rows", 0, "effect"), "some"), (("ab", "rows", 0, "kl_mean"), "x"),
+    (("ab", "rows", 0, "intervals", "kl_mean"), [1]), (("ab", "rows", 0, "capacity"), MISSING),
+    (("ab", "rows", 0, "capacity", "budgets", 0, "tokens"), -1), (("ab", "rows", 0, "ledger", "held"), None),
+    (("ab", "rows", 0, "layers", 0, "layer"), 4096), (("ab", "rows", 0, "on_front"), 1), (("ab", "rows", 0, "recipe"), ""),
+    (("ab", "noise_floor", 0, "chunk_tokens"), -1), (("ab", "equal_bytes", 0, "kl_mean", "low"), MISSING),
+]
+for kind, changes in (("json", BROKEN), ("json-ab", BROKEN_AB)):
+    good = good_report(kind)
+    for path, value in changes:
+        report = copy.deepcopy(good)
+        if value is MISSING:
+            del parent_of(report, path)[path[-1]]
+        else:
+            parent_of(report, path)[path[-1]] = value
+        where = ".".join(map(str, path))
+        if validator.is_valid(report):
+            failures.append(f"the schema takes a broken {where}")
+        taken, said = loads(report)
+        if taken:
+            failures.append(f"kvanalyze takes a broken {where}")
+        elif str(path[0]) not in said or said.count("\n"):
+            failures.append(f"kvanalyze does not name {where} on one line: {said}")
 
-print("\n".join(failures) or f"one good report and {len(BROKEN)} broken ones: the schema and kvanalyze agree")
+print("\n".join(failures) or f"two good reports and {len(BROKEN) + len(BROKEN_AB)} broken ones: the schema and kvanalyze agree")
 sys.exit(1 if failures else 0)
