@@ -78,7 +78,7 @@ Finding close_finding(const Json& report) {
       fmt::format("most compression with a perplexity surely within +{}: {}", bound, name_of(*best)),
       fmt::format(
           "Of the recipes whose perplexity is within +{} by the upper end of its interval, {} saves most: "
-          "{} of dense f16, {} bits a number.",
+          "compression {}, {} bits a number.",
           bound, name_of(*best), times(number_at(*best, "compression")),
           format_number(number_at(*best, "bits_per_value"), 2))};
 }

@@ -70,7 +70,7 @@ Figure kl_position_figure(const Json& report) {
     return figure;
   const QualityScale scale = kl_scale(values);
   FigureScript script(figure.file, kPlotWidth, 940, 1, 1);
-  script.sides(0.075, 0.68);
+  script.sides(0.075, 0.65);
   script.title(figure.title, ab_subtitle(report, "mean KL of each stretch of positions, log scale"));
   script.panel(0, 0, "", "position in the window (tokens)", "mean KL (nats, log scale)");
   script.add(fmt::format("set xrange [{:.6g}:{:.6g}]\nset yrange [{:.6g}:{:.6g}]\nset ytics {}", first, last,
@@ -104,7 +104,7 @@ Figure recipe_bytes_figure(const Json& report) {
   const bool mib = most >= 1048576;
   const double unit = mib ? 1048576 : 1024;
   FigureScript script(figure.file, kPlotWidth, height_of_rows(rows.size()), 1, 1);
-  script.sides(0.29, 0.97);
+  script.sides(0.32, 0.97);
   script.title(figure.title, ab_subtitle(report, "means over the windows"));
   script.panel(0, 0, "", mib ? "MiB held" : "KiB held", "");
   script.add(row_ticks(rows));
@@ -155,7 +155,7 @@ Figure layer_bytes_figure(const Json& report) {
   }
   if (most <= 0) return figure;
   FigureScript script(figure.file, kPlotWidth, height_of_rows(rows.size()), 1, 1);
-  script.sides(0.29, 0.9);
+  script.sides(0.32, 0.9);
   script.title(figure.title, ab_subtitle(report, "payload and scales; 100% is dense f16"));
   script.panel(0, 0, "", "layer", "");
   script.add(row_ticks(rows));

@@ -9,7 +9,7 @@
 namespace kva {
 
 inline constexpr int kPlotWidth = 1600;        // pixels
-inline constexpr std::size_t kNameBytes = 46;  // of a recipe beside a point or a bar
+inline constexpr std::size_t kNameBytes = 52;  // of a recipe beside a point or a bar
 
 // Model and protocol, then `rest`; how many rows are shown where not all are.
 std::string ab_subtitle(const nlohmann::ordered_json& report, const std::string& rest);

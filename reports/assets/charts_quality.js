@@ -41,7 +41,7 @@ function markLabels(marks, scale, range, width, lines) {
   const inner = { width: Math.max(120, width - POINT_MARGIN.l - POINT_MARGIN.r), height: POINT_HEIGHT - POINT_MARGIN.t - POINT_MARGIN.b };
   const px = (x) => (inner.width * (x - range[0])) / (range[1] - range[0]);
   const py = (at) => inner.height * (1 - (at - scale.low) / (scale.high - scale.low));
-  const most = Math.max(10, Math.min(46, Math.floor(inner.width / (2.2 * LETTER_WIDTH))));
+  const most = Math.max(10, Math.min(52, Math.floor(inner.width / (2.2 * LETTER_WIDTH))));
   const idle = rows.filter((row) => row.effect === "no effect").length;
   const names = marks.map((mark) => shortText(mark.row.recipe + (mark.index === 0 && idle ? ` and ${idle} without effect` : ""), most));
   const points = marks.map((mark, i) => ({ x: px(mark.x), y: py(scale.at(mark.value)), width: LETTER_WIDTH * names[i].length + 4, height: LABEL_FONT + 5 }));
@@ -60,7 +60,7 @@ function markLabels(marks, scale, range, width, lines) {
 
 function pointTraces(marks, scale) {
   return marks.map((mark) => ({
-    x: [mark.x], y: [scale.at(mark.value)], mode: "markers", name: recipeName(mark.row), showlegend: false,
+    x: [mark.x], y: [scale.at(mark.value)], mode: "markers", name: recipeName(mark.row), showlegend: false, cliponaxis: false,
     marker: { size: 10, color: recipeColor(mark.index) },
     error_y: Number.isFinite(mark.low) ? { type: "data", symmetric: false, array: [scale.at(mark.high) - scale.at(mark.value)],
       arrayminus: [scale.at(mark.value) - scale.at(mark.low)], color: recipeColor(mark.index), thickness: 2, width: 5 } : undefined,
@@ -73,16 +73,17 @@ function familyTraces(marks, scale) {
   const families = new Map();
   for (const mark of marks) families.set(mark.row.family, [...(families.get(mark.row.family) || []), mark]);
   return [...families.values()].filter((family) => family.length > 1).map((family) => {
+    const color = recipeColor(family[0].index);
     family.sort((a, b) => a.x - b.x);
     return { x: family.map((mark) => mark.x), y: family.map((mark) => scale.at(mark.value)), mode: "lines", hoverinfo: "skip", showlegend: false,
-      line: { color: recipeColor(family[0].index), width: 1.4, dash: "dot" } };
+      line: { color, width: 1.4, dash: "dot" } };
   });
 }
 
 function frontTrace(marks, scale) {
   const front = marks.filter((mark) => mark.row.on_front).sort((a, b) => a.x - b.x);
   return { x: front.map((mark) => mark.x), y: front.map((mark) => scale.at(mark.value)), mode: "lines+markers", hoverinfo: "skip",
-    name: "the front", line: { color: cssColor("--ink"), width: 1.6 },
+    cliponaxis: false, name: "the front", line: { color: cssColor("--ink"), width: 1.6 },
     marker: { size: 17, color: "rgba(0,0,0,0)", line: { color: cssColor("--ink"), width: 1.6 } } };
 }
 
