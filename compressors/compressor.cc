@@ -118,11 +118,17 @@ struct Compressor::Impl {
       for (Stage& stage : pipeline.stages) {
         limit = std::min(limit, due_pages(stage, sequence));
         int64_t& next = stage.next_page[sequence];
-        for (; next < limit; ++next) run(pipeline, stage, sequence, next);
+        for (; next < limit && ready(pipeline, stage, sequence, next); ++next)
+          run(pipeline, stage, sequence, next);
         limit = next;
       }
     }
     stats.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  bool ready(const Pipeline& pipeline, const Stage& stage, SequenceId sequence, int64_t page) const {
+    return std::all_of(stage.steps.begin(), stage.steps.end(),
+                       [&](const auto& step) { return step->ready(context(pipeline), sequence, page); });
   }
 
   void run(Pipeline& pipeline, Stage& stage, SequenceId sequence, int64_t page) {
@@ -229,6 +235,24 @@ void Compressor::after_fork(SequenceId sequence, SequenceId copy) {
 
 void Compressor::before_free(SequenceId sequence) { impl_->forget(sequence); }
 
-CompressorStats Compressor::stats() const { return impl_->stats; }
+CompressorStats Compressor::stats() const {
+  CompressorStats stats = impl_->stats;
+  for (const Pipeline& pipeline : impl_->pipelines) {
+    for (const Stage& stage : pipeline.stages) {
+      for (const auto& step : stage.steps) {
+        for (const std::string& remark : step->remarks()) stats.remarks.push_back(remark);
+        for (const auto& [name, value] : step->counters()) {
+          const auto known = std::find_if(stats.counters.begin(), stats.counters.end(),
+                                          [&](const auto& entry) { return entry.first == name; });
+          if (known == stats.counters.end())
+            stats.counters.emplace_back(name, value);
+          else
+            known->second += value;
+        }
+      }
+    }
+  }
+  return stats;
+}
 
 }  // namespace kva

@@ -10,6 +10,7 @@
   X(quant)             \
   X(minicache)         \
   X(layershare)        \
+  X(lowrank)           \
   X(dedup)
 
 namespace kva {

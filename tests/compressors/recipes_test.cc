@@ -166,7 +166,13 @@ INSTANTIATE_TEST_SUITE_P(Recipes, EveryRecipe,
                                          "dedup(cos=0.3) | minicache(start=0)",
                                          "layers(0): dense(f16); rest: minicache(start=1)@prefill",
                                          "side(v): minicache@every=32; rest: dedup(exact)@tokens>40",
-                                         "layershare@seal | dense(bf16)@tokens>64"),
+                                         "layershare@seal | dense(bf16)@tokens>64", "lowrank(fit_tokens=32)",
+                                         "lowrank(rank=4, fit_tokens=16, refresh=0.1) | dense(bf16)",
+                                         "keys(plain); lowrank(energy=0.9, fit_tokens=48, method=randomized)",
+                                         "keys(page-relative); lowrank(layers=2, fit_tokens=64)",
+                                         "lowrank(layers=3, rank=5, fit_tokens=32, refresh=0.3) | dense(f32)",
+                                         "layershare(start=0) | lowrank(fit_tokens=32)",
+                                         "dedup(cos=0.3) | lowrank(layers=4, rank=16, fit_tokens=32)"),
                          name_of);
 
 }  // namespace
