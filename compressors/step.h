@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "compressors/draft.h"
 #include "kernels/parallel.h"
@@ -39,6 +42,9 @@ class Step {
   virtual int64_t window_tokens() const { return 0; }
   virtual int64_t tokens_to_begin() const { return 0; }
 
+  // What it wants to know of the tables that its cells are of; collected from the first token on.
+  virtual Observations observes() const { return {}; }
+
   // Takes the next page of its sequence; the pages of a sequence come in order, each once.
   virtual void run(const StepContext& context, Draft& draft) = 0;
 
@@ -50,6 +56,9 @@ class Step {
 
   // The sequence is about to be freed.
   virtual void forget(const StepContext&, SequenceId) {}
+
+  // What it did so far that bytes do not tell: "merged tokens", ...
+  virtual std::vector<std::pair<std::string, double>> counters() const { return {}; }
 };
 
 }  // namespace kva
