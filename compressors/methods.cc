@@ -10,6 +10,8 @@
   X(quant)             \
   X(minicache)         \
   X(layershare)        \
+  X(evict)             \
+  X(merge)             \
   X(dedup)
 
 namespace kva {
