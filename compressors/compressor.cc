@@ -206,6 +206,13 @@ KvCacheOptions Compressor::cache_options(const Recipe& recipe, KvCacheOptions of
   return of_decoder;
 }
 
+bool Compressor::shares_prefixes(const Recipe& recipe) {
+  for (const Statement& statement : recipe.statements())
+    for (const RecipeStep& step : statement.pipeline)
+      if (step.method->name == "dedup" && step.arguments.word("mode") == "prefix") return true;
+  return false;
+}
+
 Compressor::Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed)
     : impl_(std::make_unique<Impl>(recipe, cache, pool, seed)) {}
 

@@ -35,6 +35,10 @@ class Compressor : public CacheListener {
   // The recipe's key basis, and the type that pages fill in.
   static KvCacheOptions cache_options(const Recipe& recipe, KvCacheOptions of_decoder);
 
+  // Whether the recipe wants prompts that begin alike to share their pages (dedup(prefix)): the caller's
+  // part, GenerateOptions::share_prefixes.
+  static bool shares_prefixes(const Recipe& recipe);
+
   // Throws InputError where the recipe names layers or heads that the cache does not have, or parameters that
   // do not fit it.
   Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed = 0);

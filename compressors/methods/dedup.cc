@@ -189,6 +189,13 @@ class NearDedupStep : public Step {
   std::map<Group, std::vector<PageAddress>> kept_;
 };
 
+// Prompts share their beginnings before anything is computed, where sequences are made: nothing is left to do
+// with their pages.
+class PrefixDedupStep : public Step {
+ public:
+  void run(const StepContext&, Draft&) override {}
+};
+
 std::string check_dedup(const Arguments& arguments, const StepPlace&) {
   int ways = 0;
   for (const char* way : {"mode", "cos", "l2"}) ways += arguments.given(way) ? 1 : 0;
@@ -196,6 +203,7 @@ std::string check_dedup(const Arguments& arguments, const StepPlace&) {
 }
 
 std::unique_ptr<Step> make_dedup(const Arguments& arguments) {
+  if (arguments.word("mode") == "prefix") return std::make_unique<PrefixDedupStep>();
   const std::string_view word = arguments.word("scope");
   const Scope scope = word == "head" ? Scope::kHead : word == "layer" ? Scope::kLayer : Scope::kCache;
   if (arguments.has("cos")) return std::make_unique<NearDedupStep>(scope, false, arguments.number("cos"));
@@ -216,8 +224,9 @@ MethodInfo dedup_method() {
       .parameters = {{.name = "mode",
                       .kind = kWord,
                       .fallback = "exact",
-                      .words = {{"exact", {}, "pages whose dense bytes are equal"}},
-                      .help = "exact, or a metric with its threshold instead"},
+                      .words = {{"exact", {}, "pages whose dense bytes are equal"},
+                                {"prefix", {}, "pages of prompts that begin alike, never computed twice"}},
+                      .help = "how equal pages are found; or a metric with its threshold instead"},
                      {.name = "cos",
                       .aliases = {"cosine"},
                       .kind = kNumber,

@@ -139,6 +139,7 @@ void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
   KVA_CHECK(table.end == start, "tokens are appended in order, once a step");
   while (tokens > 0) {
     if (!table.open) {
+      reserve_one_more(table.pages);
       table.pages.push_back({.start = start});
       table.open = true;
       PageRef& added = table.pages.back();
