@@ -11,6 +11,8 @@
   X(minicache)         \
   X(layershare)        \
   X(lowrank)           \
+  X(evict)             \
+  X(merge)             \
   X(dedup)
 
 namespace kva {
