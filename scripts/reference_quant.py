@@ -16,8 +16,9 @@ scored tokens, with --per-token also "per_token": {"nll", "nll_base", "kl", "sam
 --compare takes the protocol and, without --recipe, the recipes from the report of `kvanalyze ab` and compares block by
 block: the difference (reference less kvanalyze) of the mean KL and of the mean nll, with the 95% interval of a paired
 bootstrap over blocks. A row passes where each interval meets [-tolerance, tolerance] and is narrow enough to tell:
-its half width at most --resolution of the KL, or the tolerance. Exit code 1 where a row fails, 2 where nothing can be
-compared.
+its half width at most the tolerance, or --resolution of the KL (of the KL's root for nll). Exit code 1 where a row
+fails, 2 where nothing can be compared. Numbers that round the other way make the errors of two right implementations
+independent draws from there on: 2 windows leave about 15% of the KL undecided at 4 bits, 20 windows 5%.
 """
 
 import argparse
@@ -154,7 +155,7 @@ def arguments_of(argv):
     parser.add_argument("--compare", help="report.json of kvanalyze ab on the same text")
     parser.add_argument("--reference", help="results of an earlier run, instead of running")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="nats that no interval need tell from 0")
-    parser.add_argument("--resolution", type=float, default=0.2, help="half width at most, as a share of the mean KL")
+    parser.add_argument("--resolution", type=float, default=0.2, help="half width at most, as a share of the mean KL or its root")
     arguments = parser.parse_args(argv)
     if not arguments.reference and not arguments.text:
         parser.error("--text is needed where nothing was run before (--reference)")

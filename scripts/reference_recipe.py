@@ -107,6 +107,8 @@ def parse_statement(part, text):
             raise InputError(f"{text!r}: expected {', '.join(options)}, found {key!r}: not in the reference")
         options[key] = parse_value(value)
     if name == "dense":
+        if options["type"] not in TYPES:
+            raise InputError(f"{text!r}: type: expected {', '.join(TYPES)}, found {options['type']}")
         options["type"] = TYPES[options["type"]]
     return Statement(selectors, name, options)
 
@@ -118,6 +120,8 @@ def parse_selector(part, text):
     if match[1] == "side":
         return match[1], match[2]
     bounds = [re.fullmatch(r"(-?\d+)(?:-(-?\d+))?", each) for each in match[2].split(",")]
+    if not all(bounds):
+        raise InputError(f"{text!r}: expected layers(0-1,-1) or heads(0), found {part!r}")
     return match[1], tuple((int(each[1]), int(each[2] or each[1])) for each in bounds)
 
 
