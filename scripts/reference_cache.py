@@ -38,6 +38,8 @@ class Cache:
         self.tokens = 0
         self.plan = plan
         self.next_page = [0 for _ in plan]
+        for method, _ in plan:
+            method.begin(shape, page_tokens)
 
     def offsets(self, positions):
         """By how much a stored key at each position is rotated already."""

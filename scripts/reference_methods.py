@@ -97,6 +97,9 @@ class Method:
     window = 0
     tokens_to_begin = 0
 
+    def begin(self, shape, page_tokens):
+        """shape: [layers, kv_heads, tokens, head_dim] of the cache, before anything else."""
+
     def run(self, stored, side, mask, tokens):
         stored[mask, tokens] = self.decoded(stored[mask, tokens], side, tokens.start)
 
@@ -152,22 +155,49 @@ class Quant(Method):
 
 
 class LowRank(Method):
-    """Pages hold f16 coefficients of an f16 basis of each layer, head and side: the leading right singular vectors of
-    the sequence's first fit_tokens rows (not centred), after xKV (arXiv 2503.18893) with groups of one layer."""
+    """Pages hold f16 coefficients of an f16 basis: the leading right singular vectors (not centred) of the sequence's
+    first fit_tokens rows, of each layer, head and side; with layers=G of G layers' heads side by side, which share
+    their coefficients (xKV, arXiv 2503.18893)."""
 
     def __init__(self, options):
         self.options = options
-        self.tokens_to_begin = options["fit_tokens"]
         self.bases = {}
 
+    def begin(self, shape, page_tokens):
+        layers, heads, _, head_dim = shape
+        self.grouped = min(self.options["layers"], layers)
+        widest = head_dim if self.grouped == 1 else self.grouped * heads * head_dim
+        rank = self.options["rank"]
+        self.share = rank / widest if isinstance(rank, int) else rank
+        fit = self.options["fit_tokens"] or max(256, 2 * round(self.share * widest))
+        self.tokens_to_begin = math.ceil(fit / page_tokens) * page_tokens
+
+    def groups(self, mask):
+        """Lists of cells (layer, head) that share a basis."""
+        cells = [tuple(cell) for cell in np.argwhere(mask)]
+        if self.grouped == 1:
+            return [[cell] for cell in cells]
+        groups = []
+        for cell in cells:  # groups are counted from the first layer there is; a missing layer begins the next one
+            if groups and cell[0] - groups[-1][0][0] < self.grouped and cell[0] - groups[-1][-1][0] <= 1:
+                groups[-1].append(cell)
+            else:
+                groups.append([cell])
+        return groups
+
     def run(self, stored, side, mask, tokens):
-        if side not in self.bases:
-            rows = stored[mask, :self.options["fit_tokens"]]
-            vectors = np.linalg.svd(rows.astype(np.float64), full_matrices=False)[2]
-            rank = math.ceil(self.options["rank"] * rows.shape[-1])
-            self.bases[side] = round_to(vectors[:, :rank], "f16")
-        basis = self.bases[side]
-        stored[mask, tokens] = round_to(stored[mask, tokens] @ basis.transpose(0, 2, 1), "f16") @ basis
+        for cells in self.groups(mask):
+            def rows(part):
+                return np.concatenate([stored[cell][part] for cell in cells], axis=-1)
+            if (side, cells[0]) not in self.bases:
+                first = rows(slice(0, self.tokens_to_begin)).astype(np.float64)
+                vectors = np.linalg.svd(first, full_matrices=False)[2]
+                rank = max(1, math.floor(self.share * first.shape[-1] + 0.5))
+                self.bases[side, cells[0]] = round_to(vectors[:rank], "f16")
+            basis = self.bases[side, cells[0]]
+            decoded = round_to(rows(tokens) @ basis.T, "f16") @ basis
+            for cell, part in zip(cells, np.split(decoded, len(cells), axis=-1)):
+                stored[cell][tokens] = part
 
 
 class MiniCache(Method):

@@ -16,7 +16,7 @@ QUANT = {"bits": 4, "k": None, "v": None, "axes": "token", "group": "page", "sym
 METHODS = {
     "dense": (Dense, {"type": "f16"}),
     "quant": (Quant, QUANT),
-    "lowrank": (LowRank, {"rank": 0.5, "fit_tokens": 256}),
+    "lowrank": (LowRank, {"rank": 0.5, "layers": 1, "fit_tokens": None}),
     "minicache": (MiniCache, {"start": 0.5, "t": 0.6, "retain": 0.05}),
 }
 ALIASES = {"baseline": "dense(f16)", "zeroquant": "quant(bits=8)"}

@@ -143,15 +143,43 @@ class Methods(unittest.TestCase):
         self.assertEqual(decoded[:, 2].tolist(), [1000, -1000])
         np.testing.assert_allclose(decoded[:, :2], [[0, 0.5], [3, 3]], atol=1e-3)
 
+    def low_rank(self, **options):
+        method = LowRank({"rank": 0.25, "layers": 1, "fit_tokens": 2} | options)
+        method.begin((2, 1, 4, 4), 2)
+        return method
+
     def test_low_rank(self):
         rows = np.outer([1, 2, 3, 4], [0.6, 0.8, 0, 0]).astype(np.float32)
-        stored = {"k": rows[None, None].copy()}
-        method = LowRank({"rank": 0.25, "fit_tokens": 2})
-        method.run(stored["k"], "k", np.ones((1, 1), dtype=bool), slice(0, 4))
-        np.testing.assert_allclose(stored["k"][0, 0], rows, rtol=2e-3)
-        other = np.array([[[[0, 0, 1, 0]]]], dtype=np.float32)
-        method.run(other, "k", np.ones((1, 1), dtype=bool), slice(0, 1))
-        np.testing.assert_allclose(other, 0, atol=1e-6)
+        stored = np.stack([rows, 2 * rows[:, ::-1]])[:, None]
+        expected, everything = stored.copy(), np.ones((2, 1), dtype=bool)
+        method = self.low_rank()
+        method.run(stored, "k", everything, slice(0, 4))
+        np.testing.assert_allclose(stored, expected, rtol=2e-3)
+        # what is outside the first tokens' subspace is lost, on the side that was fitted
+        other = np.zeros((2, 1, 4, 4), dtype=np.float32)
+        other[:, 0, 0, 1:3] = [-6, 8]
+        method.run(other, "k", everything, slice(0, 1))
+        np.testing.assert_allclose(other[:, 0, 0], [[-2.88, -3.84, 0, 0], [0, 0, 5.12, 3.84]], atol=0.01)
+
+    def test_low_rank_of_two_layers(self):
+        rows = np.outer([1, 2, 3, 4], [0.6, 0.8, 0, 0]).astype(np.float32)
+        stored = np.stack([rows, 2 * rows[:, ::-1]])[:, None]
+        expected, everything = stored.copy(), np.ones((2, 1), dtype=bool)
+        method = self.low_rank(layers=2, rank=1)  # one direction suffices where the layers' coefficients are equal
+        method.run(stored, "k", everything, slice(0, 4))
+        np.testing.assert_allclose(stored, expected, rtol=2e-3)
+        self.assertEqual([basis.shape for basis in method.bases.values()], [(1, 8)])
+
+    def test_low_rank_begins(self):
+        for options, tokens in (({"fit_tokens": None}, 256), ({"fit_tokens": 99}, 100)):
+            self.assertEqual(self.low_rank(**options).tokens_to_begin, tokens)
+        method = LowRank({"rank": 192, "layers": 1, "fit_tokens": None})
+        method.begin((2, 1, 4, 256), 64)
+        self.assertEqual(method.tokens_to_begin, 384)
+        mask = np.ones((6, 1), dtype=bool)
+        mask[[0, 3]] = False
+        layers = [[cell[0] for cell in group] for group in self.low_rank(layers=2).groups(mask)]
+        self.assertEqual(layers, [[1, 2], [4, 5]])
 
     def test_minicache(self):
         method = MiniCache({"start": 0, "t": 0.5, "retain": 0})
