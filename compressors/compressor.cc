@@ -209,6 +209,17 @@ void Compressor::end_prompt(SequenceId sequence) {
   impl_->run(sequence);
 }
 
+void Compressor::after_fork(SequenceId sequence, SequenceId copy) {
+  const int64_t pages = impl_->cache.sealed_pages(copy);
+  for (Pipeline& pipeline : impl_->pipelines) {
+    for (Stage& stage : pipeline.stages) {
+      stage.next_page[copy] = std::min(stage.next_page[sequence], pages);
+      for (const auto& step : stage.steps)
+        step->forked(impl_->context(pipeline), sequence, copy, stage.next_page[copy]);
+    }
+  }
+}
+
 void Compressor::before_free(SequenceId sequence) { impl_->forget(sequence); }
 
 CompressorStats Compressor::stats() const { return impl_->stats; }

@@ -9,6 +9,7 @@
 
 #include "compressors/recipe.h"
 #include "kernels/parallel.h"
+#include "runtime/kv/cache_listener.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_set.h"
 
@@ -26,7 +27,7 @@ struct CompressorStats {
 
 // Make the cache with cache_options(), call after_step() after every Decoder::step() and before_free() before
 // a sequence is freed. Used by one thread at a time; cache and pool outlive it.
-class Compressor {
+class Compressor : public CacheListener {
  public:
   // The recipe's key basis, and the type that pages fill in.
   static KvCacheOptions cache_options(const Recipe& recipe, KvCacheOptions of_decoder);
@@ -34,7 +35,7 @@ class Compressor {
   // Throws InputError where the recipe names layers or heads that the cache does not have, or parameters that
   // do not fit it.
   Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed = 0);
-  ~Compressor();
+  ~Compressor() override;
   Compressor(const Compressor&) = delete;
   Compressor& operator=(const Compressor&) = delete;
 
@@ -44,10 +45,12 @@ class Compressor {
   void fit(const PageSet& sample);
 
   // Throws InputError, naming layer, head and side, where a page cannot be encoded (NaN).
-  void after_step(const Batch& batch);
+  void after_step(const Batch& batch) override;
   // The prompt is complete: steps with @prefill act on its full pages.
-  void end_prompt(SequenceId sequence);
-  void before_free(SequenceId sequence);
+  void end_prompt(SequenceId sequence) override;
+  // After KvCache::fork_sequence().
+  void after_fork(SequenceId sequence, SequenceId copy) override;
+  void before_free(SequenceId sequence) override;
 
   CompressorStats stats() const;
 

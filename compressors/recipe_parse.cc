@@ -11,6 +11,7 @@
 #include "compressors/recipe_scanner.h"
 #include "compressors/spelling.h"
 #include "kernels/check.h"
+#include "runtime/error.h"
 #include "runtime/io/utf8.h"
 
 namespace kva {
@@ -361,7 +362,12 @@ void RecipeParser::run_checks() const {
 Recipe Recipe::parse(std::string_view text, std::span<const MethodInfo> known) {
   RecipeParser parser(text, known);
   parser.parse();
-  return {parser.key_basis(), parser.take_statements()};
+  Recipe recipe(parser.key_basis(), parser.take_statements());
+  // So that parse() takes every text that text() gives: names of parameters make it longer.
+  if (const std::size_t bytes = recipe.text().size(); bytes > kMaxBytes)
+    throw InputError(
+        fmt::format("recipe: expected at most {} bytes with all names written, found {}", kMaxBytes, bytes));
+  return recipe;
 }
 
 }  // namespace kva

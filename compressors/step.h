@@ -45,6 +45,9 @@ class Step {
   // The draft's plan was applied: refs are where the step asked for them.
   virtual void applied(const StepContext&, const Draft&) {}
 
+  // `copy` shares the first `pages` pages of `sequence`, as far as steps have taken them.
+  virtual void forked(const StepContext&, SequenceId /*sequence*/, SequenceId /*copy*/, int64_t /*pages*/) {}
+
   // The sequence is about to be freed.
   virtual void forget(const StepContext&, SequenceId) {}
 };

@@ -10,12 +10,6 @@
 namespace kva {
 namespace {
 
-double mean_of(std::span<const double> values) {
-  double sum = 0.0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
 double resampled_mean(std::span<const double> values, SeededRandom& random) {
   double sum = 0.0;
   for (std::size_t k = 0; k < values.size(); ++k)
@@ -23,14 +17,7 @@ double resampled_mean(std::span<const double> values, SeededRandom& random) {
   return sum / static_cast<double>(values.size());
 }
 
-double quantile(const std::vector<double>& sorted, double q) {
-  const double at = q * static_cast<double>(sorted.size() - 1);
-  const std::size_t below = static_cast<std::size_t>(at);
-  const std::size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-}
-
-const char* verdict_of(const Interval& interval) {
+const char* verdict_of(const Estimate& interval) {
   constexpr double kRounding = 1e-9;  // of the means; far below any interval of interest
   if (interval.low > kRounding) return "higher";
   return interval.high < -kRounding ? "lower" : "no difference found";
@@ -38,7 +25,7 @@ const char* verdict_of(const Interval& interval) {
 
 }  // namespace
 
-Interval bootstrap_difference(std::span<const double> a, std::span<const double> b, int resamples,
+Estimate bootstrap_difference(std::span<const double> a, std::span<const double> b, int resamples,
                               uint64_t seed) {
   KVA_CHECK(a.size() >= 2 && b.size() >= 2 && resamples >= 1, "two samples and some draws");
   SeededRandom random(seed, 0);
@@ -48,7 +35,7 @@ Interval bootstrap_difference(std::span<const double> a, std::span<const double>
     differences.push_back(of_a - resampled_mean(b, random));
   }
   std::sort(differences.begin(), differences.end());
-  return {mean_of(a) - mean_of(b), quantile(differences, 0.025), quantile(differences, 0.975)};
+  return {mean_of(a) - mean_of(b), quantile(differences, kIntervalLow), quantile(differences, kIntervalHigh)};
 }
 
 SetDifferences::SetDifferences(const Grouping& grouping) : grouping_(grouping) {
@@ -93,14 +80,14 @@ std::vector<SetDifferenceRow> SetDifferences::rows(SideBasis side, int resamples
           const std::vector<double> of_a = of_set(a, sums_[m][s]);
           const std::vector<double> of_b = of_set(b, sums_[m][s]);
           if (of_a.size() < 2 || of_b.size() < 2) continue;
-          const Interval interval = bootstrap_difference(of_a, of_b, resamples, seed);
+          const Estimate interval = bootstrap_difference(of_a, of_b, resamples, seed);
           SetDifferenceRow row;
           row.a = grouping_.set_names[static_cast<std::size_t>(a)];
           row.b = grouping_.set_names[static_cast<std::size_t>(b)];
           row.side = side;
           row.metric = static_cast<Metric>(m);
           row.statistic = kNames[s];
-          row.difference = interval.difference;
+          row.difference = interval.value;
           row.low = interval.low;
           row.high = interval.high;
           row.verdict = verdict_of(interval);

@@ -9,19 +9,15 @@
 #include <span>
 #include <vector>
 
+#include "analyzer/estimate.h"
 #include "analyzer/redundancy/all_pairs.h"
 #include "analyzer/redundancy/grouping.h"
 
 namespace kva {
 
-struct Interval {
-  double difference = 0.0;  // mean of a - mean of b
-  double low = 0.0;         // 95%, bounds at 2.5% and 97.5%
-  double high = 0.0;
-};
-
-// Both at least two values long. The same seed draws the same prompts whatever the values.
-Interval bootstrap_difference(std::span<const double> a, std::span<const double> b, int resamples,
+// Mean of a - mean of b, both at least two values long. The same seed draws the same prompts whatever the
+// values.
+Estimate bootstrap_difference(std::span<const double> a, std::span<const double> b, int resamples,
                               uint64_t seed);
 
 class SetDifferences {

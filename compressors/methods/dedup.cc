@@ -189,9 +189,9 @@ class NearDedupStep : public Step {
 };
 
 std::string check_dedup(const Arguments& arguments, const StepPlace&) {
-  const int metrics =
-      (arguments.has("mode") ? 1 : 0) + (arguments.has("cos") ? 1 : 0) + (arguments.has("l2") ? 1 : 0);
-  return metrics == 1 ? "" : "expected one of dedup(exact), dedup(cos=0.98) and dedup(l2=0.9)";
+  int ways = 0;
+  for (const char* way : {"mode", "cos", "l2"}) ways += arguments.given(way) ? 1 : 0;
+  return ways <= 1 ? "" : "expected one of dedup(exact), dedup(cos=0.98) and dedup(l2=0.9), found several";
 }
 
 std::unique_ptr<Step> make_dedup(const Arguments& arguments) {
@@ -214,6 +214,7 @@ MethodInfo dedup_method() {
                   "2309.06180"}},
       .parameters = {{.name = "mode",
                       .kind = kWord,
+                      .fallback = "exact",
                       .words = {{"exact", {}, "pages whose dense bytes are equal"}},
                       .help = "exact, or a metric with its threshold instead"},
                      {.name = "cos",

@@ -122,6 +122,8 @@ struct KvCache::Impl {
     return [this](SequenceId id, int layer, int kv_head) -> PageTable& { return table(id, layer, kv_head); };
   }
 
+  SequenceId add_sequence();
+  SequenceId fork(SequenceId id, int64_t tokens);
   void extend(PageTable& table, int64_t start, int64_t tokens);
   void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
               int worker);
@@ -184,29 +186,46 @@ const KvCacheOptions& KvCache::options() const { return impl_->options; }
 
 const Backend& KvCache::backend() const { return *impl_->options.backend; }
 
-SequenceId KvCache::add_sequence() {
-  Impl& impl = *impl_;
+SequenceId KvCache::add_sequence() { return impl_->add_sequence(); }
+
+SequenceId KvCache::Impl::add_sequence() {
   std::size_t id = 0;
-  while (id < impl.sequences.size() && !impl.sequences[id].tables.empty()) ++id;
-  if (id == impl.sequences.size()) impl.sequences.push_back(impl.blank_sequence());
-  impl.sequences[id].tables.resize(
-      impl.table_count(), PageTable(CountingAllocator<PageRef>(*impl.options.backend, impl.table_bytes)));
-  impl.note_peak();
+  while (id < sequences.size() && !sequences[id].tables.empty()) ++id;
+  if (id == sequences.size()) sequences.push_back(blank_sequence());
+  sequences[id].tables.resize(table_count(),
+                              PageTable(CountingAllocator<PageRef>(*options.backend, table_bytes)));
+  note_peak();
   return static_cast<SequenceId>(id);
 }
 
-SequenceId KvCache::fork_sequence(SequenceId sequence) {
-  Impl& impl = *impl_;
+// Shares the pages that hold the first `tokens` tokens.
+SequenceId KvCache::Impl::fork(SequenceId id, int64_t tokens) {
   const SequenceId copy = add_sequence();
-  const Sequence& from = impl.sequence(sequence);
-  Sequence& to = impl.sequence(copy);
-  to.tokens = from.tokens;
+  const Sequence& from = sequence(id);
+  Sequence& to = sequence(copy);
+  to.tokens = tokens;
   for (std::size_t i = 0; i < from.tables.size(); ++i) {
-    to.tables[i] = from.tables[i];
-    for (const PageRef& ref : to.tables[i].pages) impl.retain(ref);
+    const PageTable& source = from.tables[i];
+    PageTable& target = to.tables[i];
+    for (const PageRef& ref : source.pages) {
+      if (ref.start >= tokens) break;
+      KVA_CHECK(ref.where == kNoSide || tokens == from.tokens, "pages with gaps are forked with the whole");
+      target.pages.push_back(ref);
+      retain(ref);
+    }
+    target.end = tokens;
+    target.open = source.open && target.pages.size() == source.pages.size();
   }
-  impl.note_peak();
+  note_peak();
   return copy;
+}
+
+SequenceId KvCache::fork_sequence(SequenceId sequence) { return impl_->fork(sequence, tokens(sequence)); }
+
+SequenceId KvCache::fork_sequence(SequenceId sequence, int64_t tokens) {
+  KVA_CHECK(tokens >= 0 && tokens <= this->tokens(sequence) && tokens % impl_->options.page_tokens == 0,
+            "a prefix is full pages of the sequence");
+  return impl_->fork(sequence, tokens);
 }
 
 void KvCache::free_sequence(SequenceId sequence) {

@@ -92,6 +92,9 @@ class KvCache {
   SequenceId add_sequence();
   // A copy that shares every page with `sequence`; whichever appends first to a shared tail gets its own.
   SequenceId fork_sequence(SequenceId sequence);
+  // The same of its first `tokens` tokens: full pages, that is, a multiple of page_tokens, none of which a
+  // plan has rewritten.
+  SequenceId fork_sequence(SequenceId sequence, int64_t tokens);
   // Drops the sequence's references; pages nobody refers to are freed.
   void free_sequence(SequenceId sequence);
   // Tokens of the sequence after the last end_step().

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
+#include "runtime/kv/prefix_index.h"
 
 namespace kva {
 namespace {
@@ -30,7 +32,12 @@ class Run {
  public:
   Run(Decoder& decoder, KvCache& cache, const std::vector<std::vector<int32_t>>& prompts,
       const GenerateOptions& options, const GenerateCallbacks& callbacks)
-      : decoder_(decoder), cache_(cache), prompts_(prompts), options_(options), callbacks_(callbacks) {}
+      : decoder_(decoder),
+        cache_(cache),
+        prompts_(prompts),
+        options_(options),
+        callbacks_(callbacks),
+        prefixes_(cache.options().page_tokens) {}
 
   GenerateResult all() {
     check();
@@ -43,7 +50,7 @@ class Run {
         if (!live_.empty()) decode();
       }
     } catch (...) {
-      for (const Live& sequence : live_) cache_.free_sequence(sequence.sequence);
+      for (const Live& sequence : live_) free(sequence.sequence);
       throw;
     }
     return std::move(result_);
@@ -70,7 +77,8 @@ class Run {
     const auto begin = Clock::now();
     const std::vector<int32_t>& ids = prompts_[prompt];
     const auto count = static_cast<int64_t>(ids.size());
-    live_.push_back({prompt, cache_.add_sequence(), 0, Sampler(options_.sampler), 0, false});
+    const PrefixIndex::Match shared = shared_prefix(ids);
+    live_.push_back({prompt, add_sequence(shared), shared.tokens, Sampler(options_.sampler), 0, false});
     Live& sequence = live_.back();
     const int64_t rows[] = {(count - 1) % options_.chunk_tokens};
     while (sequence.tokens < count) {
@@ -82,15 +90,42 @@ class Run {
           batch,
           std::span(ids).subspan(static_cast<std::size_t>(sequence.tokens), static_cast<std::size_t>(size)),
           cache_, std::span(rows, last ? 1 : 0), logits(last ? 1 : 0));
+      if (callbacks_.listener) callbacks_.listener->after_step(batch);
       sequence.tokens += size;
       progress_.prompt_tokens += size;
       result_.stats.prompt_tokens += size;
       report();
     }
+    if (callbacks_.listener) callbacks_.listener->end_prompt(sequence.sequence);
+    if (options_.share_prefixes) prefixes_.add(sequence.sequence, ids);
     result_.stats.prefill_s += seconds_since(begin);
     sequence.done = options_.max_tokens == 0 || !choose(sequence, logits(1).row(0));
     if (prompt == 0 && options_.max_tokens > 0) result_.stats.first_token_s = seconds_since(begin);
     hand_over();
+  }
+
+  // What of the prompt is in the cache already: whole chunks, so that the rest is cut as without it, and not
+  // the last token, whose logits are wanted.
+  PrefixIndex::Match shared_prefix(std::span<const int32_t> ids) const {
+    if (!options_.share_prefixes) return {};
+    PrefixIndex::Match match = prefixes_.find(ids.first(ids.size() - 1));
+    match.tokens -= match.tokens % std::lcm(options_.chunk_tokens, int64_t{cache_.options().page_tokens});
+    return match;
+  }
+
+  SequenceId add_sequence(const PrefixIndex::Match& shared) {
+    if (shared.tokens == 0) return cache_.add_sequence();
+    const SequenceId copy = cache_.fork_sequence(shared.sequence, shared.tokens);
+    if (callbacks_.listener) callbacks_.listener->after_fork(shared.sequence, copy);
+    progress_.prompt_tokens += shared.tokens;
+    result_.stats.shared_tokens += shared.tokens;
+    return copy;
+  }
+
+  void free(SequenceId sequence) {
+    if (callbacks_.listener) callbacks_.listener->before_free(sequence);
+    prefixes_.remove(sequence);
+    cache_.free_sequence(sequence);
   }
 
   // One step of all live sequences.
@@ -111,6 +146,7 @@ class Run {
     }
     const MatView<float> scores = logits(batch.rows());
     decoder_.step(batch, tokens, cache_, rows, scores);
+    if (callbacks_.listener) callbacks_.listener->after_step(batch);
     result_.stats.decode_s += seconds_since(begin);
     ++result_.stats.decode_steps;
     for (std::size_t i = 0; i < stepped.size(); ++i) {
@@ -146,7 +182,7 @@ class Run {
       ++progress_.prompts_done;
       if (callbacks_.on_finished)
         callbacks_.on_finished(sequence.prompt, sequence.sequence, result_.generations[sequence.prompt]);
-      cache_.free_sequence(sequence.sequence);
+      free(sequence.sequence);
       live_.erase(live_.begin());
     }
   }
@@ -169,6 +205,7 @@ class Run {
   const GenerateCallbacks& callbacks_;
   std::vector<Live> live_;
   std::vector<float> logits_;
+  PrefixIndex prefixes_;
   GenerateProgress progress_;
   GenerateResult result_;
 };

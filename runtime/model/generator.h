@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/kv/cache_listener.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/model/decoder.h"
 #include "runtime/model/sampler.h"
@@ -18,6 +19,9 @@ struct GenerateOptions {
   int64_t chunk_tokens = 512;            // of prefill
   std::vector<int32_t> end_tokens = {};  // generation ends after one of these; empty ignores them
   SamplerOptions sampler = {};           // every sequence starts from the same seed
+  // A prompt that begins as one in the batch shares its pages, by whole chunks, and does not compute them;
+  // its numbers are bit for bit those it would have computed, as long as nothing lossy happened to the pages.
+  bool share_prefixes = false;
 };
 
 enum class FinishReason { kLength, kEndToken, kStopped, kContext };
@@ -34,7 +38,8 @@ struct GenerateProgress {
 };
 
 struct GenerateStats {
-  int64_t prompt_tokens = 0;
+  int64_t prompt_tokens = 0;  // computed
+  int64_t shared_tokens = 0;  // of prompts, found in the cache
   int64_t generated_tokens = 0;
   int64_t decode_steps = 0;
   double prefill_s = 0.0;
@@ -44,6 +49,7 @@ struct GenerateStats {
 
 // All optional; called on the calling thread.
 struct GenerateCallbacks {
+  CacheListener* listener = nullptr;  // a compressor
   // A token was chosen; false ends the sequence (kStopped).
   std::function<bool(std::size_t prompt, int32_t token)> on_token = {};
   // After each chunk and each step.

@@ -269,6 +269,10 @@ TEST(RecipeErrors, BoundEveryLength) {
   EXPECT_THAT(refused(statements + ";layers(0): dense"), HasSubstr("at most 1024 statements"));
   EXPECT_EQ(refused(ranges + "): dense"), "no error");
   EXPECT_THAT(refused(ranges + ",0): dense"), HasSubstr("at most 4096 ranges"));
+  std::string short_names = "layers(0): plainly", long_step = "quant(4,4,4,kivi,page,true)";
+  while (short_names.size() + 200 < Recipe::kMaxBytes)
+    short_names += ";layers(0):" + long_step + "|" + long_step + "|" + long_step + "|" + long_step;
+  EXPECT_THAT(refused(short_names), HasSubstr("at most 65536 bytes with all names written"));
   EXPECT_LT(refused(std::string(60000, 'q')).size(), 200u);
   EXPECT_LT(refused("quant(bits=" + std::string(60000, '9') + ")").size(), 200u);
 }

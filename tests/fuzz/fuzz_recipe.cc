@@ -2,6 +2,7 @@
 // model.
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,20 +15,11 @@ void require(bool condition) {
   if (!condition) std::abort();
 }
 
-template <typename Call>
-void refused_in_one_line(Call call) {
-  try {
-    call();
-  } catch (const kva::InputError& error) {
-    const std::string_view message = error.what();
-    require(!message.empty() && message.find('\n') == std::string_view::npos && message.size() < 4000);
-  }
+void require_one_line(std::string_view message) {
+  require(!message.empty() && message.find('\n') == std::string_view::npos && message.size() < 4000);
 }
 
-void use(const kva::Recipe& recipe) {
-  const std::string text = recipe.text();
-  const kva::Recipe again = kva::Recipe::parse(text);
-  require(again.text() == text && again.key_basis() == recipe.key_basis());
+void resolve_both(const kva::Recipe& recipe, const kva::Recipe& again) {
   const kva::RecipeCells cells = recipe.resolve(30, 3);
   const kva::RecipeCells same = again.resolve(30, 3);
   for (int layer = 0; layer < 30; ++layer) {
@@ -41,10 +33,27 @@ void use(const kva::Recipe& recipe) {
   }
 }
 
+std::optional<kva::Recipe> parse(std::string_view text) {
+  try {
+    return kva::Recipe::parse(text);
+  } catch (const kva::InputError& error) {
+    require_one_line(error.what());
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);  // so that a read past the end is seen
-  refused_in_one_line([&] { use(kva::Recipe::parse(text)); });
+  const auto recipe = parse(text);
+  if (!recipe) return 0;
+  const auto again = parse(recipe->text());
+  require(again && again->text() == recipe->text() && again->key_basis() == recipe->key_basis());
+  try {
+    resolve_both(*recipe, *again);
+  } catch (const kva::InputError& error) {
+    require_one_line(error.what());
+  }
   return 0;
 }

@@ -183,11 +183,11 @@ TEST(Growth, CountsPagesWithAnEarlierPartnerInTheirPrompt) {
 TEST(SetDifferences, FindsAPlantedDifferenceAndNoneWhereThereIsNone) {
   const std::vector<double> high = {0.8, 0.82, 0.79, 0.81, 0.8, 0.83};
   const std::vector<double> low = {0.5, 0.52, 0.48, 0.51, 0.5};
-  const Interval found = bootstrap_difference(high, low, 2000, 1);
-  EXPECT_NEAR(found.difference, 0.80833333 - 0.502, 1e-6);
+  const Estimate found = bootstrap_difference(high, low, 2000, 1);
+  EXPECT_NEAR(found.value, 0.80833333 - 0.502, 1e-6);
   EXPECT_GT(found.low, 0.25);
   EXPECT_LT(found.high, 0.35);
-  const Interval none = bootstrap_difference(low, low, 2000, 1);
+  const Estimate none = bootstrap_difference(low, low, 2000, 1);
   EXPECT_LT(none.low, 0.0);
   EXPECT_GT(none.high, 0.0);
   EXPECT_EQ(bootstrap_difference(high, low, 2000, 1).low, found.low) << "seeded";
@@ -201,7 +201,7 @@ TEST(SetDifferences, IntervalHasTheWidthOfTheNormalApproximation) {
     a.push_back(static_cast<double>(random.next() >> 11) / 9007199254740992.0);
     b.push_back(static_cast<double>(random.next() >> 11) / 9007199254740992.0);
   }
-  const Interval interval = bootstrap_difference(a, b, 10000, 3);
+  const Estimate interval = bootstrap_difference(a, b, 10000, 3);
   const double standard_error = std::sqrt(2.0 / 12.0 / 200.0);
   EXPECT_NEAR((interval.high - interval.low) / 2, 1.96 * standard_error, 0.15 * 1.96 * standard_error);
 }

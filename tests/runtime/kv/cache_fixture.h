@@ -59,7 +59,9 @@ struct Projections {
 // Runs steps over several sequences of one cache and keeps each one's attention output.
 class CacheDriver {
  public:
-  CacheDriver(const CacheShape& shape, ThreadPool& pool) : shape_(shape), cache(shape.options(), pool) {}
+  CacheDriver(const CacheShape& shape, ThreadPool& pool) : CacheDriver(shape.options(), shape, pool) {}
+  CacheDriver(const KvCacheOptions& options, const CacheShape& shape, ThreadPool& pool)
+      : shape_(shape), cache(options, pool) {}
 
   // Adds a sequence that will be fed from `source`.
   SequenceId add(const Projections& source) {
@@ -81,7 +83,7 @@ class CacheDriver {
     int64_t tokens;
   };
   // One step; the outputs of the last layer are kept.
-  void step(const std::vector<Take>& takes) {
+  Batch step(const std::vector<Take>& takes) {
     Batch batch;
     std::vector<float> q, k, v;
     for (const Take& take : takes) {
@@ -106,6 +108,7 @@ class CacheDriver {
     for (const BatchSpan& span : batch.spans)
       std::copy_n(out.begin() + span.first_row * cols, span.tokens * cols,
                   outputs_[static_cast<std::size_t>(span.sequence)].begin() + span.start * cols);
+    return batch;
   }
   // Feeds the rest of a sequence in chunks.
   void feed(SequenceId id, int64_t chunk) {

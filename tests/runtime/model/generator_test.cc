@@ -47,6 +47,30 @@ TEST_F(GeneratorTest, GreedyTokensAreTheArgmaxOfATeacherForcedPass) {
   EXPECT_EQ(result.stats.decode_steps, 11);
 }
 
+TEST_F(GeneratorTest, SharedPrefixesCostNothingAndChangeNothing) {
+  // 40 tokens in common, the third prompt only 12: one page of eight.
+  std::vector<int32_t> a, b;
+  for (int32_t i = 0; i < 45; ++i) a.push_back(3 + i * 7 % 90);
+  b = a;
+  b[40] = 1;
+  std::vector<int32_t> c(a.begin(), a.begin() + 12);
+  c.push_back(2);
+  const std::vector<std::vector<int32_t>> prompts = {a, b, c, a};
+  GenerateOptions options = {.max_tokens = 10, .batch_size = 4, .chunk_tokens = 8};
+  const auto apart = run(prompts, options);
+  const int64_t apart_peak = cache.ledger().peak;
+  EXPECT_EQ(apart.stats.shared_tokens, 0);
+  options.share_prefixes = true;
+  KvCache fresh{decoder.cache_options(8, DType::kF32, KeyBasis::kRotated), pool};
+  const auto shared = generate(decoder, fresh, prompts, options);
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    EXPECT_EQ(shared.generations[i].tokens, apart.generations[i].tokens) << i;
+  EXPECT_EQ(shared.stats.shared_tokens, 40 + 8 + 40);
+  EXPECT_EQ(shared.stats.prompt_tokens + shared.stats.shared_tokens, apart.stats.prompt_tokens);
+  EXPECT_LT(fresh.ledger().peak, apart_peak * 6 / 10);
+  EXPECT_EQ(fresh.ledger().payload, 0);
+}
+
 TEST_F(GeneratorTest, TextDoesNotDependOnCompanions) {
   std::vector<std::vector<int32_t>> prompts;
   for (int32_t i = 0; i < 20; ++i) prompts.emplace_back(static_cast<std::size_t>(1 + i * 2), i + 3);

@@ -1,0 +1,173 @@
+// What holds for every recipe: attention reads what is stored, the ledger is the allocator's, results do not
+// depend on threads or company, and what is freed is gone.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+
+#include "runtime/error.h"
+#include "tests/compressors/compressed_cache.h"
+
+namespace kva {
+namespace {
+
+constexpr int kLayers = 4;
+
+// Attention of the sequence's last token in one layer, in double, from the pages as they read back.
+std::vector<double> attention_of_stored(const CompressedCache& c, SequenceId id, int layer,
+                                        const Projections& p) {
+  const KvCache& cache = c.driver.cache;
+  const int64_t dim = c.shape.head_dim;
+  const Rope rope(c.shape.head_dim, c.shape.head_dim, 10000.0, {});
+  const int64_t last = cache.tokens(id) - 1;
+  std::vector<double> result;
+  for (int head = 0; head < c.shape.heads(); ++head) {
+    const int kv = head / c.shape.group;
+    std::vector<float> query(p.q.begin() + (last * c.shape.heads() + head) * dim,
+                             p.q.begin() + (last * c.shape.heads() + head + 1) * dim);
+    rope.rotate(query.data(), last);
+    std::vector<double> scores;
+    std::vector<std::vector<float>> values;
+    for (int64_t page = 0; page < cache.pages(id, layer, kv); ++page) {
+      const PageFacts facts = cache.page({id, layer, kv, page, Side::kKey});
+      std::vector<float> keys(static_cast<std::size_t>(facts.tokens * dim)), vals = keys;
+      cache.read_page(id, layer, kv, page, Side::kKey, MatView<float>(keys.data(), facts.tokens, dim));
+      cache.read_page(id, layer, kv, page, Side::kValue, MatView<float>(vals.data(), facts.tokens, dim));
+      for (int64_t t = 0; t < facts.tokens; ++t) {
+        float* key = keys.data() + t * dim;
+        if (c.shape.basis == KeyBasis::kPlain) rope.rotate(key, facts.start + t);
+        if (c.shape.basis == KeyBasis::kPageRelative) rope.rotate(key, facts.start);
+        double score = 0.0;
+        for (int64_t i = 0; i < dim; ++i) score += double{query[static_cast<std::size_t>(i)]} * key[i];
+        scores.push_back(score / std::sqrt(static_cast<double>(dim)));
+        values.emplace_back(vals.data() + t * dim, vals.data() + (t + 1) * dim);
+      }
+    }
+    const double most = *std::max_element(scores.begin(), scores.end());
+    double sum = 0.0;
+    std::vector<double> out(static_cast<std::size_t>(dim), 0.0);
+    for (std::size_t t = 0; t < scores.size(); ++t) {
+      const double weight = std::exp(scores[t] - most);
+      sum += weight;
+      for (std::size_t i = 0; i < out.size(); ++i) out[i] += weight * values[t][i];
+    }
+    for (const double value : out) result.push_back(value / sum);
+  }
+  return result;
+}
+
+class EveryRecipe : public testing::TestWithParam<const char*> {};
+
+TEST_P(EveryRecipe, AttentionReadsWhatIsStored) {
+  ThreadPool pool(2);
+  CompressedCache c(GetParam(), pool);
+  const Projections source(c.shape, 150, 1);
+  const SequenceId id = c.driver.add(source);
+  c.feed(id, 130, 13);  // tiles
+  c.feed(id, 13, 1);    // runs
+  // One more token of each way of reading; both see every page as it now lies.
+  for (const int64_t tokens : {int64_t{1}, int64_t{6}}) {
+    const Batch batch = c.driver.step({{id, tokens}});
+    const auto expected = attention_of_stored(c, id, kLayers - 1, source);
+    const auto& output = c.driver.output(id);
+    const std::size_t row = static_cast<std::size_t>(c.driver.cache.tokens(id) - 1) * expected.size();
+    double scale = 0.0;
+    for (const double value : expected) scale = std::max(scale, std::abs(value));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(output[row + i], expected[i], 2e-5 * std::max(1.0, scale)) << i << " tokens " << tokens;
+    c.compressor.after_step(batch);
+    c.expect_honest();
+  }
+}
+
+TEST_P(EveryRecipe, BitsDependOnNeitherThreadsNorCompany) {
+  ThreadPool one(1), three(3);
+  const auto alone = [&](unsigned seed, int64_t prompt, ThreadPool& pool) {
+    CompressedCache c(GetParam(), pool);
+    const Projections source(c.shape, prompt + 20, seed);
+    const SequenceId id = c.driver.add(source);
+    c.step({{id, prompt}});
+    c.feed(id, 20, 1);
+    return c.driver.output(id);
+  };
+  EXPECT_EQ(alone(2, 90, one), alone(2, 90, three));
+  CompressedCache both(GetParam(), three);
+  const Projections a(both.shape, 110, 2), b(both.shape, 57, 3);
+  const SequenceId ida = both.driver.add(a), idb = both.driver.add(b);
+  both.step({{ida, 90}, {idb, 37}});
+  for (int i = 0; i < 20; ++i) both.step({{idb, 1}, {ida, 1}});
+  EXPECT_EQ(both.driver.output(ida), alone(2, 90, one));
+  EXPECT_EQ(both.driver.output(idb), alone(3, 37, one));
+}
+
+TEST_P(EveryRecipe, FreesEverythingAndPredictsIt) {
+  ThreadPool pool(2);
+  CompressedCache c(GetParam(), pool);
+  const Projections a(c.shape, 100, 4), b(c.shape, 1, 5), empty(c.shape, 0, 6);
+  const SequenceId ida = c.driver.add(a), idb = c.driver.add(b), idc = c.driver.add(empty);
+  c.step({{ida, 64}, {idb, 1}});
+  c.compressor.end_prompt(ida);
+  c.feed(ida, 36, 9);
+  const CompressorStats stats = c.compressor.stats();
+  EXPECT_EQ(stats.predicted_bytes, stats.freed_bytes);
+  for (const SequenceId id : {ida, idb, idc}) c.free(id);
+  const ByteLedger ledger = c.driver.cache.ledger();
+  EXPECT_EQ(ledger.payload + ledger.scales + ledger.slack, 0);
+  // The next sequence in the same place starts from nothing.
+  const Projections again(c.shape, 40, 7);
+  const SequenceId id = c.driver.add(again);
+  c.feed(id, 40, 40);
+}
+
+TEST_P(EveryRecipe, NumbersThatAreNotFiniteAreRefusedOrKept) {
+  ThreadPool pool(1);
+  CompressedCache c(GetParam(), pool);
+  Projections source(c.shape, 400, 8);
+  source.v[5] = std::numeric_limits<float>::quiet_NaN();
+  const SequenceId id = c.driver.add(source);
+  try {
+    for (int i = 0; i < 400 / 16; ++i) c.compressor.after_step(c.driver.step({{id, 16}}));
+    std::vector<float> rows(16 * 16);
+    c.driver.cache.read_page(id, kLayers - 1, 0, 0, Side::kValue, MatView<float>(rows.data(), 16, 16));
+    EXPECT_TRUE(std::isnan(rows[5])) << "NaN went in and came out as a number";
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(),
+                testing::AllOf(testing::HasSubstr("KV head 0, V"), testing::HasSubstr("position 0")));
+  }
+}
+
+TEST_P(EveryRecipe, PagesOfEqualOrTinyNumbersStayFinite) {
+  ThreadPool pool(1);
+  for (const float value : {0.0f, 3.0f, 1e-40f}) {
+    CompressedCache c(GetParam(), pool);
+    Projections source(c.shape, 330, 9);
+    std::fill(source.k.begin(), source.k.end(), value);
+    std::fill(source.v.begin(), source.v.end(), value);
+    const SequenceId id = c.driver.add(source);
+    c.feed(id, 330, 33);
+    for (const float out : c.driver.output(id)) ASSERT_NEAR(out, value, 0.02f * value + 1e-6f);
+  }
+}
+
+std::string name_of(const testing::TestParamInfo<const char*>& info) {
+  std::string name;
+  for (const char c : std::string(info.param)) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return std::to_string(info.index) + "_" + name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, EveryRecipe,
+                         testing::Values("Baseline", "dense(bf16)", "keys(plain); dense(f32)", "dedup(exact)",
+                                         "keys(page-relative); dedup(exact, scope=cache)", "dedup(cos=0.2)",
+                                         "keys(plain); dedup(l2=0.2, scope=head)", "layershare(start=0)",
+                                         "layershare(start=1, every=3)", "minicache(start=0)",
+                                         "keys(plain); minicache(start=0, retain=0)",
+                                         "keys(page-relative); minicache(start=2, t=0.5, retain=20%)",
+                                         "dedup(cos=0.3) | minicache(start=0)",
+                                         "layers(0): dense(f16); rest: minicache(start=1)@prefill",
+                                         "side(v): minicache@every=32; rest: dedup(exact)@tokens>40",
+                                         "layershare@seal | dense(bf16)@tokens>64"),
+                         name_of);
+
+}  // namespace
+}  // namespace kva
