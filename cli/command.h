@@ -12,6 +12,7 @@ void add_capture(CLI::App& app);     // pages into a folder
 void add_completion(CLI::App& app);  // shell completion
 void add_doctor(CLI::App& app);      // does this machine do what it should?
 void add_generate(CLI::App& app);    // text from a model
+void add_methods(CLI::App& app);     // what a recipe can say
 void add_render(CLI::App& app);      // a report's written forms again
 void add_size(CLI::App& app);        // KV bytes from the config alone
 void add_tokenize(CLI::App& app);    // ids of a text

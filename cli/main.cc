@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
   kva::cli::add_generate(app);
   kva::cli::add_tokenize(app);
   kva::cli::add_size(app);
+  kva::cli::add_methods(app);
   kva::cli::add_doctor(app);
   kva::cli::add_completion(app);
   app.footer(kFooter);  // after the commands, which would inherit it

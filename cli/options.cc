@@ -29,8 +29,7 @@ CLI::Option* add_choice(CLI::App& app, const std::string& names, Value set, cons
 }
 
 KeyBasis key_basis_option(const std::string& value) {
-  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative})
-    if (value == key_basis_name(basis)) return basis;
+  if (const auto basis = parse_key_basis(value)) return *basis;
   throw InputError(fmt::format("--key-basis: expected rotated, plain or page-relative, found {}", value));
 }
 

@@ -262,15 +262,6 @@ ordered_json timing_json(double load_s, const GenerateStats& stats) {
 
 }  // namespace
 
-std::string key_basis_name(KeyBasis basis) {
-  switch (basis) {
-    case KeyBasis::kRotated: return "rotated";
-    case KeyBasis::kPlain: return "plain";
-    case KeyBasis::kPageRelative: return "page-relative";
-  }
-  return "?";
-}
-
 ordered_json options_json(const CaptureOptions& options) {
   return {{"model", options.model},
           {"weights", options.weights},

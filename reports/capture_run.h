@@ -35,9 +35,6 @@ struct CaptureOptions {
 nlohmann::ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
                                    Progress& progress);
 
-// "rotated", "plain", "page-relative".
-std::string key_basis_name(KeyBasis basis);
-
 // The "options" object of the provenance.
 nlohmann::ordered_json options_json(const CaptureOptions& options);
 

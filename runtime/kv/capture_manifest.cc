@@ -17,13 +17,6 @@ using nlohmann::ordered_json;
 constexpr const char* kFormat = "kvanalyze.capture";
 constexpr int64_t kMostPositions = int64_t{1} << 40;
 
-struct BasisName {
-  KeyBasis basis;
-  const char* name;
-};
-constexpr BasisName kBasisNames[] = {
-    {KeyBasis::kRotated, "rotated"}, {KeyBasis::kPlain, "plain"}, {KeyBasis::kPageRelative, "page-relative"}};
-
 ordered_json rope_json(const std::optional<Rope>& rope) {
   if (!rope) return nullptr;
   return {{"rotary_dim", rope->rotary_dim()}, {"inverse_frequencies", rope->inverse_frequencies()}};
@@ -52,11 +45,9 @@ void parse_shape(const JsonNode& root, PageSet& layout) {
   if (!type || dtype_name(*type) != dtype.as_string()) dtype.fail("\"f32\", \"f16\" or \"bf16\"");
   layout.dtype = *type;
   const JsonNode basis = root.at("key_basis");
-  const std::string name = basis.as_string();
-  const auto* known = std::find_if(std::begin(kBasisNames), std::end(kBasisNames),
-                                   [&](const BasisName& b) { return name == b.name; });
-  if (known == std::end(kBasisNames)) basis.fail("\"rotated\", \"plain\" or \"page-relative\"");
-  layout.key_basis = known->basis;
+  const auto known = parse_key_basis(basis.as_string());
+  if (!known) basis.fail("\"rotated\", \"plain\" or \"page-relative\"");
+  layout.key_basis = *known;
   layout.rope = parse_rope(root, layout.head_dim);
 }
 
@@ -139,7 +130,7 @@ ordered_json manifest_json(const CaptureManifest& manifest, const ordered_json& 
                        {"head_dim", layout.head_dim},
                        {"page_tokens", layout.page_tokens},
                        {"dtype", dtype_name(layout.dtype)},
-                       {"key_basis", kBasisNames[static_cast<std::size_t>(layout.key_basis)].name},
+                       {"key_basis", key_basis_name(layout.key_basis)},
                        {"rope", rope_json(layout.rope)},
                        {"pages", layout.page_count()}};
   json["prompts"] = ordered_json::array();

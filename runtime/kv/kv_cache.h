@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/dtype.h"
@@ -29,6 +30,23 @@ namespace kva {
 // of a page rotated by j alone (the query is counter-rotated by the page's start). Models without RoPE store
 // the same numbers under all three.
 enum class KeyBasis { kRotated, kPlain, kPageRelative };
+
+// As options, recipes, captures and reports spell it: "rotated", "plain", "page-relative".
+constexpr std::string_view key_basis_name(KeyBasis basis) {
+  switch (basis) {
+    case KeyBasis::kRotated: return "rotated";
+    case KeyBasis::kPlain: return "plain";
+    case KeyBasis::kPageRelative: return "page-relative";
+  }
+  return "?";
+}
+
+// The basis of exactly that name; nullopt otherwise.
+constexpr std::optional<KeyBasis> parse_key_basis(std::string_view name) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative})
+    if (name == key_basis_name(basis)) return basis;
+  return std::nullopt;
+}
 
 struct KvCacheOptions {
   int layers = 0;

@@ -172,6 +172,7 @@ expect_refusal("unknown option", *model, "--frobnicate", mentions=["--frobnicate
 expect_refusal("wrong type", *model, "--threads", "many", mentions=["--threads"])
 expect_refusal("unknown dtype", *model, "--prompt", text, "--kv-dtype", "int3", mentions=["--kv-dtype"])
 expect_refusal("unknown command", "frobnicate", mentions=["frobnicate"])
+expect_refusal("unknown method", "methods", "qaunt", mentions=["qaunt", "quant"])
 expect_refusal("no model", mentions=["--model"])
 expect_refusal("model not found", "--model", work / "nowhere", "--offline", mentions=["nowhere"])
 expect_refusal("prompt ids", "generate", "--model", good, "--prompt-ids", "1 2 x", mentions=["--prompt-ids"])

@@ -1,0 +1,35 @@
+#include "compressors/methods.h"
+
+#include <array>
+
+#include "compressors/spelling.h"
+
+// One line a method: NAME stands for MethodInfo NAME_method(), defined in compressors/methods/NAME.cc.
+#define KVA_METHODS(X) \
+  X(dense)             \
+  X(quant)
+
+namespace kva {
+
+#define KVA_DECLARE(name) MethodInfo name##_method();
+KVA_METHODS(KVA_DECLARE)
+#undef KVA_DECLARE
+
+std::span<const MethodInfo> methods() {
+#define KVA_DESCRIBE(name) name##_method(),
+  static const std::array list = {KVA_METHODS(KVA_DESCRIBE)};
+#undef KVA_DESCRIBE
+  return list;
+}
+
+const MethodInfo* find_method(std::string_view name) {
+  const std::string lower = lower_case(name);
+  for (const MethodInfo& method : methods()) {
+    if (method.name == lower) return &method;
+    for (const MethodAlias& alias : method.aliases)
+      if (lower_case(alias.name) == lower) return &method;
+  }
+  return nullptr;
+}
+
+}  // namespace kva
