@@ -146,7 +146,10 @@ TEST_P(EveryRecipe, PagesOfEqualOrTinyNumbersStayFinite) {
     std::fill(source.v.begin(), source.v.end(), value);
     const SequenceId id = c.driver.add(source);
     c.feed(id, 330, 33);
-    for (const float out : c.driver.output(id)) ASSERT_NEAR(out, value, 0.02f * value + 1e-6f);
+    // Centroids know only what they have learnt: there the nearest one is finite, and no nearer.
+    const bool learnt = std::string(GetParam()).find("pq") != std::string::npos;
+    const float within = learnt ? 10.0f : 0.02f * value + 1e-6f;
+    for (const float out : c.driver.output(id)) ASSERT_NEAR(out, value, within);
   }
 }
 
@@ -156,18 +159,21 @@ std::string name_of(const testing::TestParamInfo<const char*>& info) {
   return std::to_string(info.index) + "_" + name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, EveryRecipe,
-                         testing::Values("Baseline", "dense(bf16)", "keys(plain); dense(f32)", "dedup(exact)",
-                                         "keys(page-relative); dedup(exact, scope=cache)", "dedup(cos=0.2)",
-                                         "keys(plain); dedup(l2=0.2, scope=head)", "layershare(start=0)",
-                                         "layershare(start=1, every=3)", "minicache(start=0)",
-                                         "keys(plain); minicache(start=0, retain=0)",
-                                         "keys(page-relative); minicache(start=2, t=0.5, retain=20%)",
-                                         "dedup(cos=0.3) | minicache(start=0)",
-                                         "layers(0): dense(f16); rest: minicache(start=1)@prefill",
-                                         "side(v): minicache@every=32; rest: dedup(exact)@tokens>40",
-                                         "layershare@seal | dense(bf16)@tokens>64"),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, EveryRecipe,
+    testing::Values("Baseline", "dense(bf16)", "keys(plain); dense(f32)", "dedup(exact)",
+                    "keys(page-relative); dedup(exact, scope=cache)", "dedup(cos=0.2)",
+                    "keys(plain); dedup(l2=0.2, scope=head)", "layershare(start=0)",
+                    "layershare(start=1, every=3)", "minicache(start=0)",
+                    "keys(plain); minicache(start=0, retain=0)",
+                    "keys(page-relative); minicache(start=2, t=0.5, retain=20%)",
+                    "dedup(cos=0.3) | minicache(start=0)",
+                    "layers(0): dense(f16); rest: minicache(start=1)@prefill",
+                    "side(v): minicache@every=32; rest: dedup(exact)@tokens>40",
+                    "layershare@seal | dense(bf16)@tokens>64", "nuq", "keys(plain); nuq(bits=8, axes=token)",
+                    "keys(page-relative); minicache(start=0) | nuq(bits=4, axes=channel)", "pq(m=8)",
+                    "keys(plain); side(k): pq(m=4, bits=4)", "keys(page-relative); pq(m=16, bits=3)@prefill"),
+    name_of);
 
 }  // namespace
 }  // namespace kva
