@@ -8,6 +8,8 @@
 #define KVA_METHODS(X) \
   X(dense)             \
   X(quant)             \
+  X(nuq)               \
+  X(pq)                \
   X(minicache)         \
   X(layershare)        \
   X(lowrank)           \
