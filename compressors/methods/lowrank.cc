@@ -390,7 +390,7 @@ std::vector<ParameterInfo> lowrank_parameters() {
        .kind = kWord,
        .fallback = "exact",
        .words = {{"exact", {}, "the singular vectors (LAPACK)"},
-                 {"randomized", {}, "a randomized range finder: faster where a group is wide"}},
+                 {"randomized", {}, "a randomized range finder: faster for a small rank in a wide group"}},
        .help = "how a basis is found"},
   };
 }
