@@ -77,7 +77,10 @@ struct Compressor::Impl {
       if (pipeline.cells.empty()) continue;
       pipeline.stages = make_stages(recipe.statements()[i]);
       for (Stage& stage : pipeline.stages)
-        for (const auto& step : stage.steps) step->begin(context(pipeline));
+        for (const auto& step : stage.steps) {
+          step->begin(context(pipeline));
+          for (const Cell& cell : pipeline.cells) cache.observe(cell.layer, cell.kv_head, step->observes());
+        }
       if (pipeline.stages.size() > 1)
         stats.remarks.push_back(fmt::format("{}: each later trigger decodes and encodes again, a second loss",
                                             recipe.statements()[i].pipeline_text()));
@@ -146,10 +149,19 @@ struct Compressor::Impl {
       stats.predicted_bytes -= predicted;
       stats.freed_bytes += before - stored();
       ++stats.plans;
-      stats.sides += static_cast<int64_t>(plan.edits.size());
-      stats.values += static_cast<int64_t>(plan.edits.size()) * draft.tokens * cache.options().head_dim;
+      count(plan);
     }
     for (const auto& step : stage.steps) step->applied(context(pipeline), draft);
+  }
+
+  void count(const Plan& applied) {
+    const auto side = [&](int64_t tokens) {
+      ++stats.sides;
+      stats.values += tokens * cache.options().head_dim;
+    };
+    for (const PlanEdit& edit : applied.edits) side(cache.page(edit.at).tokens);
+    for (const PlanRewrite& rewrite : applied.rewrites)
+      for (int i = 0; i < 2; ++i) side(static_cast<int64_t>(rewrite.positions.size()));
   }
 
   void forget(SequenceId sequence) {
@@ -237,6 +249,7 @@ void Compressor::before_free(SequenceId sequence) { impl_->forget(sequence); }
 
 CompressorStats Compressor::stats() const {
   CompressorStats stats = impl_->stats;
+  stats.observe_seconds = impl_->cache.observe_seconds();
   for (const Pipeline& pipeline : impl_->pipelines) {
     for (const Stage& stage : pipeline.stages) {
       for (const auto& step : stage.steps) {

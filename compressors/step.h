@@ -46,6 +46,9 @@ class Step {
   // for again after the sequence's next step.
   virtual bool ready(const StepContext&, SequenceId /*sequence*/, int64_t /*page*/) { return true; }
 
+  // What it wants to know of the tables that its cells are of; collected from the first token on.
+  virtual Observations observes() const { return {}; }
+
   // Takes the next page of its sequence; the pages of a sequence come in order, each once.
   virtual void run(const StepContext& context, Draft& draft) = 0;
 

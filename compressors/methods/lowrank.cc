@@ -35,13 +35,12 @@ bool takes(const DraftStream& stream) {
   return stream.unformatted() && stream.wraps.empty() && !stream.dropped() && !stream.shared;
 }
 
-// Whether some cell of the group is, and all have the page's tokens.
+// Whether some cell of the group is, and all hold the same tokens.
 bool takes(const Draft& draft, const BasisGroup& group) {
   const auto& among = group.among;
-  const auto stream = [&](std::size_t index) -> const DraftStream& { return draft.streams[index]; };
-  return std::any_of(among.begin(), among.end(), [&](std::size_t i) { return takes(stream(i)); }) &&
-         std::all_of(among.begin(), among.end(),
-                     [&](std::size_t i) { return stream(i).tokens == stream(among.front()).tokens; });
+  return std::any_of(among.begin(), among.end(), [&](std::size_t i) { return takes(draft.streams[i]); }) &&
+         std::all_of(group.cells.begin(), group.cells.end(),
+                     [&](const Cell& cell) { return draft.same_places(cell, group.cells.front()); });
 }
 
 // call(), whose InputError is of the group's page at `start`.

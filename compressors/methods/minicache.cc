@@ -69,7 +69,7 @@ class MiniCacheStep : public Step {
       const Cell cell = lower.cells.front();
       if (cell.layer < start_ || (cell.layer - start_) % 2 != 0) continue;
       const DraftStream* upper = draft.stream_of({cell.layer + 1, cell.kv_head, cell.side});
-      if (!upper || !can_merge(*upper) || upper->tokens != lower.tokens) continue;
+      if (!upper || !can_merge(*upper) || !draft.same_places(cell, upper->cells.front())) continue;
       pairs.emplace_back(i, static_cast<std::size_t>(upper - draft.streams.data()));
     }
     const std::size_t first = draft.streams.size();

@@ -505,6 +505,14 @@ TEST(LowRank, ParametersThatCannotBeAreRefusedByName) {
               testing::HasSubstr("lowrank(fit_tokens=1048576): expected at most 8192 tokens"));
 }
 
+TEST(LowRank, CodebooksOfWholeTokensCannotFollow) {
+  ThreadPool pool(1);
+  CompressedCache c("lowrank(fit_tokens=16) | pq(m=4)", pool);
+  const Projections source(c.shape, 16, 1);
+  const SequenceId id = c.driver.add(source);
+  EXPECT_THAT(error_of([&] { c.feed(id, 16, 16); }), testing::HasSubstr("put no step before pq"));
+}
+
 TEST(LowRank, SaysFromWhichLengthItPays) {
   ThreadPool pool(1);
   const auto remarks = [&](const std::string& recipe) {
