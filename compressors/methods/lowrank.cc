@@ -261,7 +261,6 @@ void LowRankStep::build_on_shared(const BasisGroup& group, const Basis& basis, D
 
 void LowRankStep::run(const StepContext& context, Draft& draft) {
   histories_[draft.sequence].resize(groups_.size());
-  waiting_.erase(draft.sequence);
   fit(context, draft.sequence, draft.page, needed_fits(context, draft));
   const std::vector<BasisHistory>& histories = histories_.at(draft.sequence);
   const std::size_t first_shared = draft.streams.size();

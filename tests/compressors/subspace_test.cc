@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -67,11 +68,16 @@ double sine_between(const Subspace& a, const Subspace& b, int64_t width) {
   return std::sqrt(outside);
 }
 
+// And that the largest component of each vector is positive.
 void expect_orthonormal(const Subspace& s, int64_t width) {
-  for (int64_t a = 0; a < s.rank; ++a)
+  for (int64_t a = 0; a < s.rank; ++a) {
+    const auto [least, most] =
+        std::minmax_element(s.basis.begin() + a * width, s.basis.begin() + (a + 1) * width);
+    EXPECT_GE(*most, -*least - 1e-6f);
     for (int64_t b = 0; b <= a; ++b)
       EXPECT_NEAR(dot(s.basis.data() + a * width, s.basis.data() + b * width, width), a == b ? 1.0 : 0.0,
                   1e-6);
+  }
 }
 
 // numpy.linalg.svd of the matrix, NumPy 2.4.6.
