@@ -192,9 +192,7 @@ Subspace randomized_subspace(MatView<const float> rows, SubspaceSize size, uint6
     Matrix range = product(normal_matrix(directions, x.rows(), seed), x);
     orthonormalize(range);
     for (int64_t i = 0; i < kSubspacePowerIterations; ++i) {
-      const Matrix other = product(range, x, true);
-      orthonormalize(other);
-      range = product(other, x);
+      range = product(product(range, x, true), x);
       orthonormalize(range);
     }
     const EigenPairs found = eigen(gram(product(range, x, true), false));

@@ -35,13 +35,12 @@ bool takes(const DraftStream& stream) {
   return stream.unformatted() && stream.wraps.empty() && !stream.dropped() && !stream.shared;
 }
 
-// Whether some cell of the group is, and all have the page's tokens.
+// Whether some cell of the group is, and all hold the same tokens.
 bool takes(const Draft& draft, const BasisGroup& group) {
   const auto& among = group.among;
-  const auto stream = [&](std::size_t index) -> const DraftStream& { return draft.streams[index]; };
-  return std::any_of(among.begin(), among.end(), [&](std::size_t i) { return takes(stream(i)); }) &&
-         std::all_of(among.begin(), among.end(),
-                     [&](std::size_t i) { return stream(i).tokens == stream(among.front()).tokens; });
+  return std::any_of(among.begin(), among.end(), [&](std::size_t i) { return takes(draft.streams[i]); }) &&
+         std::all_of(group.cells.begin(), group.cells.end(),
+                     [&](const Cell& cell) { return draft.same_places(cell, group.cells.front()); });
 }
 
 // call(), whose InputError is of the group's page at `start`.
@@ -262,7 +261,6 @@ void LowRankStep::build_on_shared(const BasisGroup& group, const Basis& basis, D
 
 void LowRankStep::run(const StepContext& context, Draft& draft) {
   histories_[draft.sequence].resize(groups_.size());
-  waiting_.erase(draft.sequence);
   fit(context, draft.sequence, draft.page, needed_fits(context, draft));
   const std::vector<BasisHistory>& histories = histories_.at(draft.sequence);
   const std::size_t first_shared = draft.streams.size();
@@ -390,7 +388,7 @@ std::vector<ParameterInfo> lowrank_parameters() {
        .kind = kWord,
        .fallback = "exact",
        .words = {{"exact", {}, "the singular vectors (LAPACK)"},
-                 {"randomized", {}, "a randomized range finder: faster where a group is wide"}},
+                 {"randomized", {}, "a randomized range finder: faster for a small rank in a wide group"}},
        .help = "how a basis is found"},
   };
 }
