@@ -79,7 +79,7 @@ class PqStep : public LearnedFormat {
  protected:
   std::string refusal(const StepContext& context, const DraftStream& stream) const override {
     // The codebooks are of whole tokens.
-    if (stream.width == context.cache.options().head_dim && !stream.shared) return "";
+    if (stream.width == context.cache.options().head_dim && !stream.shared && stream.wraps.empty()) return "";
     return "expected tokens as the model makes them, found what an earlier step left of them; put no step "
            "before pq";
   }
