@@ -11,7 +11,9 @@
 
 #include "cli/command.h"
 #include "cli/options.h"
+#include "compressors/compressor.h"
 #include "kernels/check.h"
+#include "reports/text_format.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/model/generator.h"
@@ -32,6 +34,7 @@ struct GenerateCommand {
   std::vector<std::string> prompt_ids;
   std::vector<std::string> prompt_files;
   std::vector<std::string> stops;
+  std::string recipe;
   bool chat = false;
   bool print_ids = false;
   bool ignore_eos = false;
@@ -124,7 +127,19 @@ void print_timing(const GenerateStats& stats) {
              stats.decode_s, static_cast<double>(decoded) / std::max(stats.decode_s, 1e-9));
 }
 
+// What the recipe did to the cache of one finished prompt.
+void print_cache(const std::string& recipe, const KvCache& cache, SequenceId sequence) {
+  const KvCacheOptions& options = cache.options();
+  const int64_t values = cache.tokens(sequence) * options.layers * options.kv_heads * options.head_dim * 2;
+  const auto held = static_cast<double>(cache.ledger().held());
+  fmt::print(stderr, "cache under {}: {} tokens in {}, {:.2f} bits a value, {:.2f}x smaller than dense f16\n",
+             recipe, cache.tokens(sequence), format_bytes(held), 8.0 * held / static_cast<double>(values),
+             static_cast<double>(values) * 2.0 / held);
+}
+
 void run_generate(GenerateCommand& command) {
+  std::optional<Recipe> recipe;
+  if (!command.recipe.empty()) recipe = Recipe::parse(command.recipe);
   const ModelFolder folder = find_model(
       command.run.model, {.cache_dir = command.run.cache_dir, .allow_fetch = !command.run.offline});
   const bool wants_text = !command.print_ids || !command.stops.empty();
@@ -138,8 +153,18 @@ void run_generate(GenerateCommand& command) {
   if (command.run.weights != "stored") load.weights = dtype_option("--weights", command.run.weights);
   Decoder decoder = Decoder::load(folder.path, load, pool);
   if (tokenizer) tokenizer->check_fits_model(decoder.config().vocab);
-  KvCache cache(decoder.cache_options(command.run.page_tokens, command.run.kv_dtype, command.run.key_basis),
-                pool);
+  KvCacheOptions cache_options =
+      decoder.cache_options(command.run.page_tokens, command.run.kv_dtype, command.run.key_basis);
+  if (recipe) cache_options = Compressor::cache_options(*recipe, cache_options);
+  KvCache cache(cache_options, pool);
+  std::optional<Compressor> compressor;
+  if (recipe) {
+    compressor.emplace(*recipe, cache, pool, command.common.seed);
+    if (compressor->needs_sample())
+      throw InputError(
+          fmt::format("--recipe {}: it learns from a calibration text; use kvanalyze ab", recipe->text()));
+    command.generation.share_prefixes = Compressor::shares_prefixes(*recipe);
+  }
   command.generation.batch_size = command.run.batch_size;
   command.generation.sampler.seed = command.common.seed;
   if (!command.ignore_eos) command.generation.end_tokens = decoder.config().eos_ids;
@@ -153,11 +178,18 @@ void run_generate(GenerateCommand& command) {
   callbacks.on_token = [&](std::size_t prompt, int32_t id) {
     return !wants_text || outputs[prompt].push(id);
   };
-  callbacks.on_finished = [&](std::size_t prompt, SequenceId, const Generation& generation) {
-    if (command.print_ids) return print_ids(generation.tokens);
-    outputs[prompt].finish();
+  if (compressor) callbacks.listener = &*compressor;
+  callbacks.on_finished = [&](std::size_t prompt, SequenceId sequence, const Generation& generation) {
+    if (command.print_ids)
+      print_ids(generation.tokens);
+    else
+      outputs[prompt].finish();
+    if (recipe && prompts.size() == 1) print_cache(recipe->text(), cache, sequence);
   };
   const GenerateResult result = generate(decoder, cache, prompts, command.generation, callbacks);
+  if (recipe && prompts.size() > 1)
+    fmt::print(stderr, "cache under {}: {} at its fullest, {} prompt tokens shared\n", recipe->text(),
+               format_bytes(static_cast<double>(cache.ledger().peak)), result.stats.shared_tokens);
   if (command.timing) print_timing(result.stats);
 }
 
@@ -202,6 +234,12 @@ void add_generate(CLI::App& app) {
                 "Print token ids, a line for each prompt, instead of text");
   sub->add_flag("--timing", command->timing, "Print tokens per second to stderr");
   add_cache_options(*sub, command->run);
+  sub->add_option(
+         "--recipe", command->recipe,
+         "How the cache is compressed while it is read, such as \"quant(bits=4)\"; kvanalyze methods "
+         "lists what there is")
+      ->excludes("--kv-dtype")
+      ->excludes("--key-basis");
   sub->callback([command] { run_generate(*command); });
 }
 

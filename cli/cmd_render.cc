@@ -34,7 +34,8 @@ void run(const RenderCommand& command) {
   options.plotly_path = command.plotly;
   for (const std::string& note : write_report(report, folder, options))
     if (!command.quiet) fmt::print(stderr, "kvanalyze: {}\n", note);
-  if (!command.quiet) fmt::print("{}\n", (fs::path(folder) / "report.html").string());
+  const char* read_first = report.at("kind") == "ab" ? "report.md" : "report.html";
+  if (!command.quiet) fmt::print("{}\n", (fs::path(folder) / read_first).string());
 }
 
 }  // namespace

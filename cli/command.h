@@ -7,10 +7,13 @@
 
 namespace kva::cli {
 
+void add_ab(CLI::App& app);          // recipes side by side
 void add_analyze(CLI::App& app);     // report from a capture
 void add_capture(CLI::App& app);     // pages into a folder
+void add_compare(CLI::App& app);     // two reports of recipes
 void add_completion(CLI::App& app);  // shell completion
 void add_doctor(CLI::App& app);      // does this machine do what it should?
+void add_eval(CLI::App& app);        // one recipe
 void add_generate(CLI::App& app);    // text from a model
 void add_methods(CLI::App& app);     // what a recipe can say
 void add_render(CLI::App& app);      // a report's written forms again

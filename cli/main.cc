@@ -38,6 +38,9 @@ int main(int argc, char** argv) {
   kva::cli::add_main_job(app);
   kva::cli::add_capture(app);
   kva::cli::add_analyze(app);
+  kva::cli::add_eval(app);
+  kva::cli::add_ab(app);
+  kva::cli::add_compare(app);
   kva::cli::add_render(app);
   kva::cli::add_generate(app);
   kva::cli::add_tokenize(app);

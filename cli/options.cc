@@ -46,7 +46,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_flag("-v,--verbose", options.verbose, "Say more while working")->excludes(quiet)->group("Run");
 }
 
-CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options) {
+CLI::Option* add_model_options(CLI::App& app, ModelOptions& options) {
   const std::string group = "Model";
   auto* model =
       app.add_option("-m,--model", options.model,
@@ -64,7 +64,7 @@ CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options) {
         if (value != "stored") (void)dtype_option("--weights", value);
         options.weights = value;
       },
-      "stored|f32|f16|bf16", "stored", "Type of the weights in memory")
+      "stored|f32|f16|bf16", options.weights, "Type of the weights in memory")
       ->group(group);
   return model;
 }

@@ -22,7 +22,7 @@ struct CommonOptions {
 void add_common_options(CLI::App& app, CommonOptions& options);
 
 // --model, --cache-dir, --offline, --weights.
-CLI::Option* add_model_options(CLI::App& app, CaptureOptions& options);
+CLI::Option* add_model_options(CLI::App& app, ModelOptions& options);
 
 // --prompt-set, --prompt, --prompts-file, --text-file, --prompt-field, --limit, --chat, --max-tokens,
 // --max-context.

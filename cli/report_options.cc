@@ -17,10 +17,11 @@ namespace {
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   winsize size = {};
-  int width = 100;
+  const bool ab = report.at("kind") == "ab";
+  int width = ab ? 120 : 100;
   if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
   fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
-  fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
+  fmt::print("Report: {0}/report.{1}   Numbers: {0}/report.json\n", folder, ab ? "md" : "html");
 }
 
 }  // namespace
@@ -49,6 +50,17 @@ Progress::Mode progress_mode(const CommonOptions& common) {
   return common.verbose ? Progress::Mode::kVerbose : Progress::Mode::kAuto;
 }
 
+void print_report(const nlohmann::ordered_json& report, const std::vector<std::string>& notes,
+                  const std::string& folder, bool json, bool quiet) {
+  if (!quiet)
+    for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
+  if (json) {
+    fmt::print("{}\n", report.dump(1));
+  } else if (!quiet) {
+    print_summary(report, folder);
+  }
+}
+
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
                         const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
                         Progress& progress) {
@@ -63,13 +75,7 @@ void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& fact
                                    .plotly_path = options.plotly,
                                    .extra_files = {{"partners.csv", report.partners_csv}}});
   progress.finish();
-  if (!common.quiet)
-    for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
-  if (options.json) {
-    fmt::print("{}\n", report.json.dump(1));
-  } else if (!common.quiet) {
-    print_summary(report.json, options.output_dir);
-  }
+  print_report(report.json, notes, options.output_dir, options.json, common.quiet);
 }
 
 }  // namespace kva::cli

@@ -13,6 +13,9 @@
   X(pq)                \
   X(minicache)         \
   X(layershare)        \
+  X(lowrank)           \
+  X(evict)             \
+  X(merge)             \
   X(dedup)
 
 namespace kva {

@@ -113,29 +113,6 @@ void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions&
   if (!in_memory) check(per_token * all_tokens, sink.free_bytes(), "disk");
 }
 
-ordered_json model_json(const ModelFolder& folder, const ModelIdentity& identity, const Decoder& decoder,
-                        const CaptureOptions& options) {
-  const ModelConfig& config = decoder.config();
-  return {{"name", identity.name},
-          {"family", config.family},
-          {"architecture", config.architecture},
-          {"path", folder.path},
-          {"repository", identity.repository},
-          {"revision", identity.revision},
-          {"variant", identity.variant},
-          {"source_quantization", identity.source_quantization},
-          {"tensor_hash", identity.tensor_hash},
-          {"parameters", decoder.parameters()},
-          {"layers", config.layers},
-          {"heads", config.heads},
-          {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},
-          {"max_positions", config.max_positions},
-          {"weights", dtype_name(decoder.weight_type())},
-          {"kv_bytes_per_token", config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype)},
-          {"position_encoding", config.position == PositionKind::kRope ? "rope" : "learned"}};
-}
-
 struct CacheFacts {
   int64_t tokens = 0;  // of all prompts, generated ones included
   ByteLedger fullest;  // the ledger when most bytes were held; sequences that ended are freed
@@ -153,15 +130,7 @@ ordered_json cache_json(const CacheFacts& facts, const CaptureOptions& options, 
           {"dense_f16_bytes", facts.tokens * token_values * 2},
           {"fullest_tokens", fullest_values / token_values},
           {"fullest_dense_f16_bytes", fullest_values * 2},
-          {"ledger",
-           {{"payload", ledger.payload},
-            {"scales", ledger.scales},
-            {"side", ledger.side},
-            {"tables", ledger.tables},
-            {"slack", ledger.slack},
-            {"workspace", ledger.workspace},
-            {"peak", ledger.peak},
-            {"held", ledger.held()}}},
+          {"ledger", ledger_json(ledger)},
           {"compression", ledger.held() > 0
                               ? static_cast<double>(fullest_values * 2) / static_cast<double>(ledger.held())
                               : 0.0}};
@@ -262,6 +231,12 @@ ordered_json timing_json(double load_s, const GenerateStats& stats) {
 
 }  // namespace
 
+ordered_json ledger_json(const ByteLedger& ledger) {
+  return {{"payload", ledger.payload}, {"scales", ledger.scales}, {"side", ledger.side},
+          {"tables", ledger.tables},   {"slack", ledger.slack},   {"workspace", ledger.workspace},
+          {"peak", ledger.peak},       {"held", ledger.held()}};
+}
+
 ordered_json options_json(const CaptureOptions& options) {
   return {{"model", options.model},
           {"weights", options.weights},
@@ -280,25 +255,14 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   const auto load_start = Clock::now();
   // Cheap things first, so that a mistake is told before a model is fetched or read.
   std::vector<Prompt> given = load_prompts(options.prompts);
-  const ModelFolder folder =
-      find_model(options.model, {.cache_dir = options.cache_dir, .allow_fetch = !options.offline});
+  const FoundModel found = open_model(options);
   progress.stage("load", 0, "");
-  const ModelConfig config = load_config(folder.path);
-  const Tokenizer tokenizer = Tokenizer::load(folder.path);
-  tokenizer.check_fits_model(config.vocab);
   const std::vector<EncodedPrompt> prompts =
-      encode_all(std::move(given), options, tokenizer, config, progress);
-  check_room(prompts, options, config, sink);
-  LoadOptions load;
-  if (options.weights != "stored") load.weights = parse_dtype(options.weights);
-  Decoder decoder = Decoder::load(folder.path, load, pool);
-  const ModelIdentity identity = identify(folder, TensorArchive::open_folder(folder.path));
+      encode_all(std::move(given), options, found.tokenizer, found.config, progress);
+  check_room(prompts, options, found.config, sink);
+  LoadedModel loaded = load_model(found, options, pool, progress);
+  Decoder& decoder = loaded.decoder;
   const double load_s = seconds_since(load_start);
-  progress.finish();
-  progress.detail(fmt::format("{}: {} in {}, {:.1f} M parameters, {}", identity.name, config.architecture,
-                              folder.path, static_cast<double>(decoder.parameters()) / 1e6,
-                              identity.tensor_hash));
-  progress.detail(version_line());
 
   const KvCacheOptions cache_options =
       decoder.cache_options(options.page_tokens, options.kv_dtype, options.key_basis);
@@ -308,8 +272,9 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   const GenerateStats stats = loop.run(prompts);
 
   ordered_json facts;
-  facts["model"] = model_json(folder, identity, decoder, options);
-  if (options.chat) facts["model"]["chat_template"] = tokenizer.chat_template_name();
+  facts["model"] =
+      model_json(found, loaded, found.config.kv_bytes_per_token(options.kv_dtype, options.kv_dtype));
+  if (options.chat) facts["model"]["chat_template"] = found.tokenizer.chat_template_name();
   facts["sets"] = sets_json(loop.prompts_json());
   facts["prompts"] = loop.prompts_json();
   facts["cache"] = cache_json(loop.facts(), options, cache_options);

@@ -8,6 +8,7 @@
 
 #include "kernels/dtype.h"
 #include "kernels/parallel.h"
+#include "reports/model_run.h"
 #include "reports/progress.h"
 #include "reports/prompts.h"
 #include "runtime/kv/capture.h"
@@ -15,11 +16,7 @@
 namespace kva {
 
 // Everything that decides what is in the cache; printed into the report as it is.
-struct CaptureOptions {
-  std::string model;               // folder, alias or hub id
-  std::string cache_dir;           // a Hugging Face cache to look in; empty: the usual places
-  bool offline = false;            // never fetch a model
-  std::string weights = "stored";  // f32, f16, bf16, or the type in the file
+struct CaptureOptions : ModelOptions {
   PromptSource prompts;
   bool chat = false;        // wrap each prompt in the model's chat template
   int64_t max_tokens = 16;  // generated after each prompt, greedily
@@ -34,6 +31,9 @@ struct CaptureOptions {
 // report.json. Throws InputError; nothing is left in the sink's folder then.
 nlohmann::ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
                                    Progress& progress);
+
+// The ledger as an object, with "held".
+nlohmann::ordered_json ledger_json(const ByteLedger& ledger);
 
 // The "options" object of the provenance.
 nlohmann::ordered_json options_json(const CaptureOptions& options);

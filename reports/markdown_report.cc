@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "reports/ab_tables.h"
 #include "reports/findings.h"
 #include "reports/report_view.h"
 #include "reports/tables.h"
@@ -50,9 +51,13 @@ std::string heatmap_links(const PlotSet& plots) {
   return links;
 }
 
-}  // namespace
+// Two-column tables name their columns, for Markdown has no table without a header.
+Table named(Table table) {
+  table.columns = {{"what", false}, {"value", false}};
+  return table;
+}
 
-std::string markdown_report(const nlohmann::ordered_json& report, const PlotSet& plots) {
+std::string redundancy_markdown(const Json& report, const PlotSet& plots) {
   Writer out(plots);
   out.paragraph("# KV-cache redundancy of " + escape_markdown(text_at(report.at("model"), "name")));
   out.paragraph("Made from `report.json`, which has every number. `report.html` is the same, interactive.");
@@ -62,12 +67,8 @@ std::string markdown_report(const nlohmann::ordered_json& report, const PlotSet&
   for (const Finding& finding : report_findings(report))
     list += "- " + escape_markdown(finding.sentence) + "\n";
   out.paragraph(list.substr(0, list.size() - 1));
-  Table identity = identity_table(report);
-  identity.columns = {{"what", false}, {"value", false}};
-  out.section(identity);
-  Table cache = cache_table(report);
-  cache.columns = {{"what", false}, {"value", false}};
-  out.section(cache);
+  out.section(named(identity_table(report)));
+  out.section(named(cache_table(report)));
   out.section(sets_table(report), "similarity_distribution.png");
   out.section(redundancy_table(report), "layer_similarity.png");
   out.section(opportunity_table(report), "compression_opportunities.png");
@@ -86,6 +87,33 @@ std::string markdown_report(const nlohmann::ordered_json& report, const PlotSet&
   std::string text = out.take();
   text.pop_back();
   return text;
+}
+
+std::string ab_markdown(const Json& report, const PlotSet& plots) {
+  Writer out(plots);
+  out.paragraph("# KV-cache recipes on " + escape_markdown(text_at(report.at("model"), "name")));
+  out.paragraph("Made from `report.json`, which has every number.");
+  for (const std::string& sentence : ab_protocol_sentences(report)) out.paragraph(escape_markdown(sentence));
+  out.section(ab_table(report));
+  out.section(ab_interval_table(report));
+  out.section(ab_noise_table(report));
+  for (const Table& table :
+       {ab_difference_table(report), ab_equal_bytes_table(report), ab_turn_table(report)})
+    if (!table.rows.empty()) out.section(table);
+  out.section(ab_bytes_table(report));
+  if (const Table time = ab_time_table(report); !time.rows.empty()) out.section(time);
+  out.section(named(identity_table(report)));
+  out.section(definition_table(report));
+  out.section(option_table(report));
+  std::string text = out.take();
+  text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+std::string markdown_report(const Json& report, const PlotSet& plots) {
+  return text_is(report, "kind", "ab") ? ab_markdown(report, plots) : redundancy_markdown(report, plots);
 }
 
 }  // namespace kva

@@ -76,4 +76,17 @@ nlohmann::ordered_json provenance_json(const RunStamp& stamp, int threads, uint6
   };
 }
 
+nlohmann::ordered_json report_frame(const std::string& kind, const RunStamp& stamp, int threads,
+                                    uint64_t seed, const std::string& recipe,
+                                    const nlohmann::ordered_json& options) {
+  nlohmann::ordered_json json;
+  json["schema"] = "kvanalyze.report";
+  json["schema_version"] = 1;
+  json["kind"] = kind;
+  json["provenance"] = provenance_json(stamp, threads, seed);
+  json["provenance"]["recipe"] = recipe;
+  json["provenance"]["options"] = options;
+  return json;
+}
+
 }  // namespace kva

@@ -29,4 +29,10 @@ struct RunStamp {
 // The "provenance" object of report.json, without recipe and options.
 nlohmann::ordered_json provenance_json(const RunStamp& stamp, int threads, uint64_t seed);
 
+// What every report begins with: schema, version, kind, provenance. `recipe` and `options` are as the run
+// spells them.
+nlohmann::ordered_json report_frame(const std::string& kind, const RunStamp& stamp, int threads,
+                                    uint64_t seed, const std::string& recipe,
+                                    const nlohmann::ordered_json& options);
+
 }  // namespace kva

@@ -2,22 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "reports/json_number.h"
 #include "reports/redundancy_definitions.h"
 #include "reports/report_view.h"
 #include "reports/text_format.h"
 
 namespace kva {
 namespace {
-
-// Null where there was nothing to compute the value from.
-Json rounded(double value) {
-  return std::isfinite(value) ? Json(std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr))
-                              : Json(nullptr);
-}
 
 Json rounded_list(const std::vector<double>& values) {
   Json list = Json::array();

@@ -26,14 +26,11 @@ RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json
   const double analysis_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   RedundancyReport report;
+  ordered_json options = facts.at("options");
+  options["clusters"] = analysis.clusters;
+  report.json = report_frame("redundancy", stamp, pool.threads(), analysis.seed,
+                             facts.at("recipe").get<std::string>(), options);
   ordered_json& json = report.json;
-  json["schema"] = "kvanalyze.report";
-  json["schema_version"] = 1;
-  json["kind"] = "redundancy";
-  json["provenance"] = provenance_json(stamp, pool.threads(), analysis.seed);
-  json["provenance"]["recipe"] = facts.at("recipe");
-  json["provenance"]["options"] = facts.at("options");
-  json["provenance"]["options"]["clusters"] = analysis.clusters;
   for (const char* part : {"model", "sets", "prompts", "cache", "timing"}) json[part] = facts.at(part);
   json["timing"]["analysis_s"] = analysis_s;
   json["timing"]["pairs"] = result.pairs;

@@ -45,7 +45,7 @@ void check_version(const Json& report, const std::string& source) {
 }
 
 // Shapes that a JSON Schema cannot tie together.
-void check_shapes(const Json& report, const std::string& source) {
+void check_redundancy_shapes(const Json& report, const std::string& source) {
   const auto layers = report.at("model").at("layers").get<double>();
   for (std::size_t i = 0; i < report.at("similarity").size(); ++i) {
     const Json& row = report.at("similarity")[i];
@@ -87,6 +87,32 @@ void check_shapes(const Json& report, const std::string& source) {
   }
 }
 
+void check_ab_shapes(const Json& report, const std::string& source) {
+  const Json& ab = report.at("ab");
+  const Json& sizes = ab.at("blocks").at("tokens");
+  double of_blocks = 0, of_windows = 0;
+  for (const Json& size : sizes) of_blocks += size.get<double>();
+  for (const Json& window : ab.at("blocks").at("window_tokens")) of_windows += window.get<double>();
+  if (of_blocks != of_windows)
+    fail(source, "ab.blocks.tokens", fmt::format("the {} tokens of window_tokens", of_windows),
+         static_cast<std::size_t>(of_blocks));
+  for (std::size_t i = 0; i < ab.at("rows").size(); ++i) {
+    const Json& row = ab.at("rows")[i];
+    for (const char* key : {"nll", "kl", "same_top"})
+      if (row.at("block_sums").at(key).size() != sizes.size())
+        fail(source, fmt::format("ab.rows[{}].block_sums.{}", i, key),
+             fmt::format("{} blocks as in ab.blocks", sizes.size()), row.at("block_sums").at(key).size());
+    if (number_at(row, "tokens") != of_windows)
+      fail(source, fmt::format("ab.rows[{}].tokens", i), fmt::format("{} as in ab.blocks", of_windows),
+           row.at("tokens").get<std::size_t>());
+  }
+}
+
+void check_shapes(const Json& report, const std::string& source) {
+  if (report.contains("ab")) check_ab_shapes(report, source);
+  if (text_is(report, "kind", "redundancy")) check_redundancy_shapes(report, source);
+}
+
 // Members of the report on lines of their own, and elements of their arrays too: readable, diffable, not
 // long.
 std::string report_text(const Json& report) {
@@ -98,6 +124,12 @@ std::string report_text(const Json& report) {
   for (const auto& [key, value] : report.items()) {
     text += fmt::format("{}{}: ", first ? "" : ",\n", dump(Json(key)));
     first = false;
+    // An object of tables, as "ab": each row of them.
+    if (key == "ab") {
+      text += report_text(value);
+      text.pop_back();
+      continue;
+    }
     const bool rows = value.is_structured() && !value.empty() && value.front().is_structured();
     if (!rows) {
       text += dump(value);
@@ -120,6 +152,22 @@ std::map<std::string, std::string> read_pngs(const PlotSet& plots, const std::st
   for (const Plot& plot : plots.plots)
     bytes[plot.file] = read_text_file(folder + "/" + plot.file, int64_t{64} << 20);
   return bytes;
+}
+
+void write_extra(const RenderOptions& options, const ReportFolder& target) {
+  for (const auto& [name, contents] : options.extra_files)
+    write_text_file(target.staging() + "/" + name, contents);
+}
+
+std::vector<std::string> write_ab(const Json& report, const std::string& text, const std::string& folder,
+                                  const RenderOptions& options) {
+  ReportFolder target(folder);
+  write_text_file(target.staging() + "/report.md", markdown_report(report, {}));
+  write_extra(options, target);
+  write_text_file(target.staging() + "/report.json", text);
+  throw_if_interrupted();
+  target.publish();
+  return {};
 }
 
 }  // namespace
@@ -148,6 +196,7 @@ std::vector<std::string> write_report(const nlohmann::ordered_json& report, cons
   } catch (const InputError& error) {
     throw std::logic_error(fmt::format("the report that was made breaks its own schema: {}", error.what()));
   }
+  if (text_is(written, "kind", "ab")) return write_ab(written, text, folder, options);
   const std::string plotly = load_plotly(options.plotly_path);
   ReportFolder target(folder);
   PlotSet plots;
@@ -162,8 +211,7 @@ std::vector<std::string> write_report(const nlohmann::ordered_json& report, cons
       plotly.empty() ? read_pngs(plots, target.staging() + "/plots") : std::map<std::string, std::string>();
   write_text_file(target.staging() + "/report.html", html_report(written, plots, pngs, plotly));
   write_text_file(target.staging() + "/report.md", markdown_report(written, plots));
-  for (const auto& [name, contents] : options.extra_files)
-    write_text_file(target.staging() + "/" + name, contents);
+  write_extra(options, target);
   write_text_file(target.staging() + "/report.json", text);
   throw_if_interrupted();
   target.publish();

@@ -14,11 +14,12 @@ struct RenderOptions {
   std::map<std::string, std::string> extra_files;  // plain name -> text, written beside report.json
 };
 
-// Writes report.json, report.md, report.html, plots/*.png and the extra files into `folder`, which is made
-// where it is missing. All are rendered first and then moved in together: the folder holds the old report or
-// the new one, never half of each; files that are not the report's stay untouched. Equal reports give equal
-// bytes. Returns one line for each thing that could not be made (no gnuplot, no plotly.min.js). Throws
-// InputError where the folder cannot be written, Interrupted after Ctrl-C.
+// Writes report.json, report.md, report.html, plots/*.png (a report of kind "ab": the first two) and the
+// extra files into `folder`, which is made where it is missing. All are rendered first and then moved in
+// together: the folder holds the old report or the new one, never half of each; files that are not the
+// report's stay untouched. Equal reports give equal bytes. Returns one line for each thing that could not be
+// made (no gnuplot, no plotly.min.js). Throws InputError where the folder cannot be written, Interrupted
+// after Ctrl-C.
 std::vector<std::string> write_report(const nlohmann::ordered_json& report, const std::string& folder,
                                       const RenderOptions& options = {});
 

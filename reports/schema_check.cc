@@ -62,10 +62,13 @@ class Checker {
         if (value != rule) fail(path, shown(rule), value);
       } else if (keyword == "enum") {
         check_enum(value, rule, path);
+      } else if (keyword == "if") {
+        check_branch(value, schema, path);
       } else if (!check_bound(value, keyword, rule, path) &&
                  !check_members(value, schema, keyword, rule, path)) {
-        const bool annotation = keyword == "$schema" || keyword == "$id" || keyword == "$defs" ||
-                                keyword == "title" || keyword == "description";
+        const bool taken_with_if = schema.contains("if") && (keyword == "then" || keyword == "else");
+        const bool annotation = taken_with_if || keyword == "$schema" || keyword == "$id" ||
+                                keyword == "$defs" || keyword == "title" || keyword == "description";
         KVA_CHECK(annotation, "a schema keyword that check_schema does not know");
       }
     }
@@ -81,6 +84,17 @@ class Checker {
     const std::string prefix = "#/$defs/";
     KVA_CHECK(reference.rfind(prefix, 0) == 0, "only references into $defs are known");
     return root_.at("$defs").at(reference.substr(prefix.size()));
+  }
+
+  void check_branch(const Json& value, const Json& schema, const std::string& path) const {
+    bool holds = true;
+    try {
+      check(value, schema.at("if"), path);
+    } catch (const InputError&) {
+      holds = false;
+    }
+    const auto branch = schema.find(holds ? "then" : "else");
+    if (branch != schema.end()) check(value, *branch, path);
   }
 
   void check_type(const Json& value, const Json& rule, const std::string& path) const {

@@ -1,7 +1,7 @@
 // Checks a JSON document against a JSON Schema: the part of draft 2020-12 that reports/report.schema.json
 // uses
 // ($ref into $defs, type, const, enum, minimum, maximum, lengths, properties, required, additionalProperties,
-// items). A keyword beyond these is a bug and aborts, so that none is silently ignored.
+// items, if/then/else). A keyword beyond these is a bug and aborts, so that none is silently ignored.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -8,73 +8,16 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "reports/ab_summary.h"
 #include "reports/findings.h"
 #include "reports/report_view.h"
+#include "reports/screen.h"
 #include "reports/text_format.h"
 
 namespace kva {
 namespace {
 
-constexpr const char* kBold = "1";
-constexpr const char* kDim = "2";
-constexpr const char* kPlain = "";
 constexpr int kBarColumns = 20;
-
-std::size_t columns_of(std::string_view text) {
-  std::size_t count = 0;
-  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80 ? 1 : 0;
-  return count;
-}
-
-std::string padded(const std::string& text, std::size_t columns) {
-  const std::size_t have = columns_of(text);
-  return have < columns ? text + std::string(columns - have, ' ') : text;
-}
-
-// Lines of styled pieces, cut at the width.
-class Screen {
- public:
-  Screen(bool color, int width)
-      : color_(color), width_(static_cast<std::size_t>(std::clamp(width, 40, 200))) {}
-
-  void add(std::string_view text, const char* style = kPlain) {
-    std::string shown;
-    for (std::size_t at = 0; at < text.size() && used_ < width_; ++used_) {
-      const bool last = used_ + 1 == width_ && columns_of(text.substr(at)) > 1;
-      std::size_t end = at + 1;
-      while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
-      shown += last ? std::string_view("…") : text.substr(at, end - at);
-      at = end;
-    }
-    const bool styled = color_ && *style != '\0' && !shown.empty();
-    text_ += styled ? fmt::format("\033[{}m{}\033[0m", style, shown) : shown;
-  }
-  void end() {
-    const std::size_t last = text_.find_last_not_of(' ');
-    text_.resize(last == std::string::npos ? 0 : last + 1);
-    text_ += '\n';
-    used_ = 0;
-  }
-  void line(const std::string& label, const std::string& text) {
-    add(padded(label, 12), kBold);
-    add(text);
-    end();
-  }
-  void heading(const std::string& text, const std::string& note) {
-    end();
-    add(text, kBold);
-    add(note.empty() ? "" : "  " + note, kDim);
-    end();
-  }
-  std::size_t width() const { return width_; }
-  std::string take() { return std::move(text_); }
-
- private:
-  std::string text_;
-  bool color_;
-  std::size_t width_;
-  std::size_t used_ = 0;
-};
 
 // A character a layer (or two, three of few layers) from ▁ (0) to █ (`top`); layers are joined where there
 // are more than `most` of them.
@@ -271,6 +214,10 @@ void closing(const Json& report, Screen& screen) {
 std::string terminal_summary(const nlohmann::ordered_json& report, bool color, int width) {
   Screen screen(color, width);
   identity(report, screen);
+  if (text_is(report, "kind", "ab")) {
+    ab_summary(report, screen);
+    return screen.take();
+  }
   bytes(report, screen);
   redundancy(report, screen);
   opportunities(report, screen);

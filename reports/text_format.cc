@@ -84,6 +84,17 @@ std::string format_number(double value, int digits) {
   return text;
 }
 
+std::string format_significant(double value, int digits) {
+  return std::isfinite(value) ? fmt::format("{:.{}g}", value, digits) : kMissing;
+}
+
+std::string format_change(double share) {
+  if (!std::isfinite(share)) return kMissing;
+  const std::string text = format_number(100 * share, 2);
+  const bool zero = text.find_first_not_of("0.") == std::string::npos;
+  return (share > 0 && !zero ? "+" : "") + text + "%";
+}
+
 std::string format_seconds(double seconds) {
   if (!std::isfinite(seconds)) return kMissing;
   if (seconds < 9.995) return fmt::format("{:.2f} s", seconds);

@@ -8,12 +8,14 @@
 namespace kva {
 
 // "–" for NaN, in all of these.
-std::string format_count(double value);                   // 12,345
-std::string format_bytes(double bytes);                   // 512 B, 1.50 MiB
-std::string format_share(double share, int digits = 1);   // 0.1234 -> 12.3%
-std::string format_number(double value, int digits = 3);  // fixed digits, "-0.000" written as "0.000"
-std::string format_seconds(double seconds);               // 0.42 s, 12.3 s, 3 min 20 s, 2 h 5 min
-std::string format_rate(double per_second);               // 950, 12.3 k, 4.56 M, 7.89 G
+std::string format_count(double value);                        // 12,345
+std::string format_bytes(double bytes);                        // 512 B, 1.50 MiB
+std::string format_share(double share, int digits = 1);        // 0.1234 -> 12.3%
+std::string format_number(double value, int digits = 3);       // fixed digits, "-0.000" written as "0.000"
+std::string format_significant(double value, int digits = 3);  // significant digits: 0.0123, 1.2e-06
+std::string format_change(double share);     // of two digits, with its sign: -0.0123 -> -1.23%
+std::string format_seconds(double seconds);  // 0.42 s, 12.3 s, 3 min 20 s, 2 h 5 min
+std::string format_rate(double per_second);  // 950, 12.3 k, 4.56 M, 7.89 G
 
 // One line of printable text, at most max_bytes long (cut at a character, with an ellipsis): control
 // characters become spaces.

@@ -11,10 +11,8 @@ namespace kva {
 
 class SeededRandom {
  public:
-  // Different streams of one seed are independent for our purposes.
-  SeededRandom(uint64_t seed, uint64_t stream) : random_(seed + 0x9e3779b97f4a7c15u * (2 * stream + 1)) {
-    next();
-  }
+  // Different streams of one seed are independent for our purposes: their states are not a few steps apart.
+  SeededRandom(uint64_t seed, uint64_t stream) : random_(seed + SplitMix64(~stream).next()) {}
 
   uint64_t next() { return random_.next(); }
 

@@ -149,12 +149,13 @@ class NearDedupStep : public Step {
     std::vector<double> best(members.size(), threshold_);
     for (const PageAddress& at : kept) {
       const PageFacts facts = cache.page(at);
-      if (facts.open || facts.tokens != draft.tokens) continue;
+      if (facts.open) continue;
       rows.resize(static_cast<std::size_t>(facts.tokens * cache.options().head_dim));
       cache.read_page(at.sequence, at.layer, at.kv_head, at.page, at.side,
                       MatView<float>(rows.data(), facts.tokens, cache.options().head_dim));
       for (std::size_t m = 0; m < members.size(); ++m) {
         DraftStream& stream = draft.streams[members[m]];
+        if (stream.tokens != facts.tokens) continue;
         const double found = similarity(stream.rows, rows);
         if (found <= best[m]) continue;
         best[m] = found;
@@ -170,7 +171,7 @@ class NearDedupStep : public Step {
     DraftStream* nearest = nullptr;
     for (std::size_t earlier = 0; earlier < m; ++earlier) {
       DraftStream& other = draft.streams[members[earlier]];
-      if (other.cells.empty() || other.alias != kNoSide) continue;
+      if (other.cells.empty() || other.alias != kNoSide || other.tokens != stream.tokens) continue;
       const double found = similarity(stream.rows, other.rows);
       if (found <= best) continue;
       best = found;
@@ -188,6 +189,13 @@ class NearDedupStep : public Step {
   std::map<Group, std::vector<PageAddress>> kept_;
 };
 
+// Prompts share their beginnings before anything is computed, where sequences are made: nothing is left to do
+// with their pages.
+class PrefixDedupStep : public Step {
+ public:
+  void run(const StepContext&, Draft&) override {}
+};
+
 std::string check_dedup(const Arguments& arguments, const StepPlace&) {
   int ways = 0;
   for (const char* way : {"mode", "cos", "l2"}) ways += arguments.given(way) ? 1 : 0;
@@ -195,6 +203,7 @@ std::string check_dedup(const Arguments& arguments, const StepPlace&) {
 }
 
 std::unique_ptr<Step> make_dedup(const Arguments& arguments) {
+  if (arguments.word("mode") == "prefix") return std::make_unique<PrefixDedupStep>();
   const std::string_view word = arguments.word("scope");
   const Scope scope = word == "head" ? Scope::kHead : word == "layer" ? Scope::kLayer : Scope::kCache;
   if (arguments.has("cos")) return std::make_unique<NearDedupStep>(scope, false, arguments.number("cos"));
@@ -215,8 +224,9 @@ MethodInfo dedup_method() {
       .parameters = {{.name = "mode",
                       .kind = kWord,
                       .fallback = "exact",
-                      .words = {{"exact", {}, "pages whose dense bytes are equal"}},
-                      .help = "exact, or a metric with its threshold instead"},
+                      .words = {{"exact", {}, "pages whose dense bytes are equal"},
+                                {"prefix", {}, "pages of prompts that begin alike, never computed twice"}},
+                      .help = "how equal pages are found; or a metric with its threshold instead"},
                      {.name = "cos",
                       .aliases = {"cosine"},
                       .kind = kNumber,

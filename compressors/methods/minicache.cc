@@ -64,7 +64,8 @@ class MiniCacheStep : public Step {
       const Cell cell = lower.cells.front();
       if (cell.layer < start_ || (cell.layer - start_) % 2 != 0) continue;
       const DraftStream* upper = draft.stream_of({cell.layer + 1, cell.kv_head, cell.side});
-      if (!upper || !upper->unformatted() || upper->cells.size() != 1 || upper->tokens != lower.tokens)
+      if (!upper || !upper->unformatted() || upper->cells.size() != 1 ||
+          !draft.same_places(cell, upper->cells.front()))
         continue;
       pairs.emplace_back(i, static_cast<std::size_t>(upper - draft.streams.data()));
     }

@@ -9,8 +9,9 @@
 namespace kva {
 namespace {
 
-// A slab is an eighth of what its stream holds already, within these bounds: few large allocations for a
-// large cache, at most an eighth of slack for any.
+// A slab is a part of what its size class holds already, within these bounds: few large allocations for a
+// large cache, at most that part of slack for any.
+constexpr int64_t kSlabPart = 32;
 constexpr int64_t kMinSlabBytes = 16 << 10;
 constexpr int64_t kMaxSlabBytes = 2 << 20;
 constexpr int64_t kSlotAlignment = 64;
@@ -80,7 +81,7 @@ void PageStore::unlink_partial(int32_t slab) {
 int32_t PageStore::slab_with_space(int32_t size_class) {
   if (const int32_t partial = classes_[index(size_class)].partial; partial >= 0) return partial;
   const SizeClass& of = classes_[index(size_class)];
-  const int64_t wanted = std::clamp(of.held_bytes / 8, kMinSlabBytes, kMaxSlabBytes);
+  const int64_t wanted = std::clamp(of.held_bytes / kSlabPart, kMinSlabBytes, kMaxSlabBytes);
   const int64_t slots = std::max<int64_t>(1, wanted / of.slot_bytes);
   Slab slab;
   slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages");
@@ -130,7 +131,9 @@ void PageStore::return_slot(int32_t slab, std::byte* slot) {
 
 SideId PageStore::new_side(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t width,
                            int64_t room_bytes) {
+  KVA_CHECK(width >= 0 && width <= UINT16_MAX, "rows are at most 65,535 numbers wide");
   if (free_side_ < 0) {
+    reserve_one_more(sides_);
     sides_.push_back({.slab = free_side_});
     free_side_ = static_cast<SideId>(sides_.size()) - 1;
   }
@@ -149,7 +152,7 @@ SideId PageStore::new_side(const std::shared_ptr<const SideCodec>& codec, Lane l
   entry = {.payload = slab >= 0 ? take_slot(slab) : nullptr,
            .references = 1,
            .tokens = 0,
-           .width = static_cast<int32_t>(width),
+           .width = static_cast<uint16_t>(width),
            .stream = stream,
            .slab = slab,
            .base = kNoSide};
@@ -172,7 +175,7 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
   KVA_CHECK(codec->bytes(tokens, width) == static_cast<int64_t>(payload.size()), "a payload of another size");
   const SideId id = new_side(codec, lane, width, static_cast<int64_t>(payload.size()));
   SideEntry& entry = side(id);
-  entry.tokens = static_cast<int32_t>(tokens);
+  entry.tokens = static_cast<uint16_t>(tokens);
   if (!payload.empty()) std::memcpy(entry.payload, payload.data(), payload.size());
   if (base != kNoSide) {
     retain(base);
@@ -187,6 +190,7 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
 
 SideId PageStore::add_places(std::span<const std::byte> places) {
   const auto bytes = static_cast<int64_t>(places.size());
+  KVA_CHECK(bytes <= UINT16_MAX, "places of one page");
   const SideId id = new_side(nullptr, Lane::kPlaces, bytes, bytes);
   if (bytes > 0) std::memcpy(side(id).payload, places.data(), places.size());
   count(side(id), +1);
@@ -221,7 +225,7 @@ void PageStore::set_tokens(SideId id, int64_t tokens) {
   KVA_CHECK(tokens >= 0 && tokens <= page_tokens_, "more tokens than the page has room for");
   SideEntry& entry = side(id);
   count(entry, -1);
-  entry.tokens = static_cast<int32_t>(tokens);
+  entry.tokens = static_cast<uint16_t>(tokens);
   count(entry, +1);
 }
 

@@ -82,8 +82,8 @@ class PageStore {
   struct SideEntry {
     std::byte* payload = nullptr;
     int32_t references = 0;  // 0: a free entry
-    int32_t tokens = 0;
-    int32_t width = 0;
+    uint16_t tokens = 0;
+    uint16_t width = 0;
     int32_t stream = 0;
     int32_t slab = -1;  // free entries: the next free id
     SideId base = kNoSide;

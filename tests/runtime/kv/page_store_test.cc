@@ -107,10 +107,10 @@ TEST_F(PageStoreTest, EmptySlabsGoBackWhateverTheOrder) {
   }
 }
 
-TEST_F(PageStoreTest, SlackIsAtMostAnEighthOfALargeStore) {
+TEST_F(PageStoreTest, SlackIsASmallPartOfALargeStore) {
   for (int i = 0; i < 5000; ++i) store.set_tokens(allocate(f16), kPageTokens);
   const ByteLedger ledger = checked_ledger();
-  EXPECT_LE(ledger.slack, ledger.payload / 8 + 64 * 5000 / 8);
+  EXPECT_LE(ledger.slack, ledger.payload / 32 + (16 << 10));
 }
 
 TEST_F(PageStoreTest, AddedSidesHoldTheirBaseAndItsCodec) {

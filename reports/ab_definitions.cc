@@ -1,0 +1,42 @@
+#include "reports/ab_definitions.h"
+
+#include <fmt/format.h>
+
+namespace kva {
+
+std::vector<Definition> ab_definitions(const WindowOptions& windows) {
+  return {
+      {"window",
+       fmt::format("{} tokens of the text in a cache of their own, fed in steps of {}: the first {} are "
+                   "context, each later one is scored by the prediction before it. A step reads the "
+                   "compressed past and its own exact tokens.",
+                   windows.context, windows.chunk, windows.context / 2)},
+      {"base", "The same tokens in the same steps on dense f32 pages."},
+      {"baseline", "Dense f16 pages: what compression and effects are measured against."},
+      {"bytes_held",
+       "Payload, scales, side data, tables and slack of the cache at the last scored token, mean over "
+       "the windows. Weights and workspace are not in it."},
+      {"bits_per_value", "8 × bytes held ÷ K and V numbers of all tokens seen."},
+      {"compression", "Dense f16 bytes of all tokens seen ÷ bytes held."},
+      {"over_time", "The same with bytes and tokens summed over all steps of all windows."},
+      {"perplexity", "exp of the mean loss of the scored tokens; delta_perplexity is perplexity ÷ base − 1."},
+      {"kl", "KL(base‖candidate) of the next token's whole distribution, in nats, computed in f64."},
+      {"top1_agreement",
+       "Share of scored positions where base and candidate find the same token most likely."},
+      {"delta_p", "The candidate's probability of the true token less the base's."},
+      {"interval", "95%, moving-block bootstrap over the scored tokens; rows are paired."},
+      {"noise_floor",
+       "What two exact caches differ by: the base in longer steps, and f16 against f32 pages."},
+      {"effect",
+       "What of bytes and logits differed from the baseline after any step; \"no effect\": nothing did."},
+      {"equal_bytes",
+       "The row less the curve of recipes that differ in numbers alone, interpolated at the row's "
+       "bytes."},
+      {"front", "No other row has both fewer bytes and a lower mean KL."},
+      {"decode_tokens_per_s",
+       "Greedy decoding at the end of a context, compression included, the recipe alone in "
+       "memory; median of the runs."},
+  };
+}
+
+}  // namespace kva

@@ -1,0 +1,265 @@
+#include "reports/ab_json.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "reports/capture_run.h"
+#include "reports/json_number.h"
+
+namespace kva {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const Candidate& row_of(const AbFacts& facts, std::size_t row) {
+  return row == 0 ? facts.evaluation.baseline : facts.evaluation.candidates[row - 1];
+}
+
+Json bounds(const Estimate& estimate) { return {rounded(estimate.low), rounded(estimate.high)}; }
+
+Json estimate_json(const Estimate& estimate) {
+  return {
+      {"value", rounded(estimate.value)}, {"low", rounded(estimate.low)}, {"high", rounded(estimate.high)}};
+}
+
+double ratio(double a, double b) { return b > 0 ? a / b : 0.0; }
+
+// Means over the windows that were run to their end, as the ledger's.
+Json layers_json(const AbFacts& facts, std::size_t index) {
+  const std::vector<double>& bytes = facts.statistics.bytes[index].layers;
+  Json layers = Json::array();
+  for (std::size_t layer = 0; layer < bytes.size(); ++layer)
+    layers.push_back({{"layer", layer}, {"bytes", rounded(bytes[layer], 9)}});
+  return layers;
+}
+
+Json codec_json(const CompressorStats& stats) {
+  const double dense_bytes = 2.0 * static_cast<double>(stats.values);
+  return {{"plans", stats.plans},
+          {"sides", stats.sides},
+          {"values", stats.values},
+          {"predicted_bytes", stats.predicted_bytes},
+          {"freed_bytes", stats.freed_bytes},
+          {"seconds", rounded(stats.seconds)},
+          {"gb_per_s", stats.values > 0 && stats.seconds > 0 ? rounded(dense_bytes / stats.seconds / 1e9)
+                                                             : Json(nullptr)},
+          {"remarks", stats.remarks}};
+}
+
+void add_bytes(Json& row, const AbFacts& facts, std::size_t index) {
+  const Candidate& candidate = row_of(facts, index);
+  const RowBytes& bytes = facts.statistics.bytes[index];
+  const int64_t held = bytes.ledger.held();
+  const int64_t values = bytes.tokens * facts.token_values;
+  const double values_over_time = candidate.tokens_over_time * static_cast<double>(facts.token_values);
+  row["tokens_seen"] = bytes.tokens;
+  row["values"] = values;
+  row["dense_f16_bytes"] = 2 * values;
+  row["bytes_held"] = held;
+  row["bits_per_value"] = rounded(ratio(8.0 * static_cast<double>(held), static_cast<double>(values)));
+  row["compression"] = rounded(ratio(2.0 * static_cast<double>(values), static_cast<double>(held)));
+  row["bits_per_value_over_time"] = rounded(ratio(8.0 * candidate.held_over_time, values_over_time));
+  row["compression_over_time"] = rounded(ratio(2.0 * values_over_time, candidate.held_over_time));
+  row["ledger"] = ledger_json(bytes.ledger);
+  Json windows = Json::array();
+  for (const WindowBytes& window : candidate.windows)
+    windows.push_back({{"tokens", window.tokens}, {"bytes_held", window.ledger.held()}});
+  row["windows"] = std::move(windows);
+  row["layers"] = layers_json(facts, index);
+}
+
+void add_quality(Json& row, const QualitySummary& quality) {
+  row["perplexity"] = rounded(quality.perplexity);
+  row["perplexity_base"] = rounded(quality.perplexity_base);
+  row["delta_perplexity"] = rounded(quality.delta_perplexity.value);
+  row["kl_mean"] = rounded(quality.kl_mean.value);
+  row["kl_median"] = rounded(quality.kl_median);
+  row["kl_p99"] = rounded(quality.kl_p99);
+  row["kl_p999"] = rounded(quality.kl_p999);
+  row["kl_max"] = rounded(quality.kl_max);
+  row["top1_agreement"] = rounded(quality.top1_agreement.value);
+  row["delta_p_mean"] = rounded(quality.delta_p_mean);
+  row["delta_p_rms"] = rounded(quality.delta_p_rms);
+  Json percentiles = Json::object();
+  for (std::size_t i = 0; i < quality.kDeltaPPercentiles.size(); ++i)
+    percentiles[fmt::to_string(quality.kDeltaPPercentiles[i])] = rounded(quality.delta_p_percentiles[i]);
+  row["delta_p_percentiles"] = std::move(percentiles);
+  row["nonfinite_tokens"] = quality.nonfinite_tokens;
+  row["intervals"] = {{"delta_perplexity", bounds(quality.delta_perplexity)},
+                      {"kl_mean", bounds(quality.kl_mean)},
+                      {"top1_agreement", bounds(quality.top1_agreement)}};
+}
+
+Json positions_json(const QualitySummary& quality) {
+  Json bins = Json::array();
+  for (const PositionBin& bin : quality.kl_by_position)
+    bins.push_back({{"first", bin.first},
+                    {"last", bin.last},
+                    {"tokens", bin.tokens},
+                    {"kl_mean", rounded(bin.kl_mean)}});
+  return bins;
+}
+
+Json turns_json(const std::vector<QualitySummary>& turns) {
+  Json rows = Json::array();
+  for (std::size_t i = 0; i < turns.size(); ++i) {
+    Json row = {{"turn", i}, {"tokens", turns[i].tokens}};
+    add_quality(row, turns[i]);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+void add_timing(Json& row, const DecodeTiming* timing) {
+  row["prefill_tokens_per_s"] = timing ? rounded(timing->prefill_tokens_per_s) : Json(nullptr);
+  row["decode_tokens_per_s"] = timing ? rounded(timing->decode_tokens_per_s) : Json(nullptr);
+  if (!timing) {
+    row["timing"] = nullptr;
+    return;
+  }
+  row["timing"] = {{"context", timing->context},
+                   {"decode_tokens", timing->decode_tokens},
+                   {"chunk_tokens", timing->chunk_tokens},
+                   {"runs", timing->runs},
+                   {"first_token_ms", rounded(timing->first_token_ms)},
+                   {"step_median_ms", rounded(timing->step_median_ms)},
+                   {"step_p99_ms", rounded(timing->step_p99_ms)}};
+}
+
+std::string effect_of(const AbFacts& facts, std::size_t index) {
+  if (index == 0) return "baseline";
+  const Candidate& candidate = row_of(facts, index);
+  if (candidate.bytes_differ) return candidate.logits_differ ? "bytes and logits" : "bytes";
+  return candidate.logits_differ ? "logits" : kNoEffect;
+}
+
+// Blocks of the bootstrap's length within each window; the last of a window may be shorter.
+std::vector<std::pair<std::size_t, std::size_t>> block_ranges(const ScoreSeries& series, int64_t tokens) {
+  std::vector<std::pair<std::size_t, std::size_t>> ranges;
+  int64_t first = 0;
+  for (const int64_t of_window : series.window_tokens) {
+    for (int64_t at = 0; at < of_window; at += tokens)
+      ranges.emplace_back(first + at, first + std::min(at + tokens, of_window));
+    first += of_window;
+  }
+  return ranges;
+}
+
+Json block_sums(const AbFacts& facts, const ScoreSeries& series, double (*value)(const TokenScore&)) {
+  Json sums = Json::array();
+  for (const auto& [first, last] : block_ranges(series, facts.statistics.bootstrap.block_tokens)) {
+    double sum = 0;
+    for (std::size_t i = first; i < last; ++i) sum += value(series.tokens[i]);
+    sums.push_back(rounded(sum, 10));
+  }
+  return sums;
+}
+
+Json row_json(const AbFacts& facts, std::size_t index) {
+  const Candidate& candidate = row_of(facts, index);
+  const QualitySummary& quality = facts.statistics.rows[index];
+  Json row;
+  row["recipe"] = candidate.recipe;
+  row["family"] = recipe_family(candidate.recipe);
+  row["effect"] = effect_of(facts, index);
+  row["tokens"] = quality.tokens;
+  row["chunk_tokens"] = candidate.chunk_tokens;
+  row["page_size"] = facts.options.page_tokens;
+  row["weights"] = facts.weights;
+  add_bytes(row, facts, index);
+  add_quality(row, quality);
+  const auto& front = facts.statistics.front;
+  row["on_front"] = std::find(front.begin(), front.end(), index) != front.end();
+  row["codec"] = codec_json(candidate.stats);
+  row["seconds"] = rounded(candidate.seconds);
+  add_timing(row, facts.timing.empty() ? nullptr : &facts.timing[index]);
+  row["kl_by_position"] = positions_json(quality);
+  row["by_turn"] = turns_json(facts.statistics.turns[index]);
+  row["block_sums"] = {
+      {"nll", block_sums(facts, candidate.scores, [](const TokenScore& score) { return score.nll; })},
+      {"kl", block_sums(facts, candidate.scores, [](const TokenScore& score) { return score.kl; })},
+      {"same_top", block_sums(facts, candidate.scores,
+                              [](const TokenScore& score) { return score.same_top ? 1.0 : 0.0; })}};
+  return row;
+}
+
+Json blocks_json(const AbFacts& facts) {
+  const ScoreSeries& series = facts.evaluation.baseline.scores;
+  Json sizes = Json::array();
+  for (const auto& [first, last] : block_ranges(series, facts.statistics.bootstrap.block_tokens))
+    sizes.push_back(last - first);
+  return {{"tokens", std::move(sizes)}, {"window_tokens", series.window_tokens}};
+}
+
+Json protocol_json(const AbFacts& facts) {
+  const AbOptions& options = facts.options;
+  const ScoreSeries& series = facts.evaluation.baseline.scores;
+  return {{"context", options.windows.context},
+          {"windows", series.window_tokens.size()},
+          {"tokens", series.tokens.size()},
+          {"chunk_tokens", options.windows.chunk},
+          {"turns", options.windows.turns},
+          {"page_size", options.page_tokens},
+          {"weights", facts.weights},
+          {"base", kBaseRecipe},
+          {"baseline", kBaselineRecipe},
+          {"block_tokens", facts.statistics.bootstrap.block_tokens},
+          {"resamples", facts.statistics.bootstrap.resamples}};
+}
+
+Json noise_json(const AbFacts& facts) {
+  Json rechunked = {{"name", "the base in longer steps"},
+                    {"recipe", kBaseRecipe},
+                    {"chunk_tokens", facts.evaluation.rechunked.chunk_tokens}};
+  add_quality(rechunked, facts.statistics.rechunked);
+  Json f16 = {{"name", "f16 pages against f32"},
+              {"recipe", kBaselineRecipe},
+              {"chunk_tokens", facts.options.windows.chunk}};
+  add_quality(f16, facts.statistics.rows.front());
+  return {std::move(rechunked), std::move(f16)};
+}
+
+Json differences_json(const AbFacts& facts) {
+  Json rows = Json::array();
+  for (const RowDifference& difference : facts.statistics.differences)
+    rows.push_back({{"a", row_of(facts, difference.a).recipe},
+                    {"b", row_of(facts, difference.b).recipe},
+                    {"log_perplexity_ratio", estimate_json(difference.quality.log_perplexity_ratio)},
+                    {"kl_mean", estimate_json(difference.quality.kl_mean)},
+                    {"top1_agreement", estimate_json(difference.quality.top1_agreement)}});
+  return rows;
+}
+
+Json equal_bytes_json(const AbFacts& facts) {
+  Json rows = Json::array();
+  for (const EqualBytesRow& row : facts.statistics.equal_bytes)
+    rows.push_back({{"recipe", row_of(facts, row.row).recipe},
+                    {"bytes_held", facts.statistics.bytes[row.row].ledger.held()},
+                    {"curve", row.curve},
+                    {"points", row.points},
+                    {"log_perplexity_ratio", estimate_json(row.log_perplexity_ratio)},
+                    {"kl_mean", estimate_json(row.kl_mean)}});
+  return rows;
+}
+
+}  // namespace
+
+Json ab_json(const AbFacts& facts) {
+  Json json;
+  json["protocol"] = protocol_json(facts);
+  json["base"] = {{"recipe", kBaseRecipe},
+                  {"perplexity", rounded(facts.statistics.rows.front().perplexity_base)},
+                  {"seconds", rounded(facts.evaluation.base_seconds)}};
+  json["blocks"] = blocks_json(facts);
+  json["rows"] = Json::array();
+  for (std::size_t i = 0; i < facts.statistics.rows.size(); ++i) json["rows"].push_back(row_json(facts, i));
+  json["noise_floor"] = noise_json(facts);
+  json["differences"] = differences_json(facts);
+  json["equal_bytes"] = equal_bytes_json(facts);
+  return json;
+}
+
+}  // namespace kva

@@ -1,0 +1,203 @@
+#include "reports/ab_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "reports/ab_definitions.h"
+#include "reports/ab_json.h"
+#include "reports/ab_statistics.h"
+#include "reports/decode_timing.h"
+#include "reports/evaluation.h"
+#include "reports/json_number.h"
+#include "reports/prompts.h"
+#include "reports/text_format.h"
+#include "runtime/error.h"
+#include "runtime/io/file.h"
+#include "runtime/io/hash.h"
+#include "runtime/io/utf8.h"
+
+namespace kva {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kCalibrationTokens = 4096;  // of the text's front
+constexpr int64_t kMaxTextBytes = int64_t{256} << 20;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string read_utf8(const std::string& path) {
+  std::string text = read_text_file(path, kMaxTextBytes);
+  if (const auto offset = first_invalid_utf8(text))
+    throw InputError(
+        fmt::format("{}: expected UTF-8 text, found an ill-formed byte at offset {}", path, *offset));
+  return text;
+}
+
+struct Text {
+  std::vector<int32_t> ids;
+  Json json;
+};
+
+// At most `limit` tokens of the text's front.
+Text encode(const std::string& path, const std::string& text, const Tokenizer& tokenizer,
+            std::size_t limit = std::numeric_limits<std::size_t>::max()) {
+  Text encoded{tokenizer.encode(text), {}};
+  encoded.ids.resize(std::min(encoded.ids.size(), limit));
+  encoded.json = {{"file", path},
+                  {"bytes", text.size()},
+                  {"tokens", encoded.ids.size()},
+                  {"hash", text_hash(text)},
+                  {"token_hash", bytes_hash(std::as_bytes(std::span(encoded.ids)))}};
+  return encoded;
+}
+
+// As canonical recipes, without the baseline, which has a row anyway.
+std::vector<Recipe> candidates_of(const AbOptions& options) {
+  std::vector<Recipe> recipes;
+  for (const std::string& text : options.recipes) {
+    Recipe recipe = Recipe::parse(text);
+    const std::string canonical = recipe.text();
+    if (canonical == kBaselineRecipe) continue;
+    for (const Recipe& other : recipes)
+      if (other.text() == canonical)
+        throw InputError(fmt::format("--recipe: expected each recipe once, found {} twice", canonical));
+    recipes.push_back(std::move(recipe));
+  }
+  return recipes;
+}
+
+std::string calibration_text(const AbOptions& options) {
+  if (!options.calibration_file.empty()) return read_utf8(options.calibration_file);
+  std::string text;
+  for (const Prompt& prompt : load_prompts({.sets = {"general"}})) text += prompt.text + "\n\n";
+  return text;
+}
+
+Json options_of(const AbOptions& options) {
+  return {{"model", options.model.model},
+          {"weights", options.model.weights},
+          {"text", options.text_file},
+          {"recipes", options.recipes},
+          {"calibration", options.calibration_file},
+          {"context", options.windows.context},
+          {"tokens", options.windows.tokens},
+          {"chunk", options.windows.chunk},
+          {"turns", options.windows.turns},
+          {"page_size", options.page_tokens},
+          {"timing", options.timing},
+          {"timing_runs", options.timing_runs}};
+}
+
+std::vector<DecodeTiming> time_rows(const AbOptions& options, const std::vector<Recipe>& recipes,
+                                    const Text& text, const CacheSetup& setup, Progress& progress) {
+  if (!options.timing) return {};
+  std::vector<Recipe> rows = {Recipe::parse(kBaselineRecipe)};
+  rows.insert(rows.end(), recipes.begin(), recipes.end());
+  return time_decoding(text.ids, rows, {.context = options.windows.context, .runs = options.timing_runs},
+                       setup, progress);
+}
+
+void say_without_effect(const Json& report, Progress& progress) {
+  for (const std::string& recipe : without_effect(report))
+    progress.say(
+        fmt::format("{}: no effect: neither a byte nor a logit differs from {}", recipe, kBaselineRecipe));
+}
+
+// All that is known before a weight is read.
+struct Inputs {
+  std::vector<Recipe> recipes;
+  FoundModel found;
+  Text text;
+  Text sample;
+  std::vector<Window> windows;
+};
+
+Inputs read_inputs(const AbOptions& options) {
+  std::vector<Recipe> recipes = candidates_of(options);
+  const std::string text = read_utf8(options.text_file);
+  const std::string calibration = calibration_text(options);
+  FoundModel found = open_model(options.model);
+  Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}};
+  inputs.text = encode(options.text_file, text, inputs.found.tokenizer);
+  inputs.sample = encode(options.calibration_file, calibration, inputs.found.tokenizer, kCalibrationTokens);
+  inputs.windows =
+      plan_windows(static_cast<int64_t>(inputs.text.ids.size()), options.windows, options.text_file.c_str());
+  check_evaluation(inputs.found.config, inputs.windows, inputs.recipes, options.windows);
+  return inputs;
+}
+
+// Model, options, texts: what there is without results.
+Json frame_of(const AbOptions& options, const Inputs& inputs, const LoadedModel& loaded,
+              const RunStamp& stamp, int threads) {
+  std::string recipe = kBaselineRecipe;
+  for (const Recipe& candidate : inputs.recipes) recipe += " vs " + candidate.text();
+  Json report = report_frame("ab", stamp, threads, options.seed, one_line(recipe, 4000), options_of(options));
+  report["model"] =
+      model_json(inputs.found, loaded, inputs.found.config.kv_bytes_per_token(DType::kF16, DType::kF16));
+  report["definitions"] = Json::object();
+  for (const Definition& definition : ab_definitions(options.windows))
+    report["definitions"][definition.term] = definition.text;
+  report["ab"]["text"] = inputs.text.json;
+  report["ab"]["calibration"] = inputs.sample.json;
+  return report;
+}
+
+}  // namespace
+
+Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, Progress& progress) {
+  const auto load_start = Clock::now();
+  Inputs inputs = read_inputs(options);
+  progress.stage("load", 0, "");
+  LoadedModel loaded = load_model(inputs.found, options.model, pool, progress);
+  const double load_s = seconds_since(load_start);
+
+  const auto evaluation_start = Clock::now();
+  Calibration calibration(loaded.decoder, inputs.sample.ids, options.windows.context, options.page_tokens,
+                          pool);
+  const CacheSetup setup{.decoder = loaded.decoder,
+                         .calibration = calibration,
+                         .page_tokens = options.page_tokens,
+                         .seed = options.seed,
+                         .pool = pool};
+  const Evaluation evaluation =
+      evaluate(inputs.text.ids, inputs.windows, inputs.recipes, options.windows, setup, progress);
+  const double evaluation_s = seconds_since(evaluation_start);
+  const AbStatistics statistics = ab_statistics(evaluation, options.windows, {.seed = options.seed});
+  const auto timing_start = Clock::now();
+  const auto timing = time_rows(options, inputs.recipes, inputs.text, setup, progress);
+  const double timing_s = seconds_since(timing_start);
+
+  Json report = frame_of(options, inputs, loaded, stamp, pool.threads());
+  Json& ab = report["ab"];
+  ab.update(ab_json({.options = options,
+                     .evaluation = evaluation,
+                     .statistics = statistics,
+                     .timing = timing,
+                     .token_values = inputs.found.config.kv_bytes_per_token(DType::kF16, DType::kF16) / 2,
+                     .weights = std::string(dtype_name(loaded.decoder.weight_type()))}));
+  ab["memory"] = {{"weight_bytes", loaded.decoder.weight_bytes()},
+                  {"decoder_workspace_bytes", loaded.decoder.workspace_bytes()},
+                  {"peak_process_bytes", peak_process_bytes()}};
+  ab["timing"] = {{"load_s", rounded(load_s)},
+                  {"evaluation_s", rounded(evaluation_s)},
+                  {"timing_s", options.timing ? rounded(timing_s) : Json(nullptr)}};
+  say_without_effect(report, progress);
+  return report;
+}
+
+std::vector<std::string> without_effect(const Json& report) {
+  std::vector<std::string> recipes;
+  for (const Json& row : report.at("ab").at("rows"))
+    if (row.at("effect") == kNoEffect) recipes.push_back(row.at("recipe"));
+  return recipes;
+}
+
+}  // namespace kva

@@ -1,0 +1,34 @@
+// The pages that a recipe's methods learn from (codebooks, say): a text of its own, decoded once for each key
+// basis that asks. It is never the text that is scored.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/parallel.h"
+#include "runtime/kv/page_set.h"
+#include "runtime/model/decoder.h"
+
+namespace kva {
+
+// Decoder and pool outlive it. Used by one thread at a time.
+class Calibration {
+ public:
+  // `ids` are cut into sequences of at most `context` tokens.
+  Calibration(Decoder& decoder, std::vector<int32_t> ids, int64_t context, int page_tokens, ThreadPool& pool);
+
+  // Full pages in f16. Throws InputError where the text has not one page, Interrupted.
+  const PageSet& pages(KeyBasis basis);
+
+ private:
+  Decoder& decoder_;
+  std::vector<int32_t> ids_;
+  int64_t context_;
+  int page_tokens_;
+  ThreadPool& pool_;
+  std::map<KeyBasis, PageSet> pages_;
+};
+
+}  // namespace kva
