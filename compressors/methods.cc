@@ -9,6 +9,7 @@
   X(dense)             \
   X(quant)             \
   X(nuq)               \
+  X(turboquant)        \
   X(pq)                \
   X(minicache)         \
   X(layershare)        \

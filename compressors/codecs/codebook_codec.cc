@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "compressors/codecs/outliers.h"
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/lookup.h"
@@ -41,20 +42,35 @@ void check_numbers(MatView<const float> rows, float largest) {
             fmt::format("token {}: expected finite numbers within f16, found {}", t, rows.at(t, c)));
 }
 
-// The vectors' ranges as scales and offsets.
-Affine ranges_of(ScaleAxis axis, MatView<const float> rows) {
+// A page that is scaled by its vectors' ranges: what of it is taken out, and the ranges of the rest.
+struct Ranges {
+  std::vector<int64_t> outliers;  // places, ascending
+  Affine affine;
+};
+
+Ranges ranges_of(const CodebookFormat& format, MatView<const float> rows) {
+  const ScaleAxis axis = format.axis;
+  Ranges result;
+  result.outliers =
+      farthest_numbers(rows, axis, std::max<int64_t>(1, axis == ScaleAxis::kToken ? rows.cols : rows.rows),
+                       outlier_count(format.outliers, rows.rows * rows.cols));
   const auto count = static_cast<std::size_t>(vectors_of(axis, rows.rows, rows.cols));
   std::vector<float> low(count, kLargestHalf), high(count, -kLargestHalf);
-  for (int64_t t = 0; t < rows.rows; ++t)
-    for (int64_t c = 0; c < rows.cols; ++c) {
+  auto next = result.outliers.begin();
+  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
+    for (int64_t c = 0; c < rows.cols; ++c, ++at) {
+      if (next != result.outliers.end() && *next == at) {
+        ++next;
+        continue;
+      }
       const std::size_t v = vector_at(axis, t, c);
       low[v] = std::min(low[v], rows.at(t, c));
       high[v] = std::max(high[v], rows.at(t, c));
     }
-  Affine result;
   for (std::size_t v = 0; v < count; ++v) {
-    result.scales.push_back(rounded(0.5 * (double{high[v]} - low[v])));
-    result.offsets.push_back(rounded(0.5 * (double{high[v]} + low[v])));
+    const bool empty = low[v] > high[v];
+    result.affine.scales.push_back(empty ? 0.0f : rounded(0.5 * (double{high[v]} - low[v])));
+    result.affine.offsets.push_back(empty ? 0.0f : rounded(0.5 * (double{high[v]} + low[v])));
   }
   return result;
 }
@@ -70,7 +86,8 @@ class CodebookCodec : public SideCodec {
   CodebookCodec(const CodebookFormat& format, SideArray codebook)
       : format_(format), codebook_(std::move(codebook)) {
     KVA_CHECK(codebook_.bytes() == format.levels() * 2, "a codebook of the format");
-    KVA_CHECK(!by_length() || format.axis == ScaleAxis::kToken, "tokens have a length");
+    KVA_CHECK(!by_length() || (format.axis == ScaleAxis::kToken && format.outliers == 0.0),
+              "tokens have a length");
   }
 
   std::string name() const override { return format_.name; }
@@ -79,7 +96,8 @@ class CodebookCodec : public SideCodec {
     return scale_bytes(tokens, width) + tokens * packed_row_bytes(format_.bits, width);
   }
   int64_t scale_bytes(int64_t tokens, int64_t width) const override {
-    return vectors_of(format_.axis, tokens, width) * (by_length() ? 2 : 4);
+    return vectors_of(format_.axis, tokens, width) * (by_length() ? 2 : 4) +
+           outlier_bytes(outliers(tokens, width), tokens * width);
   }
 
   void encode(MatView<const float> rows, const SideData&, std::byte* payload) const override {
@@ -87,11 +105,14 @@ class CodebookCodec : public SideCodec {
     std::vector<float> borders;
     for (std::size_t i = 1; i < levels.size(); ++i) borders.push_back(0.5f * (levels[i - 1] + levels[i]));
     std::vector<uint8_t> codes(static_cast<std::size_t>(rows.rows * rows.cols));
-    const Affine affine =
+    const Ranges coded =
         by_length() ? code_by_length(rows, levels, borders, codes) : code_by_range(rows, borders, codes);
-    const auto vectors = static_cast<int64_t>(affine.scales.size());
-    from_f32(affine.scales.data(), DType::kF16, payload, vectors);
-    if (!by_length()) from_f32(affine.offsets.data(), DType::kF16, payload + vectors * 2, vectors);
+    const auto vectors = static_cast<int64_t>(coded.affine.scales.size());
+    from_f32(coded.affine.scales.data(), DType::kF16, payload, vectors);
+    if (!by_length()) {
+      from_f32(coded.affine.offsets.data(), DType::kF16, payload + vectors * 2, vectors);
+      write_outliers(rows, coded.outliers, payload + vectors * 4);
+    }
     std::byte* packed = payload + scale_bytes(rows.rows, rows.cols);
     for (int64_t t = 0; t < rows.rows; ++t)
       pack_row(codes.data() + t * rows.cols, format_.bits, rows.cols,
@@ -122,9 +143,13 @@ class CodebookCodec : public SideCodec {
                  codes + t * rows.cols);
     lookup_levels(codes, {levels, static_cast<std::size_t>(format_.levels())}, format_.axis, scales, offsets,
                   rows);
+    if (!by_length()) restore_outliers(side.payload + vectors * 4, outliers(rows.rows, rows.cols), rows);
   }
 
  private:
+  int64_t outliers(int64_t tokens, int64_t width) const {
+    return outlier_count(format_.outliers, tokens * width);
+  }
   bool by_length() const { return format_.scaling == CodebookFormat::Scaling::kLength; }
 
   std::vector<float> read_levels() const {
@@ -138,21 +163,21 @@ class CodebookCodec : public SideCodec {
     return static_cast<uint8_t>(std::lower_bound(borders.begin(), borders.end(), number) - borders.begin());
   }
 
-  Affine code_by_range(MatView<const float> rows, const std::vector<float>& borders,
+  Ranges code_by_range(MatView<const float> rows, const std::vector<float>& borders,
                        std::vector<uint8_t>& codes) const {
     check_numbers(rows, kLargestHalf);
-    Affine affine = ranges_of(format_.axis, rows);
+    Ranges ranges = ranges_of(format_, rows);
     std::size_t i = 0;
     for (int64_t t = 0; t < rows.rows; ++t)
       for (int64_t c = 0; c < rows.cols; ++c)
-        codes[i++] = nearest(borders, place_in(affine, vector_at(format_.axis, t, c), rows.at(t, c)));
-    return affine;
+        codes[i++] = nearest(borders, place_in(ranges.affine, vector_at(format_.axis, t, c), rows.at(t, c)));
+    return ranges;
   }
 
   // The scale makes up for what the levels took from the token's length, or added.
-  Affine code_by_length(MatView<const float> rows, const std::vector<float>& levels,
+  Ranges code_by_length(MatView<const float> rows, const std::vector<float>& levels,
                         const std::vector<float>& borders, std::vector<uint8_t>& codes) const {
-    Affine affine;
+    Ranges result;
     std::size_t i = 0;
     for (int64_t t = 0; t < rows.rows; ++t) {
       double squares = 0.0;
@@ -167,9 +192,9 @@ class CodebookCodec : public SideCodec {
       if (!(scale <= kLargestHalf))
         throw InputError(fmt::format("token {}: expected finite numbers within f16, found a length of {}", t,
                                      std::sqrt(squares)));
-      affine.scales.push_back(rounded(scale));
+      result.affine.scales.push_back(rounded(scale));
     }
-    return affine;
+    return result;
   }
 
   CodebookFormat format_;
@@ -185,12 +210,18 @@ std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& forma
 void add_scaled(const CodebookFormat& format, MatView<const float> rows, const float* weights,
                 NumberHistogram& into) {
   KVA_CHECK(format.scaling == CodebookFormat::Scaling::kRange, "levels in a range");
-  const Affine affine = ranges_of(format.axis, rows);
-  for (int64_t t = 0; t < rows.rows; ++t)
-    for (int64_t c = 0; c < rows.cols; ++c) {
+  const Ranges ranges = ranges_of(format, rows);
+  auto next = ranges.outliers.begin();
+  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
+    for (int64_t c = 0; c < rows.cols; ++c, ++at) {
+      if (next != ranges.outliers.end() && *next == at) {
+        ++next;
+        continue;
+      }
       const std::size_t v = vector_at(format.axis, t, c);
-      if (affine.scales[v] <= 0.0f) continue;  // any level stands for it
-      into.add(std::clamp(place_in(affine, v, rows.at(t, c)), -1.0f, 1.0f), weights ? weights[t] : 1.0);
+      if (ranges.affine.scales[v] <= 0.0f) continue;  // any level stands for it
+      into.add(std::clamp(place_in(ranges.affine, v, rows.at(t, c)), -1.0f, 1.0f),
+               weights ? weights[t] : 1.0);
     }
 }
 

@@ -24,6 +24,7 @@ struct CodebookFormat {
   int bits = 4;                        // 2 to 4, or 8
   ScaleAxis axis = ScaleAxis::kToken;  // what a vector is: a token, or a channel over the page
   Scaling scaling = Scaling::kRange;
+  double outliers = 0.0;  // share of a page side's numbers that are kept as they are, to f16; for kRange
 
   int levels() const { return 1 << bits; }
 };
@@ -33,8 +34,8 @@ struct CodebookFormat {
 // throws InputError for numbers that are not finite or scales over f16's range.
 std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook);
 
-// Adds the numbers of a page as the format's levels will stand for them, each with its token's weight, or 1
-// where `weights` is null. Scaling is kRange; rows are finite and within f16.
+// Adds the numbers of a page but for its outliers as the format's levels will stand for them, each with its
+// token's weight, or 1 where `weights` is null. Scaling is kRange; rows are finite and within f16.
 void add_scaled(const CodebookFormat& format, MatView<const float> rows, const float* weights,
                 NumberHistogram& into);
 

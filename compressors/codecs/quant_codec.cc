@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -24,11 +25,30 @@ uint16_t f16_at_least(double value) {
   return bits;
 }
 
+// Numbers below 2^bits, one after the other; bits <= 16. Reading touches up to four bytes from the number's
+// first on: what follows in the payload is long enough.
+int64_t packed_index_bytes(int64_t count, int bits) { return (count * bits + 15) / 16 * 2; }
+
+void write_index(std::byte* packed, int64_t at, int bits, uint32_t value) {
+  uint32_t window;
+  std::byte* place = packed + at * bits / 8;
+  std::memcpy(&window, place, sizeof(window));
+  window |= value << (at * bits % 8);
+  std::memcpy(place, &window, sizeof(window));
+}
+
+uint32_t read_index(const std::byte* packed, int64_t at, int bits) {
+  uint32_t window;
+  std::memcpy(&window, packed + at * bits / 8, sizeof(window));
+  return (window >> (at * bits % 8)) & ((1u << bits) - 1);
+}
+
 // Where the parts of a payload are.
 struct Parts {
   int64_t scales = 0;  // number of scales, and of zeros where there are any
   int64_t kept = 0;    // outliers
   int64_t channels = 0;
+  int index_bits = 1;  // of an outlier's place in the page
   int64_t zeros_at = 0;
   int64_t kept_at = 0;
   int64_t kept_values_at = 0;
@@ -115,7 +135,8 @@ class QuantCodec : public SideCodec {
                       tokens * (width - p.channels));
     p.zeros_at = p.scales * 2;
     p.kept_at = p.zeros_at + (format_.symmetric ? 0 : p.scales * 2);
-    p.kept_values_at = p.kept_at + p.kept * 2;
+    p.index_bits = std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(tokens * width - 1))));
+    p.kept_values_at = p.kept_at + packed_index_bytes(p.kept, p.index_bits);
     p.channels_at = p.kept_values_at + p.kept * 2;
     p.channel_values_at = p.channels_at + p.channels * 2;
     p.factors_at = p.channel_values_at + p.channels * tokens * 2;
@@ -158,11 +179,11 @@ class QuantCodec : public SideCodec {
       const auto* zeros = reinterpret_cast<const uint16_t*>(payload + p.zeros_at);
       return f32_from_f16(zeros[scale_index(t, c, tokens, width)]);
     };
-    const auto* indices = reinterpret_cast<const uint16_t*>(payload + p.kept_at);
     const auto* values = reinterpret_cast<const uint16_t*>(payload + p.kept_values_at);
     for (int64_t i = 0; i < p.kept; ++i) {
-      const int64_t t = indices[i] / width;
-      const int64_t c = indices[i] % width;
+      const auto at = int64_t{read_index(payload + p.kept_at, i, p.index_bits)};
+      const int64_t t = at / width;
+      const int64_t c = at % width;
       body(t, c, f32_from_f16(values[i]), coded(t, c));
     }
     const auto* channels = reinterpret_cast<const uint16_t*>(payload + p.channels_at);
@@ -276,7 +297,9 @@ void QuantCodec::write_kept(MatView<const float> rows, const Parts& p, std::vect
   }
   if (p.kept == 0) return;
   const std::vector<uint16_t> outliers = farthest(rows, p.kept, kept);
-  std::memcpy(payload + p.kept_at, outliers.data(), outliers.size() * 2);
+  std::fill(payload + p.kept_at, payload + p.kept_values_at, std::byte{0});
+  for (std::size_t i = 0; i < outliers.size(); ++i)
+    write_index(payload + p.kept_at, static_cast<int64_t>(i), p.index_bits, outliers[i]);
   std::byte* values = payload + p.kept_values_at;
   for (const uint16_t at : outliers) {
     from_f32(&rows.at(at / rows.cols, at % rows.cols), DType::kF16, values, 1);

@@ -21,6 +21,7 @@ class NuqStep : public LearnedFormat {
   explicit NuqStep(const Arguments& arguments)
       : LearnedFormat("nuq"),
         bits_(static_cast<int>(arguments.integer("bits"))),
+        outliers_(arguments.number("outliers")),
         axes_(arguments.word("axes")) {}
 
  protected:
@@ -48,13 +49,15 @@ class NuqStep : public LearnedFormat {
  private:
   CodebookFormat format_of(Side side) const {
     const ScaleAxis axis = axis_of(axes_, side);
-    return {
-        .name = fmt::format("nuq(bits={},axes={})", bits_, axis == ScaleAxis::kToken ? "token" : "channel"),
-        .bits = bits_,
-        .axis = axis};
+    const std::string_view axis_name = axis == ScaleAxis::kToken ? "token" : "channel";
+    return {.name = fmt::format("nuq(bits={},outliers={},axes={})", bits_, outliers_, axis_name),
+            .bits = bits_,
+            .axis = axis,
+            .outliers = outliers_};
   }
 
   int bits_;
+  double outliers_;
   std::string_view axes_;
 };
 
@@ -78,6 +81,13 @@ MethodInfo nuq_method() {
                       .values = {2, 3, 4, 8},
                       .unit = "bits",
                       .help = "width of a code: 2^bits levels, stored for each layer and side"},
+                     {.name = "outliers",
+                      .kind = kNumber,
+                      .fallback = "0.01",
+                      .lower = 0,
+                      .upper = 0.5,
+                      .help = "share of a page side's numbers kept as f16 with their place: those farthest "
+                              "from the mean of their channel or token"},
                      {.name = "axes",
                       .kind = kWord,
                       .fallback = "kivi",

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "compressors/codecs/codebook_codec.h"
@@ -17,9 +18,10 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-std::shared_ptr<const SideCodec> codec_of(int bits, ScaleAxis axis, const std::vector<float>& levels) {
+std::shared_ptr<const SideCodec> codec_of(int bits, ScaleAxis axis, const std::vector<float>& levels,
+                                          double outliers = 0.0) {
   return make_codebook_codec(
-      {.name = "nuq", .bits = bits, .axis = axis},
+      {.name = "nuq", .bits = bits, .axis = axis, .outliers = outliers},
       make_f16_array(std::make_shared<SideMemory>(make_cpu_backend()), levels, "levels"));
 }
 
@@ -56,14 +58,31 @@ TEST(Nuq, StoresAChannelAsWorkedOutByHand) {
   EXPECT_EQ(decoded(*codec, payload, 4, 3), (std::vector<float>{0, -2, 5, 0, 1.75f, 5, 3, 4, 5, 8, 4, 5}));
 }
 
+// 100 stands out from its token; without it the numbers are those worked out above. The list: its place, 2,
+// and 100 itself.
+TEST(Nuq, KeepsOutliersBesideTheCodes) {
+  const auto codec = codec_of(2, ScaleAxis::kToken, {-1.0f, -0.25f, 0.25f, 1.0f}, 0.1);
+  const std::vector<float> rows = {0, 1, 100, 3, 8, -2, 1.375f, 1.375f, 4, 4};
+  const auto payload = encoded(*codec, rows, 2, 5);
+  EXPECT_EQ(codec->scale_bytes(2, 5), 2 * (2 + 2) + 2 + 2);
+  EXPECT_EQ(codec->bytes(2, 5), 2 * (2 + 2) + 2 + 2 + 2 * packed_row_bytes(2, 5));
+  uint16_t place = 0, value = 0;
+  std::memcpy(&place, payload.data() + 8, 2);
+  std::memcpy(&value, payload.data() + 10, 2);
+  EXPECT_EQ(place, 2);
+  EXPECT_EQ(f32_from_f16(value), 100.0f);
+  EXPECT_EQ(decoded(*codec, payload, 2, 5), (std::vector<float>{0, 0, 100, 3, 8, -2, 1.75f, 1.75f, 4, 4}));
+}
+
 TEST(Nuq, ConformsInEveryShape) {
   for (const int bits : {2, 3, 4, 8})
     for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
-      for (const int64_t width : {64, 20, 80, 7}) {
-        const auto codec = codec_of(bits, axis, even_levels(bits));
-        expect_conforming(*codec, width, 6);
-        EXPECT_EQ(codec->bytes(0, width), 0);
-      }
+      for (const int64_t width : {64, 20, 80, 7})
+        for (const double outliers : {0.0, 0.01, 0.5}) {
+          const auto codec = codec_of(bits, axis, even_levels(bits), outliers);
+          expect_conforming(*codec, width, 6);
+          EXPECT_EQ(codec->bytes(0, width), 0);
+        }
 }
 
 // A number is at most half the widest gap between levels from its own, or as far as an end level is from the
@@ -102,7 +121,7 @@ TEST(Nuq, WeightsNumbersByTheirTokensAttention) {
   std::copy_n(first, 4, source.v.begin());
   std::copy_n(second, 4, source.v.begin() + 4);
   const auto stored = [&] {
-    CompressedCache c("side(v): nuq(bits=2,axes=token)", pool, shape, &sample);
+    CompressedCache c("side(v): nuq(bits=2,outliers=0,axes=token)", pool, shape, &sample);
     const SequenceId id = c.driver.add(source);
     c.feed(id, 2, 2);
     return c.page(id, 0, 0, 0, Side::kValue);
@@ -138,16 +157,17 @@ TEST(Nuq, ExactBytesAndAnyThreadCountSameBits) {
   const auto outcome = [](int threads) {
     ThreadPool pool(threads);
     const CacheShape shape{.layers = 2, .group = 3, .head_dim = 16, .type = DType::kF16};
-    CompressedCache c("nuq(bits=4)", pool, shape);
+    CompressedCache c("nuq(bits=4,outliers=0.05)", pool, shape);
     const Projections source(shape, 70, 15);
     const SequenceId id = c.driver.add(source);
     c.feed(id, 70, 16);
-    EXPECT_EQ(c.driver.cache.page({id, 0, 0, 0, Side::kKey}).codec, "nuq(bits=4,axes=channel)");
-    EXPECT_EQ(c.driver.cache.page({id, 0, 0, 0, Side::kValue}).codec, "nuq(bits=4,axes=token)");
+    EXPECT_EQ(c.driver.cache.page({id, 0, 0, 0, Side::kKey}).codec, "nuq(bits=4,outliers=0.05,axes=channel)");
+    EXPECT_EQ(c.driver.cache.page({id, 0, 0, 0, Side::kValue}).codec, "nuq(bits=4,outliers=0.05,axes=token)");
     const ByteLedger ledger = c.driver.cache.ledger();
     // Four full pages of 16 tokens a table, then 6 dense tokens; 8 tables of both layers, heads and sides.
     EXPECT_EQ(ledger.payload, 8 * (64 * 16 / 2 + 6 * 16 * 2));
-    EXPECT_EQ(ledger.scales, 8 * 4 * 16 * 4);
+    // A scale and an offset for each of 16 channels or tokens of a page, and 13 of its 256 numbers.
+    EXPECT_EQ(ledger.scales, 8 * 4 * (16 * 4 + 13 * 4));
     EXPECT_EQ(ledger.side, 4 * c.driver.cache.backend().held_bytes(16 * 2));
     return c.driver.output(id);
   };
