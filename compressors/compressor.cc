@@ -121,11 +121,17 @@ struct Compressor::Impl {
       for (Stage& stage : pipeline.stages) {
         limit = std::min(limit, due_pages(stage, sequence));
         int64_t& next = stage.next_page[sequence];
-        for (; next < limit; ++next) run(pipeline, stage, sequence, next);
+        for (; next < limit && ready(pipeline, stage, sequence, next); ++next)
+          run(pipeline, stage, sequence, next);
         limit = next;
       }
     }
     stats.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  bool ready(const Pipeline& pipeline, const Stage& stage, SequenceId sequence, int64_t page) const {
+    return std::all_of(stage.steps.begin(), stage.steps.end(),
+                       [&](const auto& step) { return step->ready(context(pipeline), sequence, page); });
   }
 
   void run(Pipeline& pipeline, Stage& stage, SequenceId sequence, int64_t page) {
@@ -244,17 +250,21 @@ void Compressor::before_free(SequenceId sequence) { impl_->forget(sequence); }
 CompressorStats Compressor::stats() const {
   CompressorStats stats = impl_->stats;
   stats.observe_seconds = impl_->cache.observe_seconds();
-  for (const Pipeline& pipeline : impl_->pipelines)
-    for (const Stage& stage : pipeline.stages)
-      for (const auto& step : stage.steps)
+  for (const Pipeline& pipeline : impl_->pipelines) {
+    for (const Stage& stage : pipeline.stages) {
+      for (const auto& step : stage.steps) {
+        for (const std::string& remark : step->remarks()) stats.remarks.push_back(remark);
         for (const auto& [name, value] : step->counters()) {
           const auto known = std::find_if(stats.counters.begin(), stats.counters.end(),
-                                          [&](const auto& counter) { return counter.first == name; });
+                                          [&](const auto& entry) { return entry.first == name; });
           if (known == stats.counters.end())
             stats.counters.emplace_back(name, value);
           else
             known->second += value;
         }
+      }
+    }
+  }
   return stats;
 }
 

@@ -8,8 +8,11 @@
 #define KVA_METHODS(X) \
   X(dense)             \
   X(quant)             \
+  X(nuq)               \
+  X(pq)                \
   X(minicache)         \
   X(layershare)        \
+  X(lowrank)           \
   X(evict)             \
   X(merge)             \
   X(dedup)

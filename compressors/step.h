@@ -42,6 +42,10 @@ class Step {
   virtual int64_t window_tokens() const { return 0; }
   virtual int64_t tokens_to_begin() const { return 0; }
 
+  // Whether the sequence's next page can be taken now. Where not, it waits with all behind it, and is asked
+  // for again after the sequence's next step.
+  virtual bool ready(const StepContext&, SequenceId /*sequence*/, int64_t /*page*/) { return true; }
+
   // What it wants to know of the tables that its cells are of; collected from the first token on.
   virtual Observations observes() const { return {}; }
 
@@ -57,8 +61,12 @@ class Step {
   // The sequence is about to be freed.
   virtual void forget(const StepContext&, SequenceId) {}
 
-  // What it did so far that bytes do not tell: "merged tokens", ...
+  // What it has counted so far, by "method.name" with the unit in it where there is one; steps of one method
+  // add up.
   virtual std::vector<std::pair<std::string, double>> counters() const { return {}; }
+
+  // What the user should know of the step on this cache.
+  virtual std::vector<std::string> remarks() const { return {}; }
 };
 
 }  // namespace kva
