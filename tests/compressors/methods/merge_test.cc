@@ -1,6 +1,8 @@
 // evict and merge: each rule by hand, then what pages hold, weigh and say afterwards.
 #include <gmock/gmock.h>
 
+#include <numeric>
+
 #include "compressors/token_merge.h"
 #include "tests/compressors/compressed_cache.h"
 #include "tests/error_of.h"
@@ -231,6 +233,42 @@ TEST(Merge, LayersThatShareAPageLoseTheSameTokens) {
   EXPECT_EQ(lower.tokens, 4);
   EXPECT_THAT(lower.positions, testing::ElementsAreArray(upper.positions));
   EXPECT_EQ(c.driver.cache.ledger().payload, 2 * 4 * 2 * 2 * 16 * 2);  // pages, tokens, heads, sides, f16
+}
+
+// Rows that belong to other positions are not the same tokens' in another layer.
+TEST(Merge, LayersWithOtherTokensLeftShareNothingAfterwards) {
+  ThreadPool pool(1);
+  CompressedCache c("Baseline", pool, kSmall);
+  const Projections source(c.shape, 16, 6);
+  const SequenceId id = c.driver.add(source);
+  c.feed(id, 16, 16);
+  std::vector<Cell> cells;
+  for (const int layer : {0, 1})
+    for (const Side side : {Side::kKey, Side::kValue}) cells.push_back({layer, 0, side});
+  for (const char* name : {"layershare", "minicache"}) {
+    const MethodInfo& method = *find_method(name);
+    Arguments arguments(method);
+    arguments.give(0, int64_t{0});
+    const StepContext context{c.driver.cache, pool, cells};
+    for (const bool same : {true, false}) {
+      Draft draft = read_draft(c.driver.cache, id, 0, cells, pool);
+      for (const int layer : {0, 1}) {
+        const int64_t second = same || layer == 0 ? 5 : 6;
+        TokenPage page{.k = draft.stream_of({layer, 0, Side::kKey}),
+                       .v = draft.stream_of({layer, 0, Side::kValue}),
+                       .tables = {{layer, 0, Side::kKey}},
+                       .positions = std::vector<int32_t>(16)};
+        std::iota(page.positions.begin(), page.positions.end(), 0);
+        shrink(draft, page, {0, second}, {1, 1}, rows_of(*page.k, {0, second}),
+               rows_of(*page.v, {0, second}));
+      }
+      const auto step = method.make(arguments);
+      step->begin(context);
+      step->run(context, draft);
+      const bool shares = draft.streams.size() > 4 || draft.streams[0].cells.size() > 1;
+      EXPECT_EQ(shares, same) << name;
+    }
+  }
 }
 
 TEST(Merge, AForkGoesOnWithItsOwnPages) {
