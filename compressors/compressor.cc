@@ -77,7 +77,10 @@ struct Compressor::Impl {
       if (pipeline.cells.empty()) continue;
       pipeline.stages = make_stages(recipe.statements()[i]);
       for (Stage& stage : pipeline.stages)
-        for (const auto& step : stage.steps) step->begin(context(pipeline));
+        for (const auto& step : stage.steps) {
+          step->begin(context(pipeline));
+          for (const Cell& cell : pipeline.cells) cache.observe(cell.layer, cell.kv_head, step->observes());
+        }
       if (pipeline.stages.size() > 1)
         stats.remarks.push_back(fmt::format("{}: each later trigger decodes and encodes again, a second loss",
                                             recipe.statements()[i].pipeline_text()));
@@ -118,11 +121,17 @@ struct Compressor::Impl {
       for (Stage& stage : pipeline.stages) {
         limit = std::min(limit, due_pages(stage, sequence));
         int64_t& next = stage.next_page[sequence];
-        for (; next < limit; ++next) run(pipeline, stage, sequence, next);
+        for (; next < limit && ready(pipeline, stage, sequence, next); ++next)
+          run(pipeline, stage, sequence, next);
         limit = next;
       }
     }
     stats.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  bool ready(const Pipeline& pipeline, const Stage& stage, SequenceId sequence, int64_t page) const {
+    return std::all_of(stage.steps.begin(), stage.steps.end(),
+                       [&](const auto& step) { return step->ready(context(pipeline), sequence, page); });
   }
 
   void run(Pipeline& pipeline, Stage& stage, SequenceId sequence, int64_t page) {
@@ -140,10 +149,19 @@ struct Compressor::Impl {
       stats.predicted_bytes -= predicted;
       stats.freed_bytes += before - stored();
       ++stats.plans;
-      stats.sides += static_cast<int64_t>(plan.edits.size());
-      stats.values += static_cast<int64_t>(plan.edits.size()) * draft.tokens * cache.options().head_dim;
+      count(plan);
     }
     for (const auto& step : stage.steps) step->applied(context(pipeline), draft);
+  }
+
+  void count(const Plan& applied) {
+    const auto side = [&](int64_t tokens) {
+      ++stats.sides;
+      stats.values += tokens * cache.options().head_dim;
+    };
+    for (const PlanEdit& edit : applied.edits) side(cache.page(edit.at).tokens);
+    for (const PlanRewrite& rewrite : applied.rewrites)
+      for (int i = 0; i < 2; ++i) side(static_cast<int64_t>(rewrite.positions.size()));
   }
 
   void forget(SequenceId sequence) {
@@ -229,6 +247,25 @@ void Compressor::after_fork(SequenceId sequence, SequenceId copy) {
 
 void Compressor::before_free(SequenceId sequence) { impl_->forget(sequence); }
 
-CompressorStats Compressor::stats() const { return impl_->stats; }
+CompressorStats Compressor::stats() const {
+  CompressorStats stats = impl_->stats;
+  stats.observe_seconds = impl_->cache.observe_seconds();
+  for (const Pipeline& pipeline : impl_->pipelines) {
+    for (const Stage& stage : pipeline.stages) {
+      for (const auto& step : stage.steps) {
+        for (const std::string& remark : step->remarks()) stats.remarks.push_back(remark);
+        for (const auto& [name, value] : step->counters()) {
+          const auto known = std::find_if(stats.counters.begin(), stats.counters.end(),
+                                          [&](const auto& entry) { return entry.first == name; });
+          if (known == stats.counters.end())
+            stats.counters.emplace_back(name, value);
+          else
+            known->second += value;
+        }
+      }
+    }
+  }
+  return stats;
+}
 
 }  // namespace kva

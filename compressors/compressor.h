@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compressors/recipe.h"
@@ -22,7 +23,9 @@ struct CompressorStats {
   int64_t predicted_bytes = 0;       // what the plans said they would free, payload and scales
   int64_t freed_bytes = 0;           // what the ledger then showed
   double seconds = 0;                // spent planning and applying
+  double observe_seconds = 0;        // spent on what steps asked to be told, within attention
   std::vector<std::string> remarks;  // what the user should know of the recipe on this model
+  std::vector<std::pair<std::string, double>> counters;  // of the steps, by "method.name"
 };
 
 // Make the cache with cache_options(), call after_step() after every Decoder::step() and before_free() before

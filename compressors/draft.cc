@@ -17,9 +17,14 @@ struct Encoded {
   bool unchanged = false;  // encoded only to be compared: the live side holds the same already
 };
 
-std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream) {
+std::shared_ptr<const SideCodec> open_codec(const Cell& cell, const KvCache& cache) {
+  return cell.side == Side::kKey ? cache.options().k_codec : cache.options().v_codec;
+}
+
+std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache) {
   if (stream.codec) return stream.codec;
   std::shared_ptr<const SideCodec> codec = stream.format;
+  if (!codec && stream.changed && stream.wraps.empty()) codec = open_codec(stream.origin, cache);
   if (!codec && (!stream.wraps.empty() || stream.shared)) codec = make_dense_codec(DType::kF16);
   for (auto wrap = stream.wraps.rbegin(); wrap != stream.wraps.rend(); ++wrap) codec = (*wrap)(codec);
   return codec;
@@ -46,6 +51,10 @@ class Planner {
       for (std::size_t i = 0; i < draft_.streams.size(); ++i)
         if (draft_.streams[i].shared == shared && !draft_.streams[i].dropped()) add(i);
     }
+    for (const PlanRewrite& rewrite : plan_.rewrites)
+      KVA_CHECK(
+          (rewrite.k >= 0 || rewrite.alias_k != kNoSide) && (rewrite.v >= 0 || rewrite.alias_v != kNoSide),
+          "both sides of a table lose the same tokens");
     return std::move(plan_);
   }
 
@@ -63,11 +72,10 @@ class Planner {
   }
 
   void encode(const DraftStream& stream, Encoded& into) const {
-    into.codec = codec_of(stream);
+    into.codec = codec_of(stream, cache_);
     if (!into.codec) {
       if (stream.equals.empty()) return;
-      const KvCacheOptions& options = cache_.options();
-      into.codec = stream.origin.side == Side::kKey ? options.k_codec : options.v_codec;
+      into.codec = open_codec(stream.origin, cache_);
       into.unchanged = true;
     }
     SideData base;
@@ -115,9 +123,30 @@ class Planner {
            .payload = std::move(encoded.payload),
            .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
     }
-    for (const Cell& cell : stream.cells)
-      if (alias == kNoSide || cache_.page(address(cell)).side != alias)
+    for (const Cell& cell : stream.cells) {
+      const DraftPlaces* places = draft_.places_of(cell.layer, cell.kv_head);
+      if (places && places->changed)
+        rewrite(cell, *places, new_sides_[index], alias);
+      else if (alias == kNoSide || cache_.page(address(cell)).side != alias)
         plan_.edits.push_back({.at = address(cell), .new_side = new_sides_[index], .alias = alias});
+    }
+  }
+
+  // One side of a table's page that is made anew; K and V of a table meet here.
+  void rewrite(const Cell& cell, const DraftPlaces& places, int new_side, SideId alias) {
+    auto found = std::find_if(plan_.rewrites.begin(), plan_.rewrites.end(), [&](const PlanRewrite& of) {
+      return of.layer == cell.layer && of.kv_head == cell.kv_head;
+    });
+    if (found == plan_.rewrites.end())
+      found = plan_.rewrites.insert(found, {.sequence = draft_.sequence,
+                                            .layer = cell.layer,
+                                            .kv_head = cell.kv_head,
+                                            .first_page = draft_.page,
+                                            .pages = 1,
+                                            .positions = places.positions,
+                                            .biases = places.biases});
+    (cell.side == Side::kKey ? found->k : found->v) = new_side;
+    (cell.side == Side::kKey ? found->alias_k : found->alias_v) = alias;
   }
 
   const Draft& draft_;
@@ -141,9 +170,35 @@ DraftStream* Draft::stream_of(const Cell& cell) {
   return nullptr;
 }
 
+const DraftPlaces* Draft::places_of(int layer, int kv_head) const {
+  for (const DraftPlaces& of : places)
+    if (of.layer == layer && of.kv_head == kv_head) return &of;
+  return nullptr;
+}
+
+bool Draft::same_places(const Cell& a, const Cell& b) const {
+  const DraftPlaces* of_a = places_of(a.layer, a.kv_head);
+  const DraftPlaces* of_b = places_of(b.layer, b.kv_head);
+  if (!of_a || !of_b) return of_a == of_b;
+  return of_a->positions == of_b->positions && of_a->biases == of_b->biases;
+}
+
+void Draft::place(DraftPlaces added) {
+  KVA_CHECK(!added.positions.empty() && added.positions.size() == added.biases.size(),
+            "a page keeps a token, and each token has a bias");
+  added.changed = true;
+  for (DraftPlaces& of : places)
+    if (of.layer == added.layer && of.kv_head == added.kv_head) {
+      of = std::move(added);
+      return;
+    }
+  places.push_back(std::move(added));
+}
+
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
                  ThreadPool& pool) {
-  Draft draft{.sequence = sequence, .page = page, .start = page * cache.options().page_tokens};
+  const int64_t page_tokens = cache.options().page_tokens;
+  Draft draft{.sequence = sequence, .page = page, .start = page * page_tokens, .tokens = page_tokens};
   draft.streams.resize(cells.size());
   pool.parallel_for(static_cast<int64_t>(cells.size()), [&](int64_t index, int) {
     const Cell& cell = cells[static_cast<std::size_t>(index)];
@@ -156,7 +211,14 @@ Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::s
     cache.read_page(sequence, cell.layer, cell.kv_head, page, cell.side,
                     MatView<float>(stream.rows.data(), stream.tokens, stream.width));
   });
-  draft.tokens = draft.streams.empty() ? 0 : draft.streams.front().tokens;
+  for (const Cell& cell : cells) {
+    const PageFacts facts = cache.page({sequence, cell.layer, cell.kv_head, page, cell.side});
+    if (facts.contiguous || draft.places_of(cell.layer, cell.kv_head)) continue;
+    draft.places.push_back({.layer = cell.layer,
+                            .kv_head = cell.kv_head,
+                            .positions = {facts.positions.begin(), facts.positions.end()},
+                            .biases = {facts.biases.begin(), facts.biases.end()}});
+  }
   return draft;
 }
 

@@ -40,6 +40,9 @@ struct DraftStream {
   std::vector<Wrap> wraps;
   // A live side whose dense bytes were the same: used in its place where their encodings are equal too.
   std::vector<PageAddress> equals;
+  // Its rows are not those of its cells' page: it is stored even where no step gave it a format, as pages are
+  // while they fill.
+  bool changed = false;
   // A live side to use in its place, whatever its bytes.
   SideId alias = kNoSide;
 
@@ -50,22 +53,40 @@ struct DraftStream {
   bool shared = false;  // other streams build on it
 };
 
+// Where the tokens of one table's page stand once some are gone.
+struct DraftPlaces {
+  int layer = 0;
+  int kv_head = 0;
+  std::vector<int32_t> positions;  // ascending
+  std::vector<float> biases;       // added to the tokens' scores: log n where one stands for n
+  bool changed = false;            // not as the cache has it
+};
+
 struct Draft {
   SequenceId sequence = 0;
   int64_t page = 0;
-  int64_t start = 0;  // position of the page's first token
-  int64_t tokens = 0;
+  int64_t start = 0;   // position of the page's first token
+  int64_t tokens = 0;  // that filled it; a stream may have fewer
   std::vector<DraftStream> streams;
+  std::vector<DraftPlaces> places;  // of tables with gaps in the page; elsewhere tokens stand at start, ...
 
   // The stream that `cell` refers to; null where the cell is not of this draft.
   DraftStream* stream_of(const Cell& cell);
+  // Null where the table's page has no gaps.
+  const DraftPlaces* places_of(int layer, int kv_head) const;
+  // Whether both tables' tokens stand at the same positions with the same biases.
+  bool same_places(const Cell& a, const Cell& b) const;
+  // From now on the page of this table holds these tokens only, at least one. Whoever calls has made the rows
+  // of both its streams theirs.
+  void place(DraftPlaces places);
 };
 
 // Reads the cells' page from the cache, one stream a cell. Bit-equal at any thread count.
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
                  ThreadPool& pool);
 
-// Encodes what has a codec or format and plans the edits; streams without either stay as they are. Throws
+// Encodes what has a codec or format or was changed, and plans the edits and, for tables with changed places,
+// the rewrites; streams of no such kind stay as they are. Throws
 // InputError, naming layer, head and side, for numbers that a codec refuses.
 Plan plan_of(const Draft& draft, const KvCache& cache, ThreadPool& pool);
 

@@ -8,8 +8,14 @@
 #define KVA_METHODS(X) \
   X(dense)             \
   X(quant)             \
+  X(nuq)               \
+  X(turboquant)        \
+  X(pq)                \
   X(minicache)         \
   X(layershare)        \
+  X(lowrank)           \
+  X(evict)             \
+  X(merge)             \
   X(dedup)
 
 namespace kva {

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "compressors/draft.h"
 #include "kernels/parallel.h"
@@ -39,6 +42,13 @@ class Step {
   virtual int64_t window_tokens() const { return 0; }
   virtual int64_t tokens_to_begin() const { return 0; }
 
+  // Whether the sequence's next page can be taken now. Where not, it waits with all behind it, and is asked
+  // for again after the sequence's next step.
+  virtual bool ready(const StepContext&, SequenceId /*sequence*/, int64_t /*page*/) { return true; }
+
+  // What it wants to know of the tables that its cells are of; collected from the first token on.
+  virtual Observations observes() const { return {}; }
+
   // Takes the next page of its sequence; the pages of a sequence come in order, each once.
   virtual void run(const StepContext& context, Draft& draft) = 0;
 
@@ -50,6 +60,13 @@ class Step {
 
   // The sequence is about to be freed.
   virtual void forget(const StepContext&, SequenceId) {}
+
+  // What it has counted so far, by "method.name" with the unit in it where there is one; steps of one method
+  // add up.
+  virtual std::vector<std::pair<std::string, double>> counters() const { return {}; }
+
+  // What the user should know of the step on this cache.
+  virtual std::vector<std::string> remarks() const { return {}; }
 };
 
 }  // namespace kva

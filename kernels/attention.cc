@@ -69,6 +69,29 @@ float ExpRow(float* row, int64_t count, float max) {
   return result;
 }
 
+void AddAttention(MatView<const float> scores, const float* max, const float* sum,
+                  float* HWY_RESTRICT totals) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t cols = scores.cols;
+  HWY_ALIGN float rest[hn::MaxLanes(d)];
+  for (int64_t r = 0; r < scores.rows; ++r) {
+    if (sum[r] == 0.0f) continue;
+    const float* row = scores.row(r);
+    const auto most = hn::Set(d, max[r]);
+    const auto share = hn::Set(d, 1.0f / sum[r]);
+    int64_t i = 0;
+    for (; i + lanes <= cols; i += lanes)
+      hn::StoreU(hn::MulAdd(ExpOfDifference(d, hn::LoadU(d, row + i), most), share, hn::LoadU(d, totals + i)),
+                 d, totals + i);
+    if (i == cols) continue;
+    std::fill_n(rest, lanes, kEmpty);
+    std::copy(row + i, row + cols, rest);
+    hn::Store(hn::Mul(ExpOfDifference(d, hn::Load(d, rest), most), share), d, rest);
+    for (int64_t j = 0; i + j < cols; ++j) totals[i + j] += rest[j];
+  }
+}
+
 void SoftmaxUpdate(MatView<float> scores, const PartialState& state) {
   for (int64_t r = 0; r < scores.rows; ++r) {
     float* row = scores.row(r);
@@ -114,6 +137,7 @@ namespace {
 
 HWY_EXPORT(SoftmaxUpdate);
 HWY_EXPORT(Merge);
+HWY_EXPORT(AddAttention);
 
 }  // namespace
 
@@ -134,6 +158,10 @@ void merge(const PartialState& into, const PartialState& from) {
   KVA_CHECK(into.values.rows == from.values.rows && into.values.cols == from.values.cols,
             "states of one shape merge");
   HWY_DYNAMIC_DISPATCH(Merge)(into, from);
+}
+
+void add_attention(MatView<const float> scores, const float* max, const float* sum, float* totals) {
+  HWY_DYNAMIC_DISPATCH(AddAttention)(scores, max, sum, totals);
 }
 
 void finish(const PartialState& state, MatView<float> out) {

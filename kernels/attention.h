@@ -26,6 +26,10 @@ void softmax_update(MatView<float> scores, const PartialState& state);
 // into = into + from. Merging with an empty state changes nothing.
 void merge(const PartialState& into, const PartialState& from);
 
+// totals[key] += sum over rows of exp(score - max[row]) / sum[row]: what each key got of the rows' attention,
+// max and sum being those of the rows' final states. Rows of empty states (sum 0) add nothing.
+void add_attention(MatView<const float> scores, const float* max, const float* sum, float* totals);
+
 // out row = o / l; zeros for an empty state.
 void finish(const PartialState& state, MatView<float> out);
 

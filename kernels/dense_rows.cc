@@ -20,30 +20,6 @@ constexpr int kVectors = 4;  // of a row that stay in registers for all queries 
 constexpr int kVectors = 2;
 #endif
 
-// The sums of four vectors' lanes, as sums[0..3].
-template <class D>
-HWY_INLINE void SumFour(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D> e, float* sums) {
-#if HWY_TARGET == HWY_SCALAR
-  (void)d;
-  sums[0] = hn::GetLane(a);
-  sums[1] = hn::GetLane(b);
-  sums[2] = hn::GetLane(c);
-  sums[3] = hn::GetLane(e);
-#else
-  const hn::Repartition<double, D> pairs;
-  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  HWY_ALIGN float lanes[hn::MaxLanes(d)];
-  hn::Store(hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
-                    hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))),
-            d, lanes);
-  const hn::CappedTag<float, 4> four;
-  auto sum = hn::Load(four, lanes);
-  for (size_t i = 4; i < hn::Lanes(d); i += 4) sum = hn::Add(sum, hn::Load(four, lanes + i));
-  hn::StoreU(sum, four, sums);
-#endif
-}
-
 // kQueries queries, kTokens stored rows; dots[q][i] = query q · row i. Loops over constants are unrolled, so
 // that all the sums stay in registers.
 template <class S, int kQueries, class D>

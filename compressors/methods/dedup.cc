@@ -149,12 +149,13 @@ class NearDedupStep : public Step {
     std::vector<double> best(members.size(), threshold_);
     for (const PageAddress& at : kept) {
       const PageFacts facts = cache.page(at);
-      if (facts.open || facts.tokens != draft.tokens) continue;
+      if (facts.open) continue;
       rows.resize(static_cast<std::size_t>(facts.tokens * cache.options().head_dim));
       cache.read_page(at.sequence, at.layer, at.kv_head, at.page, at.side,
                       MatView<float>(rows.data(), facts.tokens, cache.options().head_dim));
       for (std::size_t m = 0; m < members.size(); ++m) {
         DraftStream& stream = draft.streams[members[m]];
+        if (stream.tokens != facts.tokens) continue;
         const double found = similarity(stream.rows, rows);
         if (found <= best[m]) continue;
         best[m] = found;
@@ -170,7 +171,7 @@ class NearDedupStep : public Step {
     DraftStream* nearest = nullptr;
     for (std::size_t earlier = 0; earlier < m; ++earlier) {
       DraftStream& other = draft.streams[members[earlier]];
-      if (other.cells.empty() || other.alias != kNoSide) continue;
+      if (other.cells.empty() || other.alias != kNoSide || other.tokens != stream.tokens) continue;
       const double found = similarity(stream.rows, other.rows);
       if (found <= best) continue;
       best = found;

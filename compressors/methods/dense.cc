@@ -1,15 +1,15 @@
 // dense: every number kept, rounded to one type.
 
+#include "compressors/codecs/fp8_codec.h"
 #include "compressors/method.h"
 #include "compressors/step.h"
-#include "kernels/check.h"
 
 namespace kva {
 namespace {
 
 class DenseStep : public Step {
  public:
-  explicit DenseStep(DType type) : codec_(make_dense_codec(type)) {}
+  explicit DenseStep(std::shared_ptr<const SideCodec> codec) : codec_(std::move(codec)) {}
 
   void run(const StepContext& context, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {
@@ -25,9 +25,9 @@ class DenseStep : public Step {
 };
 
 std::unique_ptr<Step> make_dense(const Arguments& arguments) {
-  const auto type = parse_dtype(arguments.word("type"));
-  KVA_CHECK(type.has_value(), "every word of dense is a type");
-  return std::make_unique<DenseStep>(*type);
+  const std::string_view word = arguments.word("type");
+  if (const auto type = parse_dtype(word)) return std::make_unique<DenseStep>(make_dense_codec(*type));
+  return std::make_unique<DenseStep>(make_fp8_codec(word == "fp8_e4m3" ? Fp8::kE4M3 : Fp8::kE5M2));
 }
 
 }  // namespace

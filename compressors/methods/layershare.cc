@@ -26,6 +26,7 @@ class LayerShareStep : public Step {
       if (cell.layer < start_ || above == 0) continue;
       DraftStream* kept = draft.stream_of({cell.layer - above, cell.kv_head, cell.side});
       if (!kept || !kept->unformatted() || kept == &stream) continue;
+      if (!draft.same_places(kept->cells.front(), cell)) continue;
       kept->cells.push_back(cell);
       stream.cells.clear();
     }

@@ -45,6 +45,11 @@ void interpolate(const float* a, const float* b, int64_t width, double t, float*
   for (int64_t i = 0; i < width; ++i) out[i] = static_cast<float>(out[i] / std::sqrt(sum));
 }
 
+// Whether the stream is one cell's, still to be stored and as it was read.
+bool can_merge(const DraftStream& stream) {
+  return stream.unformatted() && stream.wraps.empty() && stream.cells.size() == 1;
+}
+
 class MiniCacheStep : public Step {
  public:
   explicit MiniCacheStep(const Arguments& arguments)
@@ -60,12 +65,11 @@ class MiniCacheStep : public Step {
     std::vector<std::pair<std::size_t, std::size_t>> pairs;
     for (std::size_t i = 0; i < draft.streams.size(); ++i) {
       const DraftStream& lower = draft.streams[i];
-      if (!lower.unformatted() || lower.cells.size() != 1) continue;
+      if (!can_merge(lower)) continue;
       const Cell cell = lower.cells.front();
       if (cell.layer < start_ || (cell.layer - start_) % 2 != 0) continue;
       const DraftStream* upper = draft.stream_of({cell.layer + 1, cell.kv_head, cell.side});
-      if (!upper || !upper->unformatted() || upper->cells.size() != 1 || upper->tokens != lower.tokens)
-        continue;
+      if (!upper || !can_merge(*upper) || !draft.same_places(cell, upper->cells.front())) continue;
       pairs.emplace_back(i, static_cast<std::size_t>(upper - draft.streams.data()));
     }
     const std::size_t first = draft.streams.size();

@@ -1,6 +1,15 @@
 // quant: whole numbers of a few bits with a scale for each group.
 
+#include <fmt/format.h>
+
+#include <map>
+
+#include "compressors/codecs/front_dense_codec.h"
+#include "compressors/codecs/hadamard_codec.h"
+#include "compressors/codecs/quant_codec.h"
 #include "compressors/method.h"
+#include "compressors/step.h"
+#include "runtime/error.h"
 
 namespace kva {
 namespace {
@@ -16,8 +25,76 @@ std::string check_quant(const Arguments& arguments, const StepPlace& place) {
   if (arguments.flag("rotate") && keys && place.key_basis == KeyBasis::kPlain)
     return "rotate=true cannot turn the keys of keys(plain), found both; use keys(rotated), k=16, side(v) or "
            "rotate=false";
+  if (arguments.word("axes") == "group" && arguments.is_word("group"))
+    return "axes=group expected a number of channels, as in group=32, found group=page";
   return "";
 }
+
+class QuantStep : public Step {
+ public:
+  explicit QuantStep(const Arguments& arguments)
+      : rotate_(arguments.flag("rotate")),
+        sinks_(arguments.integer("sinks")),
+        window_(arguments.integer("window")),
+        sides_{make_side(arguments, Side::kKey), make_side(arguments, Side::kValue)} {}
+
+  int64_t window_tokens() const override { return window_; }
+
+  void run(const StepContext&, Draft& draft) override {
+    for (DraftStream& stream : draft.streams) {
+      if (!stream.unformatted()) continue;
+      SideFormat& side = sides_[stream.origin.side == Side::kKey ? 0 : 1];
+      stream.format = side.codec;
+      if (!side.packed) continue;
+      if (draft.start < sinks_) stream.format = with_sinks(side, sinks_ - draft.start);
+      if (!rotate_) continue;
+      if ((stream.width & (stream.width - 1)) != 0)
+        throw InputError(fmt::format(
+            "quant(rotate=true): expected tokens of a power of two of numbers, found {}; use rotate=false",
+            stream.width));
+      stream.wraps.push_back([&side](std::shared_ptr<const SideCodec> inner) {
+        std::shared_ptr<const SideCodec>& rotated = side.rotated[inner.get()];
+        if (!rotated) rotated = make_hadamard_codec(inner);
+        return rotated;
+      });
+    }
+  }
+
+ private:
+  struct SideFormat {
+    std::shared_ptr<const SideCodec> codec;
+    bool packed = true;  // false: dense
+    std::map<int64_t, std::shared_ptr<const SideCodec>> sinks = {};
+    std::map<const SideCodec*, std::shared_ptr<const SideCodec>> rotated = {};
+  };
+
+  static SideFormat make_side(const Arguments& arguments, Side side) {
+    const char* own = side == Side::kKey ? "k" : "v";
+    const auto bits = static_cast<int>(arguments.integer(arguments.has(own) ? own : "bits"));
+    if (bits == kDenseBits) return {.codec = make_dense_codec(DType::kF16), .packed = false};
+    const std::string_view axes = arguments.word("axes");
+    const bool by_channel = axes == "channel" || (axes == "kivi" && side == Side::kKey);
+    return {.codec = make_quant_codec({.bits = bits,
+                                       .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
+                                       .group = arguments.is_word("group") ? 0 : arguments.integer("group"),
+                                       .symmetric = arguments.flag("symmetric"),
+                                       .outliers = arguments.number("outliers"),
+                                       .dense_channels = arguments.integer("dense_channels"),
+                                       .norm_correct = arguments.flag("norm_correct")})};
+  }
+
+  // One codec for each number of tokens that are still sinks: the same for all cells.
+  static std::shared_ptr<const SideCodec> with_sinks(SideFormat& side, int64_t tokens) {
+    std::shared_ptr<const SideCodec>& codec = side.sinks[tokens];
+    if (!codec) codec = make_front_dense_codec(tokens, side.codec);
+    return codec;
+  }
+
+  bool rotate_;
+  int64_t sinks_;
+  int64_t window_;
+  SideFormat sides_[2];
+};
 
 std::vector<ParameterInfo> quant_parameters() {
   using enum ParameterKind;
@@ -103,14 +180,21 @@ std::vector<ParameterInfo> quant_parameters() {
 MethodInfo quant_method() {
   return {
       .name = "quant",
+      .aliases = {{"ZeroQuant", "8"}},
       .meaning = "Codes of a few bits, with a scale for each group of numbers",
       .kind = MethodKind::kFormat,
-      .papers = {{"KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", "2402.02750"},
-                 {"KVQuant: Towards 10 Million Context Length LLM Inference with KV Cache Quantization",
-                  "2401.18079"},
-                 {"QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", "2404.00456"}},
+      .papers =
+          {{"KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", "2402.02750"},
+           {"KVQuant: Towards 10 Million Context Length LLM Inference with KV Cache Quantization",
+            "2401.18079"},
+           {"ZeroQuant: Efficient and Affordable Post-Training Quantization for Large-Scale Transformers",
+            "2206.01861"},
+           {"QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", "2404.00456"}},
       .parameters = quant_parameters(),
       .check = check_quant,
+      .make = [](const Arguments& arguments) -> std::unique_ptr<Step> {
+        return std::make_unique<QuantStep>(arguments);
+      },
   };
 }
 

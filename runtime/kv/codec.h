@@ -81,7 +81,7 @@ class SideCodec {
   virtual void lift(MatView<const float> coords, MatView<float> out) const;
 };
 
-// Values kept as they are, rounded to `type`.
+// Values kept as they are, rounded to `type`. Always the same codec for a type. Thread-safe.
 std::shared_ptr<const SideCodec> make_dense_codec(DType type);
 
 }  // namespace kva

@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <map>
+#include <mutex>
+
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
 #include "runtime/kv/codec.h"
@@ -53,6 +56,13 @@ class DenseCodec : public SideCodec {
 
 }  // namespace
 
-std::shared_ptr<const SideCodec> make_dense_codec(DType type) { return std::make_shared<DenseCodec>(type); }
+std::shared_ptr<const SideCodec> make_dense_codec(DType type) {
+  static std::mutex mutex;
+  static std::map<DType, std::shared_ptr<const SideCodec>> codecs;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<const SideCodec>& codec = codecs[type];
+  if (!codec) codec = std::make_shared<DenseCodec>(type);
+  return codec;
+}
 
 }  // namespace kva

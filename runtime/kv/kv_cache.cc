@@ -23,6 +23,7 @@ constexpr int64_t kWorthThreads = 1 << 16;
 struct Sequence {
   CountedVector<PageTable> tables;  // empty: the id is free
   int64_t tokens = 0;
+  CountedVector<CountedVector<float>> mass;  // as `tables`, or empty; of a table: [its end], or not observed
 };
 
 KvCacheOptions checked(KvCacheOptions options) {
@@ -51,6 +52,7 @@ struct KvCache::Impl {
   Buffer encode_scratch;  // [threads, page_tokens, head_dim] f32
   int64_t peak_bytes = 0;
   std::vector<AttentionSpan> spans;
+  std::vector<Observations> observed;  // [layer * kv_heads + kv_head], or empty: nothing
 
   Impl(const KvCacheOptions& asked, ThreadPool& pool_)
       : options(checked(asked)),
@@ -88,7 +90,9 @@ struct KvCache::Impl {
   }
 
   Sequence blank_sequence() {
-    return {CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)), 0};
+    using Mass = CountedVector<float>;
+    return {.tables = CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)),
+            .mass = CountedVector<Mass>(CountingAllocator<Mass>(*options.backend, table_bytes))};
   }
 
   ByteLedger ledger() const {
@@ -124,6 +128,7 @@ struct KvCache::Impl {
 
   SequenceId add_sequence();
   SequenceId fork(SequenceId id, int64_t tokens);
+  void extend_mass(Sequence& of, std::size_t table);
   void extend(PageTable& table, int64_t start, int64_t tokens);
   void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
               int worker);
@@ -153,6 +158,18 @@ void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
     tokens -= count;
   }
   table.end = start;
+}
+
+// Makes room for the attention mass of the table's tokens, where it is asked for.
+void KvCache::Impl::extend_mass(Sequence& of, std::size_t table) {
+  if (observed.empty() || !observed[table].attention_mass) return;
+  const CountingAllocator<float> allocator(*options.backend, table_bytes);
+  if (of.mass.empty()) of.mass.resize(table_count(), CountedVector<float>(allocator));
+  CountedVector<float>& mass = of.mass[table];
+  const auto size = static_cast<std::size_t>(of.tables[table].end);
+  // Doubling, as vectors do by themselves, would show in the ledger.
+  if (mass.capacity() < size) mass.reserve(std::max(size, mass.size() + mass.size() / 8 + 64));
+  mass.resize(size, 0.0f);
 }
 
 // Writes rows k, v [span.tokens, head_dim] of one head into the pages that extend() made room in.
@@ -210,13 +227,17 @@ SequenceId KvCache::Impl::fork(SequenceId id, int64_t tokens) {
     PageTable& target = to.tables[i];
     for (const PageRef& ref : source.pages) {
       if (ref.start >= tokens) break;
-      KVA_CHECK(ref.where == kNoSide || tokens == from.tokens, "pages with gaps are forked with the whole");
+      KVA_CHECK(ref.where == kNoSide || page_places(store, ref).positions[ref.tokens - 1] < tokens,
+                "a page that reaches behind the prefix is forked with the whole");
       target.pages.push_back(ref);
       retain(ref);
     }
     target.end = tokens;
     target.open = source.open && target.pages.size() == source.pages.size();
   }
+  to.mass = from.mass;
+  for (CountedVector<float>& mass : to.mass)
+    if (!mass.empty()) mass.resize(static_cast<std::size_t>(tokens));
   note_peak();
   return copy;
 }
@@ -249,8 +270,10 @@ void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatV
   for (const BatchSpan& span : batch.spans) {
     KVA_CHECK(span.start == impl.sequence(span.sequence).tokens, "a span starts where its sequence ends");
     positions = std::max(positions, span.start + span.tokens);
-    for (int h = 0; h < kv_heads; ++h)
+    for (int h = 0; h < kv_heads; ++h) {
       impl.extend(impl.table(span.sequence, layer, h), span.start, span.tokens);
+      impl.extend_mass(impl.sequence(span.sequence), impl.table_index(layer, h));
+    }
   }
   impl.turns.reserve(positions);
   const auto work = [&](int64_t index, int worker) {
@@ -276,12 +299,16 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
   KVA_CHECK(q.cols == cols && out.cols == cols, "rows hold the heads side by side");
   impl.spans.clear();
   for (const BatchSpan& span : batch.spans) {
-    const auto& tables = impl.sequence(span.sequence).tables;
-    const std::span<const PageTable> of_layer(tables.data() + impl.table_index(layer, 0),
-                                              static_cast<std::size_t>(impl.options.kv_heads));
+    Sequence& sequence = impl.sequence(span.sequence);
+    const std::size_t first = impl.table_index(layer, 0);
+    const auto heads = static_cast<std::size_t>(impl.options.kv_heads);
+    const std::span<const PageTable> of_layer(sequence.tables.data() + first, heads);
     KVA_CHECK(span.tokens == 0 || of_layer[0].end == span.start + span.tokens,
               "keys are appended before queries attend");
-    if (span.tokens > 0) impl.spans.push_back({span, of_layer});
+    if (span.tokens == 0) continue;
+    impl.spans.push_back({.span = span, .tables = of_layer});
+    if (!sequence.mass.empty())
+      impl.spans.back().mass = std::span<CountedVector<float>>(sequence.mass.data() + first, heads);
   }
   impl.attention.attend(impl.spans, q, out);
 }
@@ -308,13 +335,19 @@ PageFacts KvCache::page(const PageAddress& at) const {
   const PageRef& ref = impl_->ref(at.sequence, at.layer, at.kv_head, at.page);
   const PageTable& table = impl_->table(at.sequence, at.layer, at.kv_head);
   const SideId id = at.side == Side::kKey ? ref.k : ref.v;
-  return {.side = id,
-          .tokens = ref.tokens,
-          .start = ref.start,
-          .open = table.open && &ref == &table.pages.back(),
-          .contiguous = ref.where == kNoSide,
-          .references = impl.store.references(id),
-          .codec = impl.store.codec(id).name()};
+  PageFacts facts{.side = id,
+                  .tokens = ref.tokens,
+                  .start = ref.start,
+                  .open = table.open && &ref == &table.pages.back(),
+                  .contiguous = ref.where == kNoSide,
+                  .references = impl.store.references(id),
+                  .codec = impl.store.codec(id).name()};
+  if (!facts.contiguous) {
+    const PagePlaces places = page_places(impl.store, ref);
+    facts.positions = {places.positions, static_cast<std::size_t>(ref.tokens)};
+    facts.biases = {places.biases, static_cast<std::size_t>(ref.tokens)};
+  }
+  return facts;
 }
 
 void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
@@ -329,6 +362,25 @@ void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t pag
   std::vector<float> scratch(static_cast<std::size_t>(values));
   codec.decode(impl_->store.data(id), scratch.data(), rows);
 }
+
+void KvCache::observe(int layer, int kv_head, const Observations& what) {
+  Impl& impl = *impl_;
+  const std::size_t table = impl.table_index(layer, kv_head);
+  if (!what.any()) return;
+  impl.observed.resize(impl.table_count());
+  impl.observed[table] = impl.observed[table] | what;
+}
+
+std::span<const float> KvCache::attention_mass(SequenceId sequence, int layer, int kv_head) const {
+  const std::size_t table = impl_->table_index(layer, kv_head);
+  KVA_CHECK(!impl_->observed.empty() && impl_->observed[table].attention_mass,
+            "attention mass is there where it was asked for");
+  const Sequence& of = impl_->sequence(sequence);
+  if (of.mass.empty()) return {};
+  return {of.mass[table].data(), of.mass[table].size()};
+}
+
+double KvCache::observe_seconds() const { return impl_->attention.observe_seconds(); }
 
 bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {
   const PageStore& store = impl_->store;

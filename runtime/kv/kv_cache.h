@@ -66,12 +66,29 @@ struct KvCacheOptions {
 // Larger pages would make the workspace of attention grow with them.
 inline constexpr int kMaxPageTokens = 1024;
 
+// What a policy may ask to be told of a table's tokens. Collected from the moment it is asked for; its memory
+// is counted as tables.
+struct Observations {
+  // The softmax weight that each token got from the queries so far, summed over them and averaged over the
+  // query heads of its KV head.
+  bool attention_mass = false;
+
+  friend Observations operator|(const Observations& a, const Observations& b) {
+    return {.attention_mass = a.attention_mass || b.attention_mass};
+  }
+  bool any() const { return attention_mass; }
+};
+
 struct PageFacts {
   SideId side = kNoSide;
   int64_t tokens = 0;
   int64_t start = 0;       // position of the first token
   bool open = false;       // further tokens may join it
   bool contiguous = true;  // tokens stand at start, start + 1, ...
+  // Where the tokens of a page that is not contiguous stand, ascending, and what is added to their scores;
+  // good until pages change.
+  std::span<const int32_t> positions = {};
+  std::span<const float> biases = {};
   int64_t references = 0;  // of the side
   std::string codec;
 };
@@ -93,7 +110,7 @@ class KvCache {
   // A copy that shares every page with `sequence`; whichever appends first to a shared tail gets its own.
   SequenceId fork_sequence(SequenceId sequence);
   // The same of its first `tokens` tokens: full pages, that is, a multiple of page_tokens, none of which a
-  // plan has rewritten.
+  // plan has joined with pages behind it. Attention mass that other tokens of `sequence` gave is copied too.
   SequenceId fork_sequence(SequenceId sequence, int64_t tokens);
   // Drops the sequence's references; pages nobody refers to are freed.
   void free_sequence(SequenceId sequence);
@@ -122,6 +139,14 @@ class KvCache {
   // Decodes a page: rows [its tokens, head_dim] in the stored key basis. Thread-safe beside itself.
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
+
+  // Collects what is asked for of this table, in all sequences, beside what was asked for before.
+  void observe(int layer, int kv_head, const Observations& what);
+  // By position, [tokens(sequence)] after a step; tokens that plans dropped or merged keep what they got. A
+  // fork starts with what `sequence` had. Only where it is observed; good until the next append.
+  std::span<const float> attention_mass(SequenceId sequence, int layer, int kv_head) const;
+  // Spent on observing so far, all of it within attend().
+  double observe_seconds() const;
 
   // Whether the live side has exactly this codec and payload, and builds on nothing.
   bool holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const;

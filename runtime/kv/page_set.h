@@ -50,6 +50,10 @@ struct PageSet {
   std::vector<const std::byte*> values;
   std::shared_ptr<const void> owner;
 
+  // [layer] -> attention that each token received, summed over queries and the heads of its group: [pages,
+  // kv_heads, page_tokens], finite, >= 0, above 0 in sum; valid as long as `owner`. Empty: not measured.
+  std::vector<const float*> attention_mass;
+
   int64_t page_count() const { return static_cast<int64_t>(pages.size()); }
   int64_t page_values() const { return int64_t{kv_heads} * page_tokens * head_dim; }  // heads joined
   const std::byte* side_values(int layer, Side side) const { return values[side_index(layer, side)]; }

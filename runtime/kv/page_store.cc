@@ -11,10 +11,10 @@ namespace {
 
 // A slab is a part of what its size class holds already, within these bounds: few large allocations for a
 // large cache, at most that part of slack for any.
-constexpr int64_t kSlabPart = 32;
+constexpr int64_t kSlabPart = 128;
 constexpr int64_t kMinSlabBytes = 16 << 10;
 constexpr int64_t kMaxSlabBytes = 2 << 20;
-constexpr int64_t kSlotAlignment = 64;
+constexpr int64_t kSlotAlignment = 16;
 
 }  // namespace
 
@@ -102,22 +102,26 @@ int32_t PageStore::slab_with_space(int32_t size_class) {
   return at;
 }
 
-std::byte* PageStore::take_slot(int32_t slab) {
+std::byte* PageStore::slot_memory(const Slab& slab, int32_t slot) const {
+  return slab.memory.data() + slot * classes_[index(slab.size_class)].slot_bytes;
+}
+
+int32_t PageStore::take_slot(int32_t slab) {
   Slab& from = slabs_[index(slab)];
-  std::byte* slot = from.recycled;
-  if (slot)
-    std::memcpy(&from.recycled, slot, sizeof(from.recycled));
+  int32_t slot = from.recycled;
+  if (slot >= 0)
+    std::memcpy(&from.recycled, slot_memory(from, slot), sizeof(from.recycled));
   else
-    slot = from.memory.data() + from.next_fresh++ * classes_[index(from.size_class)].slot_bytes;
+    slot = from.next_fresh++;
   if (++from.used == from.slots) unlink_partial(slab);
   return slot;
 }
 
-void PageStore::return_slot(int32_t slab, std::byte* slot) {
+void PageStore::return_slot(int32_t slab, int32_t slot) {
   Slab& to = slabs_[index(slab)];
   if (to.used == to.slots) link_partial(slab);
   if (--to.used > 0) {
-    std::memcpy(slot, &to.recycled, sizeof(to.recycled));
+    std::memcpy(slot_memory(to, slot), &to.recycled, sizeof(to.recycled));
     to.recycled = slot;
     return;
   }
@@ -149,12 +153,12 @@ SideId PageStore::new_side(const std::shared_ptr<const SideCodec>& codec, Lane l
   const SideId id = free_side_;
   SideEntry& entry = sides_[index(id)];
   free_side_ = entry.slab;
-  entry = {.payload = slab >= 0 ? take_slot(slab) : nullptr,
-           .references = 1,
+  entry = {.references = 1,
            .tokens = 0,
            .width = static_cast<uint16_t>(width),
            .stream = stream,
            .slab = slab,
+           .slot = slab >= 0 ? take_slot(slab) : 0,
            .base = kNoSide};
   ++live_sides_;
   if (codec) {
@@ -176,7 +180,7 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
   const SideId id = new_side(codec, lane, width, static_cast<int64_t>(payload.size()));
   SideEntry& entry = side(id);
   entry.tokens = static_cast<uint16_t>(tokens);
-  if (!payload.empty()) std::memcpy(entry.payload, payload.data(), payload.size());
+  if (!payload.empty()) std::memcpy(memory_of(entry), payload.data(), payload.size());
   if (base != kNoSide) {
     retain(base);
     codec_scratch_ = std::max(
@@ -192,7 +196,7 @@ SideId PageStore::add_places(std::span<const std::byte> places) {
   const auto bytes = static_cast<int64_t>(places.size());
   KVA_CHECK(bytes <= UINT16_MAX, "places of one page");
   const SideId id = new_side(nullptr, Lane::kPlaces, bytes, bytes);
-  if (bytes > 0) std::memcpy(side(id).payload, places.data(), places.size());
+  if (bytes > 0) std::memcpy(memory_of(side(id)), places.data(), places.size());
   count(side(id), +1);
   return id;
 }
@@ -203,7 +207,7 @@ void PageStore::release(SideId id) {
   SideEntry& entry = side(id);
   if (--entry.references > 0) return;
   count(entry, -1);
-  if (entry.slab >= 0) return_slot(entry.slab, entry.payload);
+  if (entry.slab >= 0) return_slot(entry.slab, entry.slot);
   Stream& stream = streams_[index(entry.stream)];
   if (--stream.sides == 0) stream.codec.reset();
   const SideId base = entry.base;
@@ -215,7 +219,7 @@ void PageStore::release(SideId id) {
 SideId PageStore::make_unique(SideId id) {
   if (references(id) == 1) return id;
   const SideId copy = allocate(shared_codec(id), streams_[index(side(id).stream)].lane);
-  backend_.copy(side(copy).payload, side(id).payload, codec(id).bytes(page_tokens_, head_dim_));
+  backend_.copy(memory_of(side(copy)), memory_of(side(id)), codec(id).bytes(page_tokens_, head_dim_));
   set_tokens(copy, tokens(id));
   release(id);
   return copy;
@@ -231,9 +235,9 @@ void PageStore::set_tokens(SideId id, int64_t tokens) {
 
 SideData PageStore::data(SideId id) const {
   const SideEntry& entry = side(id);
-  SideData result{.payload = entry.payload};
+  SideData result{.payload = memory_of(entry)};
   if (entry.base != kNoSide) {
-    result.base = side(entry.base).payload;
+    result.base = memory_of(side(entry.base));
     result.base_codec = &codec(entry.base);
   }
   return result;
@@ -241,7 +245,7 @@ SideData PageStore::data(SideId id) const {
 
 std::byte* PageStore::writable_payload(SideId id) {
   KVA_CHECK(references(id) == 1, "a shared side is copied before it is written");
-  return side(id).payload;
+  return memory_of(side(id));
 }
 
 int64_t PageStore::bytes(SideId id) const {

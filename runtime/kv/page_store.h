@@ -80,12 +80,12 @@ class PageStore {
 
  private:
   struct SideEntry {
-    std::byte* payload = nullptr;
     int32_t references = 0;  // 0: a free entry
     uint16_t tokens = 0;
     uint16_t width = 0;
     int32_t stream = 0;
-    int32_t slab = -1;  // free entries: the next free id
+    int32_t slab = -1;  // none: without payload; free entries: the next free id
+    int32_t slot = 0;
     SideId base = kNoSide;
   };
   struct Slab {
@@ -93,9 +93,9 @@ class PageStore {
     int32_t size_class = 0;
     int32_t slots = 0;
     int32_t used = 0;
-    int32_t next_fresh = 0;         // slots from here on were never used
-    std::byte* recycled = nullptr;  // a list through the freed slots' first bytes
-    int32_t next_partial = -1;      // in the class's list of slabs with a free slot; or next free slab index
+    int32_t next_fresh = 0;     // slots from here on were never used
+    int32_t recycled = -1;      // a list of freed slots through their first bytes
+    int32_t next_partial = -1;  // in the class's list of slabs with a free slot; or next free slab index
     int32_t previous_partial = -1;
   };
   // Sides of one codec and lane. It goes with its last side.
@@ -123,8 +123,12 @@ class PageStore {
   SideId new_side(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t width,
                   int64_t room_bytes);
   int32_t slab_with_space(int32_t size_class);
-  std::byte* take_slot(int32_t slab);
-  void return_slot(int32_t slab, std::byte* slot);
+  std::byte* slot_memory(const Slab& slab, int32_t slot) const;
+  std::byte* memory_of(const SideEntry& entry) const {
+    return entry.slab < 0 ? nullptr : slot_memory(slabs_[index(entry.slab)], entry.slot);
+  }
+  int32_t take_slot(int32_t slab);
+  void return_slot(int32_t slab, int32_t slot);
   void link_partial(int32_t slab);
   void unlink_partial(int32_t slab);
   void count(const SideEntry& entry, int sign);

@@ -8,4 +8,19 @@ PagePlaces page_places(const PageStore& store, const PageRef& ref) {
           reinterpret_cast<const float*>(payload + ref.tokens * int64_t{sizeof(int32_t)})};
 }
 
+int64_t total_tokens(std::span<const PageRef> pages) {
+  int64_t tokens = 0;
+  for (const PageRef& ref : pages) tokens += ref.tokens;
+  return tokens;
+}
+
+std::span<const PageRef> front_run(std::span<const PageRef> pages, int64_t tokens) {
+  std::size_t count = 0;
+  for (int64_t sum = 0; count < pages.size(); ++count) {
+    sum += pages[count].tokens;
+    if (count > 0 && sum > tokens) break;
+  }
+  return pages.first(count);
+}
+
 }  // namespace kva

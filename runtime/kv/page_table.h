@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "runtime/backend/counted_vector.h"
 #include "runtime/kv/page_store.h"
@@ -27,6 +28,10 @@ struct PagePlaces {
 };
 inline int64_t places_bytes(int64_t tokens) { return tokens * 8; }
 PagePlaces page_places(const PageStore& store, const PageRef& ref);
+
+int64_t total_tokens(std::span<const PageRef> pages);
+// The longest front of `pages` with at most `tokens` tokens, and at least one page.
+std::span<const PageRef> front_run(std::span<const PageRef> pages, int64_t tokens);
 
 // In order of position. Only the last page can be open, that is, take further tokens.
 struct PageTable {

@@ -21,22 +21,6 @@ constexpr int64_t kBlockRows = 192;  // query rows that share a decoded tile, ab
 // Waking the pool takes some 10 us; so many multiplications take longer.
 constexpr int64_t kWorthThreads = 1 << 18;
 
-int64_t total_tokens(std::span<const PageRef> pages) {
-  int64_t tokens = 0;
-  for (const PageRef& ref : pages) tokens += ref.tokens;
-  return tokens;
-}
-
-// The longest front of `pages` with at most `tokens` tokens, and at least one page.
-std::span<const PageRef> front_run(std::span<const PageRef> pages, int64_t tokens) {
-  std::size_t count = 0;
-  for (int64_t sum = 0; count < pages.size(); ++count) {
-    sum += pages[count].tokens;
-    if (count > 0 && sum > tokens) break;
-  }
-  return pages.first(count);
-}
-
 // The next page comes from somewhere else in memory; the hardware's own prefetch would start too late. So
 // many bytes are asked for ahead of their use.
 constexpr int64_t kPrefetchBytes = 4096;
@@ -65,8 +49,12 @@ void PagedAttention::plan(std::span<const AttentionSpan> spans) {
   items_.clear();
   state_rows_ = 0;
   products_ = 0;
+  rows_ = 0;
+  observing_ = false;
   for (const AttentionSpan& of : spans) {
     const int64_t rows = of.span.tokens * group_;
+    rows_ = std::max(rows_, of.span.first_row + of.span.tokens);
+    observing_ |= of.observed();
     for (int h = 0; h < options_.kv_heads; ++h) {
       std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)].pages);
       products_ += 2 * rows * total_tokens(pages) * options_.head_dim;
@@ -101,6 +89,12 @@ void PagedAttention::reserve() {
     const int64_t grown = std::max(state_bytes, 2 * states_.bytes());
     states_ = Buffer();
     states_ = Buffer(backend_, grown, "attention workspace");
+  }
+  const int64_t final_bytes =
+      observing_ ? 2 * rows_ * options_.kv_heads * group_ * int64_t{sizeof(float)} : 0;
+  if (finals_.bytes() < final_bytes) {
+    finals_ = Buffer();
+    finals_ = Buffer(backend_, final_bytes, "attention workspace");
   }
 }
 
@@ -144,6 +138,11 @@ void PagedAttention::scatter(const Item& item, const PartialState& state, float*
                              MatView<float> out) const {
   const int64_t dim = options_.head_dim;
   finish(state, MatView<float>(rows, state.values.rows, dim));
+  if (observing_) {
+    const Finals finals = this->finals(item);
+    std::copy_n(state.max, state.values.rows, finals.max);
+    std::copy_n(state.sum, state.values.rows, finals.sum);
+  }
   for (int64_t t = 0; t < item.tokens; ++t)
     std::copy_n(rows + t * group_ * dim, group_ * dim,
                 out.row(item.of->span.first_row + item.first_token + t) + item.kv_head * group_ * dim);
@@ -330,22 +329,26 @@ void PagedAttention::merge_runs(MatView<float> out) const {
   }
 }
 
+void PagedAttention::for_items(const std::function<void(const Item& item, int worker)>& body) const {
+  const int64_t count = static_cast<int64_t>(items_.size());
+  if (products_ >= kWorthThreads) {
+    pool_.parallel_for(
+        count, [&](int64_t index, int worker) { body(items_[static_cast<std::size_t>(index)], worker); });
+  } else {
+    for (const Item& item : items_) body(item, 0);
+  }
+}
+
 void PagedAttention::attend(std::span<const AttentionSpan> spans, MatView<const float> q,
                             MatView<float> out) {
   plan(spans);
   reserve();
-  const auto work = [&](int64_t index, int worker) {
-    const Item& item = items_[static_cast<std::size_t>(index)];
+  for_items([&](const Item& item, int worker) {
     if (item.state_row == kTiled) return attend_tiled(item, q, out, worker);
     attend_run(item, q, worker);
-  };
-  const int64_t count = static_cast<int64_t>(items_.size());
-  if (products_ >= kWorthThreads) {
-    pool_.parallel_for(count, work);
-  } else {
-    for (int64_t i = 0; i < count; ++i) work(i, 0);
-  }
+  });
   merge_runs(out);
+  if (observing_) observe(spans, q);
 }
 
 }  // namespace kva

@@ -7,7 +7,9 @@
 // with BLAS.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -27,6 +29,13 @@ namespace kva {
 struct AttentionSpan {
   BatchSpan span;
   std::span<const PageTable> tables;
+  // Where each position's attention mass is added to, one array a KV head; an empty array or none where
+  // nobody asked.
+  std::span<CountedVector<float>> mass = {};
+
+  bool observed() const {
+    return std::any_of(mass.begin(), mass.end(), [](const auto& of_head) { return !of_head.empty(); });
+  }
 };
 
 // Everything passed to the constructor outlives the object. Used by one thread at a time.
@@ -37,9 +46,16 @@ class PagedAttention {
 
   // Causal: a query sees the keys at its own position and before. q, out: [rows, heads * head_dim], Q before
   // RoPE. The turn table covers the spans' positions.
+  //
+  // Where mass is asked for, a second pass computes the scores again, now with each query's final maximum and
+  // sum, and adds exp(score - max) / sum, averaged over the query heads of a KV head. It is split by keys and
+  // takes queries in order, so the sums are bit-equal at any thread count and in any batch.
   void attend(std::span<const AttentionSpan> spans, MatView<const float> q, MatView<float> out);
 
-  int64_t workspace_bytes() const { return scratch_.held_bytes() + states_.held_bytes(); }
+  int64_t workspace_bytes() const {
+    return scratch_.held_bytes() + states_.held_bytes() + finals_.held_bytes();
+  }
+  double observe_seconds() const { return observe_seconds_; }  // spent in second passes so far
 
  private:
   // Some of a span's queries against one KV head: against one run of pages, or, tiled, against all they see.
@@ -54,6 +70,11 @@ class PagedAttention {
     int64_t position() const { return of->span.start + first_token; }
   };
   static constexpr int64_t kTiled = -1;
+  // The maximum and sum of an item's query rows once all keys are in.
+  struct Finals {
+    float* max;
+    float* sum;
+  };
 
   struct Scratch {
     float* queries;      // [max_rows_, head_dim]
@@ -68,6 +89,8 @@ class PagedAttention {
 
   void plan(std::span<const AttentionSpan> spans);
   void reserve();
+  // Over the pool where the call under way is worth it.
+  void for_items(const std::function<void(const Item& item, int worker)>& body) const;
   Scratch scratch(int worker) const;
   PartialState states(int64_t row, int64_t rows) const;
   MatView<float> gather(const Item& item, MatView<const float> q, float* target) const;
@@ -89,6 +112,13 @@ class PagedAttention {
 
   void mask(const Item& item, const PageRef& ref, MatView<float> scores) const;
 
+  Finals finals(const Item& item) const;
+  void plan_observation(std::span<const AttentionSpan> spans);
+  void observe(std::span<const AttentionSpan> spans, MatView<const float> q);
+  void observe_run(const Item& item, MatView<const float> q, int worker) const;
+  void observe_tile(const Item& item, MatView<const float> q, int worker) const;
+  void add_mass(const Item& item, const PageRef& ref, MatView<const float> scores) const;
+
   const KvCacheOptions& options_;
   const PageStore& store_;
   const TurnTable& turns_;
@@ -103,8 +133,12 @@ class PagedAttention {
   std::vector<Item> items_;  // of the call under way; items of one span and head are adjacent, in page order
   int64_t state_rows_ = 0;
   int64_t products_ = 0;  // multiplications of the call under way
+  int64_t rows_ = 0;      // of its batch
+  bool observing_ = false;
+  double observe_seconds_ = 0.0;
   Buffer scratch_;
   Buffer states_;
+  Buffer finals_;  // max, then sum: [kv_heads, rows_, group_]
 };
 
 }  // namespace kva

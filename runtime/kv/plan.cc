@@ -2,6 +2,7 @@
 
 #include <span>
 #include <unordered_map>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -63,8 +64,21 @@ class AddedSides {
   PageStore& store_;
 };
 
-void replace_pages(const PlanRewrite& rewrite, const AddedSides& added, SideId places, PageStore& store,
-                   PageTable& table) {
+// The page that a rewrite makes, each of its sides retained; without sides where it drops all tokens.
+PageRef rewritten_page(const PlanRewrite& rewrite, const AddedSides& added, SideId places, PageStore& store) {
+  if (rewrite.positions.empty()) return {};
+  const PageRef page{.k = rewrite.k >= 0 ? added.at(rewrite.k) : rewrite.alias_k,
+                     .v = rewrite.v >= 0 ? added.at(rewrite.v) : rewrite.alias_v,
+                     .where = places,
+                     .tokens = static_cast<int32_t>(rewrite.positions.size()),
+                     .start = rewrite.positions.front()};
+  for (const SideId id : {page.k, page.v})
+    KVA_CHECK(store.tokens(id) == page.tokens, "sides of as many tokens as positions");
+  for (const SideId id : {page.k, page.v, page.where}) store.retain(id);
+  return page;
+}
+
+void replace_pages(const PlanRewrite& rewrite, const PageRef& by, PageStore& store, PageTable& table) {
   const auto count = static_cast<int64_t>(table.pages.size()) - (table.open ? 1 : 0);
   KVA_CHECK(rewrite.first_page >= 0 && rewrite.pages > 0 && rewrite.first_page + rewrite.pages <= count,
             "a plan rewrites full pages only");
@@ -72,22 +86,8 @@ void replace_pages(const PlanRewrite& rewrite, const AddedSides& added, SideId p
   for (auto page = first; page != first + rewrite.pages; ++page)
     for (const SideId id : {page->k, page->v, page->where})
       if (id != kNoSide) store.release(id);
-  if (rewrite.positions.empty()) {
-    table.pages.erase(first, first + rewrite.pages);
-    return;
-  }
-  const auto tokens = static_cast<int32_t>(rewrite.positions.size());
-  *first = {.k = added.at(rewrite.k),
-            .v = added.at(rewrite.v),
-            .where = places,
-            .tokens = tokens,
-            .start = rewrite.positions.front()};
-  for (const SideId id : {first->k, first->v}) {
-    KVA_CHECK(store.tokens(id) == tokens, "sides of as many tokens as positions");
-    store.retain(id);
-  }
-  store.retain(places);
-  table.pages.erase(first + 1, first + rewrite.pages);
+  if (by.tokens > 0) *first = by;
+  table.pages.erase(by.tokens > 0 ? first + 1 : first, first + rewrite.pages);
 }
 
 }  // namespace
@@ -101,6 +101,9 @@ void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
     store.retain(target);
     targets.push_back(target);
   }
+  std::vector<PageRef> pages;
+  for (std::size_t i = 0; i < plan.rewrites.size(); ++i)
+    pages.push_back(rewritten_page(plan.rewrites[i], added, added.places[i], store));
   for (std::size_t i = 0; i < targets.size(); ++i) {
     SideId& side = side_of(ref_at(tables, plan.edits[i].at), plan.edits[i].at.side);
     store.release(side);
@@ -108,8 +111,7 @@ void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
   }
   for (std::size_t i = plan.rewrites.size(); i-- > 0;) {
     const PlanRewrite& rewrite = plan.rewrites[i];
-    replace_pages(rewrite, added, added.places[i], store,
-                  tables(rewrite.sequence, rewrite.layer, rewrite.kv_head));
+    replace_pages(rewrite, pages[i], store, tables(rewrite.sequence, rewrite.layer, rewrite.kv_head));
   }
 }
 
@@ -134,8 +136,13 @@ int64_t predicted_bytes(const Plan& plan, const PageStore& store, const TableLoo
            {pages[static_cast<std::size_t>(page)].k, pages[static_cast<std::size_t>(page)].v})
         ++dropped[id];
     if (rewrite.positions.empty()) continue;
-    use(rewrite.k);
-    use(rewrite.v);
+    for (const auto& [index, alias] :
+         {std::pair{rewrite.k, rewrite.alias_k}, std::pair{rewrite.v, rewrite.alias_v}}) {
+      if (index >= 0)
+        use(index);
+      else
+        --dropped[alias];
+    }
   }
   int64_t bytes = 0;
   for (std::size_t i = 0; i < plan.sides.size(); ++i)

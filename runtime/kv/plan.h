@@ -48,8 +48,11 @@ struct PlanRewrite {
   int kv_head = 0;
   int64_t first_page = 0;
   int64_t pages = 0;
-  int k = -1;  // new sides, of as many tokens as there are positions
+  // New sides, or live ones of the cache, of as many tokens as there are positions.
+  int k = -1;
   int v = -1;
+  SideId alias_k = kNoSide;
+  SideId alias_v = kNoSide;
   std::vector<int32_t> positions;  // ascending
   std::vector<float> biases;       // added to the tokens' scores; empty: none
 };

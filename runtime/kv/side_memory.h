@@ -41,4 +41,8 @@ class SideArray {
   Buffer buffer_;
 };
 
+// The numbers rounded to f16.
+SideArray make_f16_array(std::shared_ptr<SideMemory> memory, std::span<const float> numbers,
+                         std::string_view purpose);
+
 }  // namespace kva

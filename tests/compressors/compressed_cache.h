@@ -1,5 +1,5 @@
-// A cache under a recipe, fed with random projections; its ledger is compared with the allocator after every
-// step.
+// A cache under a recipe, fed with random projections; what learns has learnt from `sample`, or from random
+// pages. Its ledger is compared with the allocator after every step.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compressors/compressor.h"
+#include "tests/compressors/random_sample.h"
 #include "tests/runtime/kv/cache_fixture.h"
 
 namespace kva {
@@ -16,12 +17,14 @@ namespace kva {
 class CompressedCache {
  public:
   CompressedCache(const std::string& text, ThreadPool& pool,
-                  CacheShape wanted = {.layers = 4, .group = 3, .head_dim = 16, .type = DType::kF16})
+                  CacheShape wanted = {.layers = 4, .group = 3, .head_dim = 16, .type = DType::kF16},
+                  const PageSet* sample = nullptr, uint64_t seed = 0)
       : recipe(Recipe::parse(text)),
         shape(wanted),
         driver(Compressor::cache_options(recipe, wanted.options()), wanted, pool),
-        compressor(recipe, driver.cache, pool) {
+        compressor(recipe, driver.cache, pool, seed) {
     shape.basis = recipe.key_basis();
+    if (compressor.needs_sample()) compressor.fit(sample ? *sample : normal_sample(shape, 16, 99));
   }
 
   void step(const std::vector<CacheDriver::Take>& takes) {

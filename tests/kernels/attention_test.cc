@@ -118,6 +118,35 @@ TEST(PartialState, NanAndInfinityShow) {
   });
 }
 
+TEST(AddAttention, SumsSoftmaxWeightsOverRows) {
+  constexpr int64_t kRows = 5, kKeys = 71;
+  std::vector<float> scores = normal_values(kRows * kKeys, 3);
+  for (float& score : scores) score *= 6.0f;
+  scores[2 * kKeys + 70] = -kInfinity;
+  std::vector<float> max(kRows), sum(kRows);
+  std::vector<double> expected(kKeys, 0.5);
+  for (int64_t r = 0; r < kRows; ++r) {
+    const float* row = scores.data() + r * kKeys;
+    double total = 0.0;
+    max[static_cast<std::size_t>(r)] = *std::max_element(row, row + kKeys);
+    for (int64_t t = 0; t < kKeys; ++t) total += std::exp(double{row[t]});
+    sum[static_cast<std::size_t>(r)] =
+        static_cast<float>(total / std::exp(double{max[static_cast<std::size_t>(r)]}));
+    if (r == 3) sum[static_cast<std::size_t>(r)] = 0.0f;  // an empty state
+    for (int64_t t = 0; t < kKeys && r != 3; ++t)
+      expected[static_cast<std::size_t>(t)] += std::exp(double{row[t]}) / total;
+  }
+  for_each_simd_target([&] {
+    for (int64_t keys : {int64_t{1}, int64_t{16}, kKeys}) {
+      std::vector<float> totals(kKeys, 0.5f);
+      add_attention(MatView<const float>(scores.data(), kRows, keys, kKeys), max.data(), sum.data(),
+                    totals.data());
+      for (std::size_t t = 0; t < kKeys; ++t)
+        EXPECT_NEAR(totals[t], t < static_cast<std::size_t>(keys) ? expected[t] : 0.5, 2e-6) << t;
+    }
+  });
+}
+
 // The standard bound on the error of a sum of `terms` products in f32, in any order (Higham, section 3.1).
 double sum_bound(int64_t terms, double sum_of_sizes) {
   return static_cast<double>(terms + 1) * 0x1p-24 * sum_of_sizes;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <random>
 #include <span>
@@ -133,9 +134,15 @@ class CacheDriver {
   KvCache cache;
 };
 
-// Causal attention in double over whole sequences. K is rotated in double by Hugging Face's f32 angles, and
-// K and V are rounded to the stored type first where the basis stores them so.
-inline std::vector<double> naive_attention(const CacheShape& shape, const Projections& p) {
+// What is added to the score of key s for the query at t; -inf hides the key.
+using NaiveBias = std::function<double(int64_t s, int64_t t)>;
+// Query head h at position t gives weights[s] to the keys at s <= t.
+using NaiveVisit = std::function<void(int64_t h, int64_t t, const std::vector<double>& weights)>;
+
+// Causal attention weights in double over whole sequences. K is rotated in double by Hugging Face's f32
+// angles.
+inline void naive_weights(const CacheShape& shape, const Projections& p, const NaiveBias& bias,
+                          const NaiveVisit& visit) {
   const int64_t dim = shape.head_dim, heads = shape.heads(), kv_cols = shape.kv_heads * dim;
   const auto rotated = [&](const float* head, int64_t position) {
     std::vector<double> out(head, head + dim);
@@ -151,32 +158,51 @@ inline std::vector<double> naive_attention(const CacheShape& shape, const Projec
     }
     return out;
   };
-  std::vector<double> result(p.q.size());
   for (int64_t h = 0; h < heads; ++h) {
     const int64_t kv = h / shape.group;
     std::vector<std::vector<double>> keys;
     for (int64_t t = 0; t < p.tokens; ++t) {
       keys.push_back(rotated(p.k.data() + t * kv_cols + kv * dim, t));
       const auto query = rotated(p.q.data() + (t * heads + h) * dim, t);
-      std::vector<double> scores;
+      std::vector<double> weights;
       double max = -1e300, sum = 0.0;
       for (int64_t s = 0; s <= t; ++s) {
         double dot = 0.0;
         for (std::size_t i = 0; i < query.size(); ++i) dot += query[i] * keys[static_cast<std::size_t>(s)][i];
-        scores.push_back(dot / std::sqrt(static_cast<double>(dim)));
-        max = std::max(max, scores.back());
+        weights.push_back(dot / std::sqrt(static_cast<double>(dim)) + (bias ? bias(s, t) : 0.0));
+        max = std::max(max, weights.back());
       }
-      double* out = result.data() + (t * heads + h) * dim;
-      for (int64_t s = 0; s <= t; ++s) {
-        const double weight = std::exp(scores[static_cast<std::size_t>(s)] - max);
-        sum += weight;
-        for (int64_t i = 0; i < dim; ++i)
-          out[i] += weight * double{p.v[static_cast<std::size_t>(s * kv_cols + kv * dim + i)]};
-      }
-      for (int64_t i = 0; i < dim; ++i) out[i] /= sum;
+      for (double& weight : weights) sum += weight = std::exp(weight - max);
+      for (double& weight : weights) weight /= sum;
+      visit(h, t, weights);
     }
   }
+}
+
+inline std::vector<double> naive_attention(const CacheShape& shape, const Projections& p) {
+  const int64_t dim = shape.head_dim, heads = shape.heads(), kv_cols = shape.kv_heads * dim;
+  std::vector<double> result(p.q.size());
+  naive_weights(shape, p, {}, [&](int64_t h, int64_t t, const std::vector<double>& weights) {
+    double* out = result.data() + (t * heads + h) * dim;
+    const float* values = p.v.data() + h / shape.group * dim;
+    for (std::size_t s = 0; s < weights.size(); ++s)
+      for (int64_t i = 0; i < dim; ++i)
+        out[i] += weights[s] * double{values[static_cast<int64_t>(s) * kv_cols + i]};
+  });
   return result;
+}
+
+// What each key got of the first `queries` queries, [kv_heads][tokens], averaged over the heads of a group.
+inline std::vector<std::vector<double>> naive_mass(const CacheShape& shape, const Projections& p,
+                                                   int64_t queries, const NaiveBias& bias = {}) {
+  std::vector<std::vector<double>> mass(static_cast<std::size_t>(shape.kv_heads),
+                                        std::vector<double>(static_cast<std::size_t>(p.tokens)));
+  naive_weights(shape, p, bias, [&](int64_t h, int64_t t, const std::vector<double>& weights) {
+    if (t >= queries) return;
+    for (std::size_t s = 0; s < weights.size(); ++s)
+      mass[static_cast<std::size_t>(h / shape.group)][s] += weights[s] / shape.group;
+  });
+  return mass;
 }
 
 }  // namespace kva

@@ -110,7 +110,7 @@ TEST_F(PageStoreTest, EmptySlabsGoBackWhateverTheOrder) {
 TEST_F(PageStoreTest, SlackIsASmallPartOfALargeStore) {
   for (int i = 0; i < 5000; ++i) store.set_tokens(allocate(f16), kPageTokens);
   const ByteLedger ledger = checked_ledger();
-  EXPECT_LE(ledger.slack, ledger.payload / 32 + (16 << 10));
+  EXPECT_LE(ledger.slack, ledger.payload / 128 + (16 << 10));
 }
 
 TEST_F(PageStoreTest, AddedSidesHoldTheirBaseAndItsCodec) {

@@ -1,0 +1,228 @@
+#include "compressors/codecs/codebook_codec.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "compressors/codecs/outliers.h"
+#include "kernels/check.h"
+#include "kernels/convert.h"
+#include "kernels/lookup.h"
+#include "runtime/error.h"
+
+namespace kva {
+namespace {
+
+constexpr float kLargestHalf = 65504.0f;
+
+float rounded(double value) { return f32_from_f16(f16_from_f32(static_cast<float>(value))); }
+
+// A vector's numbers are offset + scale * level; both as they are stored.
+struct Affine {
+  std::vector<float> scales;
+  std::vector<float> offsets;
+};
+
+int64_t vectors_of(ScaleAxis axis, int64_t tokens, int64_t width) {
+  if (axis == ScaleAxis::kToken) return tokens;
+  return tokens > 0 ? width : 0;
+}
+
+std::size_t vector_at(ScaleAxis axis, int64_t token, int64_t channel) {
+  return static_cast<std::size_t>(axis == ScaleAxis::kToken ? token : channel);
+}
+
+void check_numbers(MatView<const float> rows, float largest) {
+  for (int64_t t = 0; t < rows.rows; ++t)
+    for (int64_t c = 0; c < rows.cols; ++c)
+      if (!(std::abs(rows.at(t, c)) <= largest))
+        throw InputError(
+            fmt::format("token {}: expected finite numbers within f16, found {}", t, rows.at(t, c)));
+}
+
+// A page that is scaled by its vectors' ranges: what of it is taken out, and the ranges of the rest.
+struct Ranges {
+  std::vector<int64_t> outliers;  // places, ascending
+  Affine affine;
+};
+
+Ranges ranges_of(const CodebookFormat& format, MatView<const float> rows) {
+  const ScaleAxis axis = format.axis;
+  Ranges result;
+  result.outliers =
+      farthest_numbers(rows, axis, std::max<int64_t>(1, axis == ScaleAxis::kToken ? rows.cols : rows.rows),
+                       outlier_count(format.outliers, rows.rows * rows.cols));
+  const auto count = static_cast<std::size_t>(vectors_of(axis, rows.rows, rows.cols));
+  std::vector<float> low(count, kLargestHalf), high(count, -kLargestHalf);
+  auto next = result.outliers.begin();
+  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
+    for (int64_t c = 0; c < rows.cols; ++c, ++at) {
+      if (next != result.outliers.end() && *next == at) {
+        ++next;
+        continue;
+      }
+      const std::size_t v = vector_at(axis, t, c);
+      low[v] = std::min(low[v], rows.at(t, c));
+      high[v] = std::max(high[v], rows.at(t, c));
+    }
+  for (std::size_t v = 0; v < count; ++v) {
+    const bool empty = low[v] > high[v];
+    result.affine.scales.push_back(empty ? 0.0f : rounded(0.5 * (double{high[v]} - low[v])));
+    result.affine.offsets.push_back(empty ? 0.0f : rounded(0.5 * (double{high[v]} + low[v])));
+  }
+  return result;
+}
+
+// Where the number lies in its vector's range, in [-1, 1] but for rounding.
+float place_in(const Affine& affine, std::size_t vector, float value) {
+  const float scale = affine.scales[vector];
+  return scale > 0.0f ? (value - affine.offsets[vector]) / scale : 0.0f;
+}
+
+class CodebookCodec : public SideCodec {
+ public:
+  CodebookCodec(const CodebookFormat& format, SideArray codebook)
+      : format_(format), codebook_(std::move(codebook)) {
+    KVA_CHECK(codebook_.bytes() == format.levels() * 2, "a codebook of the format");
+    KVA_CHECK(!by_length() || (format.axis == ScaleAxis::kToken && format.outliers == 0.0),
+              "tokens have a length");
+  }
+
+  std::string name() const override { return format_.name; }
+
+  int64_t bytes(int64_t tokens, int64_t width) const override {
+    return scale_bytes(tokens, width) + tokens * packed_row_bytes(format_.bits, width);
+  }
+  int64_t scale_bytes(int64_t tokens, int64_t width) const override {
+    return vectors_of(format_.axis, tokens, width) * (by_length() ? 2 : 4) +
+           outlier_bytes(outliers(tokens, width), tokens * width);
+  }
+
+  void encode(MatView<const float> rows, const SideData&, std::byte* payload) const override {
+    const std::vector<float> levels = read_levels();
+    std::vector<float> borders;
+    for (std::size_t i = 1; i < levels.size(); ++i) borders.push_back(0.5f * (levels[i - 1] + levels[i]));
+    std::vector<uint8_t> codes(static_cast<std::size_t>(rows.rows * rows.cols));
+    const Ranges coded =
+        by_length() ? code_by_length(rows, levels, borders, codes) : code_by_range(rows, borders, codes);
+    const auto vectors = static_cast<int64_t>(coded.affine.scales.size());
+    from_f32(coded.affine.scales.data(), DType::kF16, payload, vectors);
+    if (!by_length()) {
+      from_f32(coded.affine.offsets.data(), DType::kF16, payload + vectors * 2, vectors);
+      write_outliers(rows, coded.outliers, payload + vectors * 4);
+    }
+    std::byte* packed = payload + scale_bytes(rows.rows, rows.cols);
+    for (int64_t t = 0; t < rows.rows; ++t)
+      pack_row(codes.data() + t * rows.cols, format_.bits, rows.cols,
+               packed + t * packed_row_bytes(format_.bits, rows.cols));
+  }
+
+  // Levels, scales, offsets and codes.
+  int64_t decode_scratch(int64_t tokens, int64_t width) const override {
+    return format_.levels() + 2 * vectors_of(format_.axis, tokens, width) + (tokens * width + 3) / 4;
+  }
+
+  void decode(const SideData& side, float* scratch, MatView<float> rows) const override {
+    const int64_t vectors = vectors_of(format_.axis, rows.rows, rows.cols);
+    float* levels = scratch;
+    float* scales = levels + format_.levels();
+    float* offsets = scales + vectors;
+    auto* codes = reinterpret_cast<uint8_t*>(offsets + vectors);
+    to_f32(codebook_.data(), DType::kF16, levels, format_.levels());
+    to_f32(side.payload, DType::kF16, scales, vectors);
+    if (by_length()) {
+      std::fill_n(offsets, vectors, 0.0f);
+    } else {
+      to_f32(side.payload + vectors * 2, DType::kF16, offsets, vectors);
+    }
+    const std::byte* packed = side.payload + scale_bytes(rows.rows, rows.cols);
+    for (int64_t t = 0; t < rows.rows; ++t)
+      unpack_row(packed + t * packed_row_bytes(format_.bits, rows.cols), format_.bits, rows.cols,
+                 codes + t * rows.cols);
+    lookup_levels(codes, {levels, static_cast<std::size_t>(format_.levels())}, format_.axis, scales, offsets,
+                  rows);
+    if (!by_length()) restore_outliers(side.payload + vectors * 4, outliers(rows.rows, rows.cols), rows);
+  }
+
+ private:
+  int64_t outliers(int64_t tokens, int64_t width) const {
+    return outlier_count(format_.outliers, tokens * width);
+  }
+  bool by_length() const { return format_.scaling == CodebookFormat::Scaling::kLength; }
+
+  std::vector<float> read_levels() const {
+    std::vector<float> levels(static_cast<std::size_t>(format_.levels()));
+    to_f32(codebook_.data(), DType::kF16, levels.data(), format_.levels());
+    return levels;
+  }
+
+  // Of two equally near levels the lower one.
+  static uint8_t nearest(const std::vector<float>& borders, float number) {
+    return static_cast<uint8_t>(std::lower_bound(borders.begin(), borders.end(), number) - borders.begin());
+  }
+
+  Ranges code_by_range(MatView<const float> rows, const std::vector<float>& borders,
+                       std::vector<uint8_t>& codes) const {
+    check_numbers(rows, kLargestHalf);
+    Ranges ranges = ranges_of(format_, rows);
+    std::size_t i = 0;
+    for (int64_t t = 0; t < rows.rows; ++t)
+      for (int64_t c = 0; c < rows.cols; ++c)
+        codes[i++] = nearest(borders, place_in(ranges.affine, vector_at(format_.axis, t, c), rows.at(t, c)));
+    return ranges;
+  }
+
+  // The scale makes up for what the levels took from the token's length, or added.
+  Ranges code_by_length(MatView<const float> rows, const std::vector<float>& levels,
+                        const std::vector<float>& borders, std::vector<uint8_t>& codes) const {
+    Ranges result;
+    std::size_t i = 0;
+    for (int64_t t = 0; t < rows.rows; ++t) {
+      double squares = 0.0;
+      for (int64_t c = 0; c < rows.cols; ++c) squares += double{rows.at(t, c)} * rows.at(t, c);
+      const double deviation = std::sqrt(squares / static_cast<double>(rows.cols));
+      double coded = 0.0;
+      for (int64_t c = 0; c < rows.cols; ++c, ++i) {
+        codes[i] = nearest(borders, deviation > 0.0 ? static_cast<float>(rows.at(t, c) / deviation) : 0.0f);
+        coded += double{levels[codes[i]]} * levels[codes[i]];
+      }
+      const double scale = coded > 0.0 ? std::sqrt(squares / coded) : 0.0;
+      if (!(scale <= kLargestHalf))
+        throw InputError(fmt::format("token {}: expected finite numbers within f16, found a length of {}", t,
+                                     std::sqrt(squares)));
+      result.affine.scales.push_back(rounded(scale));
+    }
+    return result;
+  }
+
+  CodebookFormat format_;
+  SideArray codebook_;
+};
+
+}  // namespace
+
+std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook) {
+  return std::make_shared<CodebookCodec>(format, std::move(codebook));
+}
+
+void add_scaled(const CodebookFormat& format, MatView<const float> rows, const float* weights,
+                NumberHistogram& into) {
+  KVA_CHECK(format.scaling == CodebookFormat::Scaling::kRange, "levels in a range");
+  const Ranges ranges = ranges_of(format, rows);
+  auto next = ranges.outliers.begin();
+  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
+    for (int64_t c = 0; c < rows.cols; ++c, ++at) {
+      if (next != ranges.outliers.end() && *next == at) {
+        ++next;
+        continue;
+      }
+      const std::size_t v = vector_at(format.axis, t, c);
+      if (ranges.affine.scales[v] <= 0.0f) continue;  // any level stands for it
+      into.add(std::clamp(place_in(ranges.affine, v, rows.at(t, c)), -1.0f, 1.0f),
+               weights ? weights[t] : 1.0);
+    }
+}
+
+}  // namespace kva

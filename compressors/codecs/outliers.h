@@ -1,0 +1,34 @@
+// Numbers of a page side that are kept as f16 beside codes, with their places: those that would stretch the
+// ranges of the rest (KVQuant, arXiv 2401.18079, section 3.4; here a fixed count a page side, so that a
+// page's size is known).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/packed.h"
+#include "kernels/views.h"
+
+namespace kva {
+
+// ceil(share * numbers). 0 <= share <= 1.
+int64_t outlier_count(double share, int64_t numbers);
+
+// Of a list: 2 bytes a value and 2 a place, or 4 where the page side has more than 65,536 numbers.
+int64_t outlier_bytes(int64_t count, int64_t numbers);
+
+// The places (token * cols + channel), ascending, of the `count` numbers with the largest |x - mean| /
+// sqrt(std) of their group; of equal ones the first. Groups are `group` long along the axis, as in
+// PackedPage. kept: null, or 1 for numbers that count for nothing and come last, by place. Numbers are
+// finite.
+std::vector<int64_t> farthest_numbers(MatView<const float> rows, ScaleAxis axis, int64_t group, int64_t count,
+                                      const uint8_t* kept = nullptr);
+
+// Lists the numbers at `places`, each at most f16's largest, in outlier_bytes().
+void write_outliers(MatView<const float> rows, const std::vector<int64_t>& places, std::byte* list);
+
+// Puts a list of `count` numbers back into their rows.
+void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows);
+
+}  // namespace kva

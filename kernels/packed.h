@@ -1,0 +1,97 @@
+// Pages of codes of 8, 4, 3 or 2 bits with f16 scales: packing, and products with queries and weights that
+// unpack the codes in registers.
+//
+// Layout. Rows (tokens) follow each other without padding, packed_row_bytes() each. A lane holds the codes of
+// k channels: k = 8 / bits in one byte, or k = 8 in three bytes where bits = 3. A row is cut into blocks of
+// 16 k channels (16 lanes); the last one has what is left, n channels in m = ceil(n / k) lanes. In a block
+// that starts at channel c and has m lanes, the code of channel c + j m + i (its j-th slice, i < m) is at
+// bits [bits * j, bits * (j + 1)) of lane i. The lanes' bytes follow each other; of three-byte lanes all the
+// lowest bytes come first, then all the middle ones, then all the highest. So a load of bytes, widened, gives
+// a slice of neighbouring channels with one AND; the shift that is left out is a power of two. Unused bits
+// are 0.
+//
+// A number is code * scale + zero; symmetric pages have no zeros, there it is (code - 2^(bits-1)) * scale.
+// Arithmetic is f32; every sum is taken in an order that depends on shapes alone.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/views.h"
+
+namespace kva {
+
+// Which numbers share a scale: neighbouring channels of a token, or neighbouring tokens of a channel.
+enum class ScaleAxis : uint8_t { kToken, kChannel };
+
+// A packed page; owns nothing. Groups are `group` long, the last one has what is left; group >= 1.
+struct PackedPage {
+  const std::byte* codes = nullptr;  // tokens rows
+  int bits = 4;
+  int64_t tokens = 0;
+  int64_t width = 0;
+  ScaleAxis axis = ScaleAxis::kToken;
+  int64_t group = 1;
+  // f16, packed_scales() of each: [token, group of channels] or [group of tokens, channel]; 2-byte aligned.
+  const uint16_t* scales = nullptr;
+  const uint16_t* zeros = nullptr;  // null: symmetric
+};
+
+// The blocks of a packed row.
+struct PackedShape {
+  static constexpr int64_t kLanes = 16;
+
+  PackedShape(int bits_, int64_t width_)
+      : bits(bits_),
+        slices(bits_ == 3 ? 8 : 8 / bits_),
+        lane_bytes(bits_ == 3 ? 3 : 1),
+        width(width_),
+        full_blocks(width_ / (kLanes * slices)),
+        tail_lanes((width_ - full_blocks * kLanes * slices + slices - 1) / slices) {}
+
+  int64_t blocks() const { return full_blocks + (tail_lanes > 0); }
+  int64_t lanes(int64_t block) const { return block < full_blocks ? kLanes : tail_lanes; }
+  int64_t row_bytes() const { return (full_blocks * kLanes + tail_lanes) * lane_bytes; }
+  // Channels [first, first + count) of a block's slice; the last ones of the row may be short or empty.
+  int64_t first_channel(int64_t block, int64_t slice) const {
+    return block * kLanes * slices + slice * lanes(block);
+  }
+  int64_t channels(int64_t block, int64_t slice) const {
+    return std::clamp<int64_t>(width - first_channel(block, slice), 0, lanes(block));
+  }
+
+  int bits;
+  int slices;
+  int lane_bytes;
+  int64_t width;
+  int64_t full_blocks;
+  int64_t tail_lanes;  // of the last block where that is not full
+};
+
+inline int64_t packed_row_bytes(int bits, int64_t width) { return PackedShape(bits, width).row_bytes(); }
+
+inline int64_t packed_scales(ScaleAxis axis, int64_t group, int64_t tokens, int64_t width) {
+  const auto groups = [&](int64_t count) { return (count + group - 1) / group; };
+  return axis == ScaleAxis::kToken ? tokens * groups(width) : groups(tokens) * width;
+}
+
+// One row of `width` codes, each below 2^bits.
+void pack_row(const uint8_t* codes, int bits, int64_t width, std::byte* packed);
+void unpack_row(const std::byte* packed, int bits, int64_t width, uint8_t* codes);
+
+// Floats of scratch that the functions below want for pages of this shape and up to `queries` rows.
+int64_t packed_scratch(int64_t queries, const PackedPage& shape);
+
+// rows: [tokens, width], overwritten.
+void packed_decode(const PackedPage& page, float* scratch, MatView<float> rows);
+
+// scores(q, t) = queries row q · token t. scores: [queries.rows, tokens], overwritten.
+void packed_scores(MatView<const float> queries, const PackedPage& page, float* scratch,
+                   MatView<float> scores);
+
+// out row q += sum over t of weights(q, t) * token t. weights: [n, tokens]; out: [n, width].
+void packed_accumulate(MatView<const float> weights, const PackedPage& page, float* scratch,
+                       MatView<float> out);
+
+}  // namespace kva

@@ -1,0 +1,204 @@
+// Attention mass against softmax sums in double, however queries come and pages lie.
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <numeric>
+
+#include "tests/runtime/kv/cache_fixture.h"
+
+namespace kva {
+namespace {
+
+void observe_all(KvCache& cache) {
+  for (int layer = 0; layer < cache.options().layers; ++layer)
+    for (int head = 0; head < cache.options().kv_heads; ++head)
+      cache.observe(layer, head, {.attention_mass = true});
+}
+
+std::vector<float> mass_of(const KvCache& cache, SequenceId id, int layer, int head) {
+  const auto mass = cache.attention_mass(id, layer, head);
+  return {mass.begin(), mass.end()};
+}
+
+void expect_mass(const KvCache& cache, SequenceId id, const std::vector<std::vector<double>>& expected,
+                 double relative) {
+  for (int layer = 0; layer < cache.options().layers; ++layer) {
+    for (int head = 0; head < cache.options().kv_heads; ++head) {
+      const auto mass = cache.attention_mass(id, layer, head);
+      ASSERT_EQ(static_cast<int64_t>(mass.size()), cache.tokens(id));
+      for (std::size_t t = 0; t < mass.size(); ++t) {
+        const double wanted = expected[static_cast<std::size_t>(head)][t];
+        ASSERT_NEAR(mass[t], wanted, relative * (1.0 + wanted)) << "head " << head << " token " << t;
+      }
+    }
+  }
+}
+
+void expect_honest(const KvCache& cache) {
+  const ByteLedger ledger = cache.ledger();
+  EXPECT_EQ(ledger.held() + ledger.workspace, cache.backend().allocated_bytes());
+}
+
+TEST(AttentionMass, IsTheSumOfSoftmaxWeightsForEveryBasisAndChunking) {
+  ThreadPool pool(2);
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative}) {
+    for (const int group : {1, 3}) {
+      const CacheShape shape{.layers = 2, .group = group, .head_dim = 20, .basis = basis};
+      const Projections source(shape, 70, 1);
+      const auto expected = naive_mass(shape, source, 70);
+      for (const int64_t chunk : {1, 4, 17, 70}) {
+        CacheDriver driver(shape, pool);
+        observe_all(driver.cache);
+        const SequenceId id = driver.add(source);
+        driver.feed(id, chunk);
+        expect_mass(driver.cache, id, expected, 2e-5);
+        const auto mass = mass_of(driver.cache, id, 0, 1);
+        EXPECT_NEAR(std::accumulate(mass.begin(), mass.end(), 0.0), 70.0, 1e-3) << "each query gives 1";
+        expect_honest(driver.cache);
+      }
+    }
+  }
+}
+
+TEST(AttentionMass, CrossesRunsTilesAndBlocks) {
+  ThreadPool pool(2);
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPageRelative}) {
+    const CacheShape shape{.kv_heads = 1, .group = 3, .head_dim = 20, .page_tokens = 17, .basis = basis};
+    const Projections source(shape, 1300, 2);
+    CacheDriver driver(shape, pool);
+    observe_all(driver.cache);
+    const SequenceId id = driver.add(source);
+    for (const int64_t tokens : {600, 1, 5, 600, 3}) driver.step({{id, tokens}});
+    driver.feed(id, 1);
+    expect_mass(driver.cache, id, naive_mass(shape, source, 1300),
+                basis == KeyBasis::kPageRelative ? 1e-4 : 2e-5);
+  }
+}
+
+TEST(AttentionMass, BitsDependOnNeitherThreadsNorCompany) {
+  const CacheShape shape{.kv_heads = 3, .group = 3, .head_dim = 64, .type = DType::kF16};
+  const Projections a(shape, 700, 5), b(shape, 333, 6);
+  ThreadPool one(1), three(3);
+  const auto alone = [&](const Projections& source, int64_t prompt, ThreadPool& pool) {
+    CacheDriver driver(shape, pool);
+    observe_all(driver.cache);
+    const SequenceId id = driver.add(source);
+    driver.step({{id, prompt}});
+    driver.feed(id, 1);
+    return mass_of(driver.cache, id, 0, 2);
+  };
+  const auto of_a = alone(a, 680, one), of_b = alone(b, 313, one);
+  EXPECT_EQ(of_a, alone(a, 680, three));
+  CacheDriver together(shape, three);
+  observe_all(together.cache);
+  const SequenceId ida = together.add(a), idb = together.add(b);
+  together.step({{idb, 313}, {ida, 680}});
+  for (int i = 0; i < 20; ++i) together.step({{ida, 1}, {idb, 1}});
+  EXPECT_EQ(mass_of(together.cache, ida, 0, 2), of_a);
+  EXPECT_EQ(mass_of(together.cache, idb, 0, 2), of_b);
+}
+
+TEST(AttentionMass, CostsNothingWhereNobodyAsks) {
+  ThreadPool pool(2);
+  const CacheShape shape{.layers = 2, .group = 3, .head_dim = 20};
+  const Projections source(shape, 120, 7);
+  CacheDriver off(shape, pool), on(shape, pool), part(shape, pool);
+  observe_all(on.cache);
+  part.cache.observe(1, 0, {.attention_mass = true});
+  for (CacheDriver* driver : {&off, &on, &part}) {
+    const SequenceId id = driver->add(source);
+    driver->step({{id, 100}});
+    driver->feed(id, 1);
+    expect_honest(driver->cache);
+  }
+  EXPECT_EQ(off.output(0), on.output(0));
+  EXPECT_EQ(off.output(0), part.output(0));
+  EXPECT_EQ(off.cache.observe_seconds(), 0.0);
+  EXPECT_GT(on.cache.observe_seconds(), 0.0);
+  EXPECT_GT(on.cache.ledger().workspace, off.cache.ledger().workspace);
+  const int64_t of_one = part.cache.ledger().tables - off.cache.ledger().tables;
+  EXPECT_GE(of_one, 120 * 4);
+  EXPECT_LE(of_one, 120 * 4 * 2 + 4 * 64 + 128) << "O(tokens), and a list of the tables";
+  EXPECT_EQ(mass_of(part.cache, 0, 1, 0), mass_of(on.cache, 0, 1, 0));
+}
+
+// Page 0 of head 0 keeps tokens 0, 3 and 6, which then stand for 1, 4 and 3.
+TEST(AttentionMass, FollowsTokensThroughRewrites) {
+  ThreadPool pool(2);
+  constexpr int64_t kBefore = 20;
+  const CacheShape shape{.group = 2, .head_dim = 20, .page_tokens = 8};
+  const Projections source(shape, 60, 8);
+  const std::vector<int32_t> kept{0, 3, 6};
+  const std::vector<float> biases{0.0f, std::log(4.0f), std::log(3.0f)};
+  const auto bias = [&](int64_t s, int64_t t) -> double {
+    if (t < kBefore || s >= 8) return 0.0;
+    const auto found = std::find(kept.begin(), kept.end(), static_cast<int32_t>(s));
+    if (found == kept.end()) return -std::numeric_limits<double>::infinity();
+    return biases[static_cast<std::size_t>(found - kept.begin())];
+  };
+  auto expected = naive_mass(shape, source, 60, bias);
+  expected[1] = naive_mass(shape, source, 60)[1];
+  for (const int64_t chunk : {1, 40}) {
+    CacheDriver driver(shape, pool);
+    KvCache& cache = driver.cache;
+    observe_all(cache);
+    const SequenceId id = driver.add(source);
+    driver.step({{id, kBefore}});
+    Plan plan;
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      std::vector<float> rows(8 * 20), shrunk;
+      cache.read_page(id, 0, 0, 0, side, MatView<float>(rows.data(), 8, 20));
+      for (const int32_t t : kept)
+        shrunk.insert(shrunk.end(), rows.begin() + t * 20, rows.begin() + t * 20 + 20);
+      std::vector<std::byte> payload(shrunk.size() * 4);
+      cache.options().k_codec->encode(MatView<const float>(shrunk.data(), 3, 20), {}, payload.data());
+      plan.sides.push_back({.codec = cache.options().k_codec,
+                            .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
+                            .tokens = 3,
+                            .width = 20,
+                            .payload = payload});
+    }
+    plan.rewrites.push_back(
+        {.sequence = id, .first_page = 0, .pages = 1, .k = 0, .v = 1, .positions = kept, .biases = biases});
+    cache.apply(plan);
+    const PageFacts facts = cache.page({id, 0, 0, 0, Side::kKey});
+    EXPECT_EQ(std::vector<int32_t>(facts.positions.begin(), facts.positions.end()), kept);
+    EXPECT_EQ(std::vector<float>(facts.biases.begin(), facts.biases.end()), biases);
+    driver.feed(id, chunk);
+    expect_mass(cache, id, expected, 2e-5);
+    expect_honest(cache);
+  }
+}
+
+TEST(AttentionMass, ForksStartWithACopyAndFreeingGivesItBack) {
+  ThreadPool pool(1);
+  const CacheShape shape{.head_dim = 20, .page_tokens = 8};
+  const Projections source(shape, 60, 9);
+  CacheDriver driver(shape, pool);
+  KvCache& cache = driver.cache;
+  observe_all(cache);
+  const int64_t tables = cache.ledger().tables;
+  const SequenceId trunk = driver.add(source);
+  driver.step({{trunk, 30}});
+  const auto before = mass_of(cache, trunk, 0, 0);
+  const SequenceId branch = cache.fork_sequence(trunk), prefix = cache.fork_sequence(trunk, 16);
+  EXPECT_EQ(mass_of(cache, branch, 0, 0), before);
+  EXPECT_EQ(mass_of(cache, prefix, 0, 0), std::vector<float>(before.begin(), before.begin() + 16));
+  expect_honest(cache);
+  driver.follow(branch, source);
+  driver.feed(trunk, 30);
+  EXPECT_EQ(mass_of(cache, branch, 0, 0), before);
+  driver.feed(branch, 30);
+  EXPECT_EQ(mass_of(cache, branch, 0, 0), mass_of(cache, trunk, 0, 0));
+  const int64_t freed_from = cache.ledger().tables;
+  for (const SequenceId id : {trunk, branch, prefix}) cache.free_sequence(id);
+  expect_honest(cache);
+  EXPECT_LT(cache.ledger().tables, freed_from - 2 * 2 * 60 * 4);
+  EXPECT_GE(cache.ledger().tables, tables);
+  const SequenceId again = driver.add(source);
+  driver.step({{again, 30}});
+  EXPECT_EQ(mass_of(cache, again, 0, 0), before);
+}
+
+}  // namespace
+}  // namespace kva
