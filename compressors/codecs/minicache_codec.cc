@@ -83,11 +83,13 @@ class MiniCacheCodec : public SideCodec {
   }
 
   int64_t scratch_values(int64_t queries, int64_t tokens, int64_t width) const override {
-    return tokens + std::max(queries * tokens, queries + width);
+    return tokens + std::max({queries * tokens, queries + width, tokens * width});
   }
 
   void scores(MatView<const float> queries, const SideData& side, float* scratch,
               MatView<float> scores) const override {
+    // Queries come as they are; a base in coordinates of its own is decoded.
+    if (side.base_codec->has_coordinates()) return SideCodec::scores(queries, side, scratch, scores);
     const int64_t tokens = scores.cols;
     float* lengths = scratch;
     float* product = scratch + tokens;
@@ -105,6 +107,7 @@ class MiniCacheCodec : public SideCodec {
 
   void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                   MatView<float> out) const override {
+    if (side.base_codec->has_coordinates()) return SideCodec::accumulate(weights, side, scratch, out);
     const int64_t tokens = weights.cols;
     float* lengths = scratch;
     const MatView<float> scaled(scratch + tokens, weights.rows, tokens);

@@ -1,6 +1,7 @@
 #include "compressors/codecs/outliers.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -11,8 +12,6 @@
 namespace kva {
 namespace {
 
-constexpr int64_t kShortPlaces = 1 << 16;
-
 // Of a group's numbers.
 struct Moments {
   double sum = 0.0;
@@ -21,26 +20,12 @@ struct Moments {
   double mean() const { return sum / numbers; }
 };
 
-template <typename Place>
-void write_places(const std::vector<int64_t>& places, std::byte* to) {
-  for (const int64_t at : places) {
-    const Place place = static_cast<Place>(at);
-    std::memcpy(to, &place, sizeof(place));
-    to += sizeof(place);
-  }
+int place_bits(int64_t numbers) {
+  return std::max(1,
+                  static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(numbers, 1) - 1))));
 }
 
-template <typename Place>
-void restore(const std::byte* list, int64_t count, MatView<float> rows) {
-  const std::byte* values = list + count * static_cast<int64_t>(sizeof(Place));
-  for (int64_t i = 0; i < count; ++i) {
-    Place place;
-    uint16_t value;
-    std::memcpy(&place, list + i * static_cast<int64_t>(sizeof(place)), sizeof(place));
-    std::memcpy(&value, values + i * 2, sizeof(value));
-    rows.at(place / rows.cols, place % rows.cols) = f32_from_f16(value);
-  }
-}
+int64_t place_bytes(int64_t count, int64_t numbers) { return (count * place_bits(numbers) + 15) / 16 * 2; }
 
 }  // namespace
 
@@ -48,9 +33,7 @@ int64_t outlier_count(double share, int64_t numbers) {
   return static_cast<int64_t>(std::ceil(share * static_cast<double>(numbers)));
 }
 
-int64_t outlier_bytes(int64_t count, int64_t numbers) {
-  return count * (numbers > kShortPlaces ? 4 + 2 : 2 + 2);
-}
+int64_t outlier_bytes(int64_t count, int64_t numbers) { return place_bytes(count, numbers) + count * 2; }
 
 std::vector<int64_t> farthest_numbers(MatView<const float> rows, ScaleAxis axis, int64_t group, int64_t count,
                                       const uint8_t* kept) {
@@ -94,18 +77,38 @@ std::vector<int64_t> farthest_numbers(MatView<const float> rows, ScaleAxis axis,
 }
 
 void write_outliers(MatView<const float> rows, const std::vector<int64_t>& places, std::byte* list) {
-  const bool short_places = rows.rows * rows.cols <= kShortPlaces;
-  (short_places ? write_places<uint16_t> : write_places<uint32_t>)(places, list);
-  std::byte* values = list + static_cast<int64_t>(places.size()) * (short_places ? 2 : 4);
-  for (const int64_t at : places) {
-    const uint16_t value = f16_from_f32(rows.at(at / rows.cols, at % rows.cols));
+  const int64_t numbers = rows.rows * rows.cols;
+  const auto count = static_cast<int64_t>(places.size());
+  std::byte* values = list + place_bytes(count, numbers);
+  std::fill(list, values, std::byte{0});
+  const int bits = place_bits(numbers);
+  int64_t at = 0;
+  for (const int64_t place : places) {
+    for (int bit = 0; bit < bits; ++bit, ++at)
+      list[at / 8] |= static_cast<std::byte>((place >> bit & 1) << (at % 8));
+    const uint16_t value = f16_from_f32(rows.at(place / rows.cols, place % rows.cols));
     std::memcpy(values, &value, sizeof(value));
     values += sizeof(value);
   }
 }
 
+Outlier outlier_at(const std::byte* list, int64_t i, int64_t count, int64_t numbers) {
+  const int bits = place_bits(numbers);
+  const int64_t first = i * bits;
+  // A place lies in at most three bytes for pages of up to 2^16 numbers, in four for any (2^20).
+  uint32_t window = 0;
+  const int64_t end = place_bytes(count, numbers);
+  std::memcpy(&window, list + first / 8, static_cast<std::size_t>(std::min<int64_t>(4, end - first / 8)));
+  uint16_t value;
+  std::memcpy(&value, list + end + i * 2, sizeof(value));
+  return {int64_t{(window >> (first % 8)) & ((1u << bits) - 1)}, f32_from_f16(value)};
+}
+
 void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows) {
-  (rows.rows * rows.cols <= kShortPlaces ? restore<uint16_t> : restore<uint32_t>)(list, count, rows);
+  for (int64_t i = 0; i < count; ++i) {
+    const Outlier outlier = outlier_at(list, i, count, rows.rows * rows.cols);
+    rows.at(outlier.place / rows.cols, outlier.place % rows.cols) = outlier.value;
+  }
 }
 
 }  // namespace kva

@@ -15,7 +15,7 @@ namespace kva {
 // ceil(share * numbers). 0 <= share <= 1.
 int64_t outlier_count(double share, int64_t numbers);
 
-// Of a list: 2 bytes a value and 2 a place, or 4 where the page side has more than 65,536 numbers.
+// Of a list: 2 bytes a value, and for a place as many bits as the page side's count of numbers needs; even.
 int64_t outlier_bytes(int64_t count, int64_t numbers);
 
 // The places (token * cols + channel), ascending, of the `count` numbers with the largest |x - mean| /
@@ -30,5 +30,12 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
 
 // Puts a list of `count` numbers back into their rows.
 void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows);
+
+// Number i of such a list.
+struct Outlier {
+  int64_t place = 0;  // token * cols + channel
+  float value = 0.0f;
+};
+Outlier outlier_at(const std::byte* list, int64_t i, int64_t count, int64_t numbers);
 
 }  // namespace kva

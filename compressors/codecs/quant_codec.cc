@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <vector>
 
+#include "compressors/codecs/outliers.h"
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
 #include "runtime/error.h"
@@ -25,33 +25,13 @@ uint16_t f16_at_least(double value) {
   return bits;
 }
 
-// Numbers below 2^bits, one after the other; bits <= 16. Reading touches up to four bytes from the number's
-// first on: what follows in the payload is long enough.
-int64_t packed_index_bytes(int64_t count, int bits) { return (count * bits + 15) / 16 * 2; }
-
-void write_index(std::byte* packed, int64_t at, int bits, uint32_t value) {
-  uint32_t window;
-  std::byte* place = packed + at * bits / 8;
-  std::memcpy(&window, place, sizeof(window));
-  window |= value << (at * bits % 8);
-  std::memcpy(place, &window, sizeof(window));
-}
-
-uint32_t read_index(const std::byte* packed, int64_t at, int bits) {
-  uint32_t window;
-  std::memcpy(&window, packed + at * bits / 8, sizeof(window));
-  return (window >> (at * bits % 8)) & ((1u << bits) - 1);
-}
-
 // Where the parts of a payload are.
 struct Parts {
   int64_t scales = 0;  // number of scales, and of zeros where there are any
   int64_t kept = 0;    // outliers
   int64_t channels = 0;
-  int index_bits = 1;  // of an outlier's place in the page
   int64_t zeros_at = 0;
   int64_t kept_at = 0;
-  int64_t kept_values_at = 0;
   int64_t channels_at = 0;
   int64_t channel_values_at = 0;
   int64_t factors_at = 0;
@@ -131,13 +111,10 @@ class QuantCodec : public SideCodec {
     Parts p;
     p.scales = packed_scales(format_.axis, group(tokens, width), tokens, width);
     p.channels = tokens > 0 ? std::min(format_.dense_channels, width) : 0;
-    p.kept = std::min(static_cast<int64_t>(std::ceil(format_.outliers * static_cast<double>(tokens * width))),
-                      tokens * (width - p.channels));
+    p.kept = std::min(outlier_count(format_.outliers, tokens * width), tokens * (width - p.channels));
     p.zeros_at = p.scales * 2;
     p.kept_at = p.zeros_at + (format_.symmetric ? 0 : p.scales * 2);
-    p.index_bits = std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(tokens * width - 1))));
-    p.kept_values_at = p.kept_at + packed_index_bytes(p.kept, p.index_bits);
-    p.channels_at = p.kept_values_at + p.kept * 2;
+    p.channels_at = p.kept_at + outlier_bytes(p.kept, tokens * width);
     p.channel_values_at = p.channels_at + p.channels * 2;
     p.factors_at = p.channel_values_at + p.channels * tokens * 2;
     p.codes_at = p.factors_at + (format_.norm_correct ? tokens * 2 : 0);
@@ -179,12 +156,11 @@ class QuantCodec : public SideCodec {
       const auto* zeros = reinterpret_cast<const uint16_t*>(payload + p.zeros_at);
       return f32_from_f16(zeros[scale_index(t, c, tokens, width)]);
     };
-    const auto* values = reinterpret_cast<const uint16_t*>(payload + p.kept_values_at);
     for (int64_t i = 0; i < p.kept; ++i) {
-      const auto at = int64_t{read_index(payload + p.kept_at, i, p.index_bits)};
-      const int64_t t = at / width;
-      const int64_t c = at % width;
-      body(t, c, f32_from_f16(values[i]), coded(t, c));
+      const Outlier outlier = outlier_at(payload + p.kept_at, i, p.kept, tokens * width);
+      const int64_t t = outlier.place / width;
+      const int64_t c = outlier.place % width;
+      body(t, c, outlier.value, coded(t, c));
     }
     const auto* channels = reinterpret_cast<const uint16_t*>(payload + p.channels_at);
     const auto* dense = reinterpret_cast<const uint16_t*>(payload + p.channel_values_at);
@@ -195,11 +171,9 @@ class QuantCodec : public SideCodec {
 
   void check(MatView<const float> rows) const;
   std::vector<uint16_t> widest_channels(MatView<const float> rows) const;
-  std::vector<uint16_t> farthest(MatView<const float> rows, int64_t count,
-                                 const std::vector<bool>& kept) const;
-  void write_kept(MatView<const float> rows, const Parts& p, std::vector<bool>& kept,
+  void write_kept(MatView<const float> rows, const Parts& p, std::vector<uint8_t>& kept,
                   std::byte* payload) const;
-  void write_codes(MatView<const float> rows, const Parts& p, const std::vector<bool>& kept,
+  void write_codes(MatView<const float> rows, const Parts& p, const std::vector<uint8_t>& kept,
                    std::byte* payload) const;
   void write_factors(MatView<const float> rows, const Parts& p, std::byte* payload) const;
 
@@ -213,11 +187,6 @@ void QuantCodec::check(MatView<const float> rows) const {
         throw InputError(
             fmt::format("token {}, channel {}: quant expected a finite number within f16, found {}", t, c,
                         rows.at(t, c)));
-  if ((format_.outliers > 0 || format_.dense_channels > 0) && rows.rows * rows.cols > 65536)
-    throw InputError(
-        fmt::format("quant: outliers and dense channels need pages of at most 65536 numbers a head, "
-                    "found {} x {}; use smaller pages",
-                    rows.rows, rows.cols));
 }
 
 std::vector<uint16_t> QuantCodec::widest_channels(MatView<const float> rows) const {
@@ -239,50 +208,7 @@ std::vector<uint16_t> QuantCodec::widest_channels(MatView<const float> rows) con
   return order;
 }
 
-// The `count` numbers that stand out most from their groups, of those not kept already; ascending.
-std::vector<uint16_t> QuantCodec::farthest(MatView<const float> rows, int64_t count,
-                                           const std::vector<bool>& kept) const {
-  const int64_t tokens = rows.rows;
-  const int64_t width = rows.cols;
-  struct Moments {
-    double sum = 0.0;
-    double squares = 0.0;
-    int64_t numbers = 0;
-  };
-  std::vector<Moments> groups(static_cast<std::size_t>(parts(tokens, width).scales));
-  const auto each = [&](const auto& body) {
-    for (int64_t t = 0; t < tokens; ++t)
-      for (int64_t c = 0; c < width; ++c)
-        if (!kept[static_cast<std::size_t>(t * width + c)])
-          body(t * width + c, double{rows.at(t, c)},
-               groups[static_cast<std::size_t>(scale_index(t, c, tokens, width))]);
-  };
-  each([](int64_t, double x, Moments& of) {
-    of.sum += x;
-    ++of.numbers;
-  });
-  each([](int64_t, double x, Moments& of) {
-    const double away = x - of.sum / static_cast<double>(of.numbers);
-    of.squares += away * away;
-  });
-  std::vector<double> score(static_cast<std::size_t>(tokens * width), -1.0);
-  each([&](int64_t at, double x, const Moments& of) {
-    const double numbers = static_cast<double>(of.numbers);
-    const double deviation = std::sqrt(of.squares / numbers);
-    score[static_cast<std::size_t>(at)] =
-        deviation > 0.0 ? std::abs(x - of.sum / numbers) / std::sqrt(deviation) : 0.0;
-  });
-  std::vector<uint16_t> order(score.size());
-  std::iota(order.begin(), order.end(), uint16_t{0});
-  std::nth_element(order.begin(), order.begin() + count, order.end(), [&](uint16_t a, uint16_t b) {
-    return score[a] != score[b] ? score[a] > score[b] : a < b;
-  });
-  order.resize(static_cast<std::size_t>(count));
-  std::sort(order.begin(), order.end());
-  return order;
-}
-
-void QuantCodec::write_kept(MatView<const float> rows, const Parts& p, std::vector<bool>& kept,
+void QuantCodec::write_kept(MatView<const float> rows, const Parts& p, std::vector<uint8_t>& kept,
                             std::byte* payload) const {
   if (p.channels > 0) {
     const std::vector<uint16_t> channels = widest_channels(rows);
@@ -291,24 +217,18 @@ void QuantCodec::write_kept(MatView<const float> rows, const Parts& p, std::vect
     for (const uint16_t c : channels) {
       for (int64_t t = 0; t < rows.rows; ++t, values += 2) {
         from_f32(&rows.at(t, c), DType::kF16, values, 1);
-        kept[static_cast<std::size_t>(t * rows.cols + c)] = true;
+        kept[static_cast<std::size_t>(t * rows.cols + c)] = 1;
       }
     }
   }
   if (p.kept == 0) return;
-  const std::vector<uint16_t> outliers = farthest(rows, p.kept, kept);
-  std::fill(payload + p.kept_at, payload + p.kept_values_at, std::byte{0});
-  for (std::size_t i = 0; i < outliers.size(); ++i)
-    write_index(payload + p.kept_at, static_cast<int64_t>(i), p.index_bits, outliers[i]);
-  std::byte* values = payload + p.kept_values_at;
-  for (const uint16_t at : outliers) {
-    from_f32(&rows.at(at / rows.cols, at % rows.cols), DType::kF16, values, 1);
-    kept[at] = true;
-    values += 2;
-  }
+  const std::vector<int64_t> outliers =
+      farthest_numbers(rows, format_.axis, group(rows.rows, rows.cols), p.kept, kept.data());
+  write_outliers(rows, outliers, payload + p.kept_at);
+  for (const int64_t place : outliers) kept[static_cast<std::size_t>(place)] = 1;
 }
 
-void QuantCodec::write_codes(MatView<const float> rows, const Parts& p, const std::vector<bool>& kept,
+void QuantCodec::write_codes(MatView<const float> rows, const Parts& p, const std::vector<uint8_t>& kept,
                              std::byte* payload) const {
   const int64_t tokens = rows.rows;
   const int64_t width = rows.cols;
@@ -374,7 +294,7 @@ void QuantCodec::encode(MatView<const float> rows, const SideData&, std::byte* p
   check(rows);
   const Parts p = parts(rows.rows, rows.cols);
   if (rows.rows == 0) return;
-  std::vector<bool> kept(static_cast<std::size_t>(rows.rows * rows.cols), false);
+  std::vector<uint8_t> kept(static_cast<std::size_t>(rows.rows * rows.cols), 0);
   write_kept(rows, p, kept, payload);
   write_codes(rows, p, kept, payload);
   if (format_.norm_correct) write_factors(rows, p, payload);

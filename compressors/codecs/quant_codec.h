@@ -26,11 +26,9 @@ struct QuantFormat {
 // of their group, earlier ones first where equal. They are taken out before the scales are computed, as
 // KVQuant (arXiv 2401.18079) and GEAR (2403.05527) do, and read back as f16.
 //
-// Payload: scales f16, zeros f16 (asymmetric), places (as many bits each as the page's count of numbers
-// needs) and values f16 of the outliers, indices u16 and values f16 [channel, token] of the dense channels,
-// factors f16 [tokens], then the packed rows. All but the rows counts as scales. encode() throws InputError
-// for numbers that are not finite or over f16's range, and for pages of more than 65,536 numbers where
-// outliers or dense channels are asked for.
+// Payload: scales f16, zeros f16 (asymmetric), the outliers (outliers.h), indices u16 and values f16
+// [channel, token] of the dense channels, factors f16 [tokens], then the packed rows. All but the rows counts
+// as scales. encode() throws InputError for numbers that are not finite or over f16's range.
 std::shared_ptr<const SideCodec> make_quant_codec(const QuantFormat& format);
 
 }  // namespace kva

@@ -15,9 +15,10 @@ TEST(Outliers, CountAndBytesAreExact) {
   EXPECT_EQ(outlier_count(0.0, 4096), 0);
   EXPECT_EQ(outlier_count(0.01, 0), 0);
   EXPECT_EQ(outlier_count(1.0, 7), 7);
-  EXPECT_EQ(outlier_bytes(41, 4096), 41 * 4);
+  EXPECT_EQ(outlier_bytes(41, 4096), 62 + 41 * 2);  // 41 places of 12 bits, to an even byte
   EXPECT_EQ(outlier_bytes(41, 65536), 41 * 4);
-  EXPECT_EQ(outlier_bytes(41, 65537), 41 * 6);
+  EXPECT_EQ(outlier_bytes(41, 65537), 88 + 41 * 2);
+  EXPECT_EQ(outlier_bytes(0, 0), 0);
 }
 
 // Tokens (0, 0, 4, 8) and (10, 10, 10, 14): means 3 and 11, deviations 3.317 and 1.732. Over the roots of
