@@ -33,7 +33,7 @@ class EvictStep : public Step {
   }
 
   std::vector<std::pair<std::string, double>> counters() const override {
-    return {{"dropped tokens", static_cast<double>(dropped_)}};
+    return {{"evict.dropped_tokens", static_cast<double>(dropped_)}};
   }
 
  private:

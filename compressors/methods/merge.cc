@@ -60,8 +60,8 @@ class MergeStep : public Step {
   }
 
   std::vector<std::pair<std::string, double>> counters() const override {
-    return {{"merged tokens", static_cast<double>(merged_)},
-            {"dropped tokens", static_cast<double>(dropped_)}};
+    return {{"merge.merged_tokens", static_cast<double>(merged_)},
+            {"merge.dropped_tokens", static_cast<double>(dropped_)}};
   }
 
  private:

@@ -179,9 +179,9 @@ TEST(Evict, PagesKeepTheMostAttendedTokensAndBytesFall) {
   }
   const int64_t per_token = 2 * 2 * 2 * 16 * 2;  // layers, heads, sides, numbers, f16
   EXPECT_EQ(c.driver.cache.ledger().payload, dense.driver.cache.ledger().payload - 12 * per_token);
-  EXPECT_EQ(counter(c, "dropped tokens"), 12 * 2 * 2);
+  EXPECT_EQ(counter(c, "evict.dropped_tokens"), 12 * 2 * 2);
   c.feed(id, 48, 7);
-  EXPECT_EQ(counter(c, "dropped tokens"), 4 * 12 * 2 * 2) << "two sinks are among the four of page 0";
+  EXPECT_EQ(counter(c, "evict.dropped_tokens"), 4 * 12 * 2 * 2) << "two sinks are among the four of page 0";
   EXPECT_GT(c.compressor.stats().observe_seconds, 0.0);
 }
 
@@ -191,8 +191,8 @@ TEST(Merge, StandsOnTheSurvivorsOfEvictAndCountsWhatItMerges) {
   CompressedCache merge("merge(keep=0.5, window=16)", pool, kSmall);
   const Projections source(kSmall, 100, 2);
   for (CompressedCache* c : {&evict, &merge}) c->feed(c->driver.add(source), 33, 33);
-  EXPECT_EQ(counter(merge, "merged tokens"), 8 * 2 * 2);
-  EXPECT_EQ(counter(merge, "dropped tokens"), 0);
+  EXPECT_EQ(counter(merge, "merge.merged_tokens"), 8 * 2 * 2);
+  EXPECT_EQ(counter(merge, "merge.dropped_tokens"), 0);
   for (int head = 0; head < 2; ++head) {
     const PageFacts of_evict = evict.driver.cache.page({0, 1, head, 0, Side::kKey});
     const PageFacts of_merge = merge.driver.cache.page({0, 1, head, 0, Side::kKey});
