@@ -29,8 +29,8 @@ class SeededRandom:
     """SplitMix64, as analyzer/redundancy/seeded.h."""
 
     def __init__(self, seed, stream):
-        self.state = (seed + 0x9E3779B97F4A7C15 * (2 * stream + 1)) % 2**64
-        self.next()
+        self.state = ~stream % 2**64
+        self.state = (seed + self.next()) % 2**64
 
     def next(self):
         self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64

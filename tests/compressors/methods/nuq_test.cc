@@ -167,7 +167,7 @@ TEST(Nuq, ExactBytesAndAnyThreadCountSameBits) {
     // Four full pages of 16 tokens a table, then 6 dense tokens; 8 tables of both layers, heads and sides.
     EXPECT_EQ(ledger.payload, 8 * (64 * 16 / 2 + 6 * 16 * 2));
     // A scale and an offset for each of 16 channels or tokens of a page, and 13 of its 256 numbers.
-    EXPECT_EQ(ledger.scales, 8 * 4 * (16 * 4 + 13 * 4));
+    EXPECT_EQ(ledger.scales, 8 * 4 * (16 * 4 + 14 + 13 * 2));
     EXPECT_EQ(ledger.side, 4 * c.driver.cache.backend().held_bytes(16 * 2));
     return c.driver.output(id);
   };
