@@ -254,13 +254,13 @@ CompressorStats Compressor::stats() const {
     for (const Stage& stage : pipeline.stages) {
       for (const auto& step : stage.steps) {
         for (const std::string& remark : step->remarks()) stats.remarks.push_back(remark);
-        for (const auto& [name, value] : step->counters()) {
+        for (const auto& counter : step->counters()) {
           const auto known = std::find_if(stats.counters.begin(), stats.counters.end(),
-                                          [&](const auto& entry) { return entry.first == name; });
+                                          [&](const auto& entry) { return entry.first == counter.first; });
           if (known == stats.counters.end())
-            stats.counters.emplace_back(name, value);
+            stats.counters.push_back(counter);
           else
-            known->second += value;
+            known->second += counter.second;
         }
       }
     }

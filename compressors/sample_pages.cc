@@ -15,6 +15,7 @@ std::vector<LayerSide> layer_sides(std::span<const Cell> cells) {
     of.kv_heads.push_back(cell.kv_head);
   }
   std::vector<LayerSide> list;
+  list.reserve(found.size());
   for (auto& entry : found) list.push_back(std::move(entry.second));
   return list;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -163,14 +164,14 @@ std::vector<const Json*> comparisons(const Json& report) {
   const std::set<std::string> idle = idle_families(report);
   std::map<std::string, std::string> families;
   for (const Json& row : ab_rows(report)) families[text_at(row, "recipe")] = text_at(row, "family");
-  std::set<std::string> said;
+  std::set<std::array<std::string, 3>> said;
   std::vector<const Json*> rows;
   for (const Json& row : report.at("ab").at("equal_bytes")) {
     const std::string family = families[text_at(row, "recipe")], curve = text_at(row, "curve");
     if (idle.count(family) > 0 || idle.count(curve) > 0) continue;
     const std::string bytes = fmt::format("{:.0f}", number_at(row, "bytes_held"));
-    if (said.count(curve + "\n" + family + "\n" + bytes) > 0) continue;
-    said.insert(family + "\n" + curve + "\n" + bytes);
+    if (said.count({curve, family, bytes}) > 0) continue;
+    said.insert({family, curve, bytes});
     rows.push_back(&row);
   }
   return rows;

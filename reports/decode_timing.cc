@@ -104,6 +104,7 @@ std::vector<DecodeTiming> time_decoding(std::span<const int32_t> text, const std
   const int64_t decode_tokens = std::clamp<int64_t>(options.decode_tokens, 1, options.context / 2);
   const auto prompt = text.first(static_cast<std::size_t>(options.context - decode_tokens));
   std::vector<std::unique_ptr<EvaluatedCache>> caches;
+  caches.reserve(recipes.size());
   for (const Recipe& recipe : recipes) caches.push_back(std::make_unique<EvaluatedCache>(recipe, setup));
   std::vector<std::vector<Run>> runs(recipes.size());
   progress.stage("time", (options.runs + 1) * static_cast<int64_t>(recipes.size()), "runs");

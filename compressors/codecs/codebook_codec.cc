@@ -85,7 +85,7 @@ class CodebookCodec : public SideCodec {
  public:
   CodebookCodec(const CodebookFormat& format, SideArray codebook)
       : format_(format), codebook_(std::move(codebook)) {
-    KVA_CHECK(codebook_.bytes() == format.levels() * 2, "a codebook of the format");
+    KVA_CHECK(codebook_.bytes() == int64_t{format.levels()} * 2, "a codebook of the format");
     KVA_CHECK(!by_length() || (format.axis == ScaleAxis::kToken && format.outliers == 0.0),
               "tokens have a length");
   }

@@ -123,7 +123,7 @@ NumberHistogram::NumberHistogram() : bins_(kBins) {}
 
 void NumberHistogram::add(double number, double weight) {
   KVA_CHECK(std::abs(number) <= 1.0 && weight >= 0.0, "a weighted number in [-1, 1]");
-  const int bin = std::min(kBins - 1, static_cast<int>((number + 1.0) * (kBins / 2)));
+  const int bin = std::min(kBins - 1, static_cast<int>((number + 1.0) * 0.5 * kBins));
   Bin& into = bins_[static_cast<std::size_t>(bin)];
   into.weight += weight;
   into.sum += weight * number;
@@ -179,6 +179,7 @@ std::vector<double> lloyd_max_levels(int bits) {
   // Levels of many bits are as dense as the cube root of the density (Panter and Dite 1951): quantiles of a
   // normal number of three times the variance. Newton's method needs that near a start.
   std::vector<double> levels;
+  levels.reserve(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i) levels.push_back(std::numbers::sqrt3 * normal_quantile((i + 0.5) / count));
   for (int i = 0; i < 100 && newton_step(levels) > 1e-14; ++i) {
   }

@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <compare>
 #include <map>
+#include <tuple>
 
 #include "compressors/method.h"
 #include "compressors/step.h"
@@ -25,7 +25,9 @@ struct Group {
   int layer = 0;
   int kv_head = 0;
   Side side = Side::kKey;
-  auto operator<=>(const Group&) const = default;
+  friend bool operator<(const Group& a, const Group& b) {
+    return std::tie(a.layer, a.kv_head, a.side) < std::tie(b.layer, b.kv_head, b.side);
+  }
 };
 
 Group group_of(const Cell& cell, Scope scope) {
@@ -84,7 +86,9 @@ class ExactDedupStep : public Step {
     Group group;
     uint64_t low = 0;
     uint64_t high = 0;
-    auto operator<=>(const Key&) const = default;
+    friend bool operator<(const Key& a, const Key& b) {
+      return std::tie(a.group, a.low, a.high) < std::tie(b.group, b.low, b.high);
+    }
   };
 
   Key key_of(const DraftStream& stream, const Cell& cell) const {

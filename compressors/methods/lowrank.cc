@@ -90,7 +90,7 @@ class LowRankStep : public Step {
   void set_ranks();
   void set_fit_pages(const KvCacheOptions& options);
   std::vector<Fit> needed_fits(const StepContext& context, const Draft& draft) const;
-  void fit(const StepContext& context, SequenceId sequence, int64_t page, std::vector<Fit> fits);
+  void fit_bases(const StepContext& context, SequenceId sequence, int64_t page, std::vector<Fit> fits);
   Basis known_or_new(const StepContext& context, std::size_t group, const Subspace& subspace);
   void build_on_shared(const BasisGroup& group, const Basis& basis, Draft& draft) const;
 
@@ -203,7 +203,8 @@ std::vector<LowRankStep::Fit> LowRankStep::needed_fits(const StepContext& contex
   return fits;
 }
 
-void LowRankStep::fit(const StepContext& context, SequenceId sequence, int64_t page, std::vector<Fit> fits) {
+void LowRankStep::fit_bases(const StepContext& context, SequenceId sequence, int64_t page,
+                            std::vector<Fit> fits) {
   if (fits.empty()) return;
   const auto start = std::chrono::steady_clock::now();
   context.pool.parallel_for(static_cast<int64_t>(fits.size()), [&](int64_t index, int) {
@@ -261,7 +262,7 @@ void LowRankStep::build_on_shared(const BasisGroup& group, const Basis& basis, D
 
 void LowRankStep::run(const StepContext& context, Draft& draft) {
   histories_[draft.sequence].resize(groups_.size());
-  fit(context, draft.sequence, draft.page, needed_fits(context, draft));
+  fit_bases(context, draft.sequence, draft.page, needed_fits(context, draft));
   const std::vector<BasisHistory>& histories = histories_.at(draft.sequence);
   const std::size_t first_shared = draft.streams.size();
   std::vector<std::size_t> sharing;

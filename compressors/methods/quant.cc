@@ -52,7 +52,7 @@ class QuantStep : public Step {
         throw InputError(fmt::format(
             "quant(rotate=true): expected tokens of a power of two of numbers, found {}; use rotate=false",
             stream.width));
-      stream.wraps.push_back([&side](std::shared_ptr<const SideCodec> inner) {
+      stream.wraps.push_back([&side](const std::shared_ptr<const SideCodec>& inner) {
         std::shared_ptr<const SideCodec>& rotated = side.rotated[inner.get()];
         if (!rotated) rotated = make_hadamard_codec(inner);
         return rotated;

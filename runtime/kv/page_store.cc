@@ -256,7 +256,7 @@ int64_t PageStore::bytes(SideId id) const {
 void PageStore::count(const SideEntry& entry, int sign) {
   const SideCodec* codec = streams_[index(entry.stream)].codec.get();
   if (!codec) {
-    place_bytes_ += sign * entry.width;
+    place_bytes_ += int64_t{sign} * entry.width;
     return;
   }
   const int64_t scales = codec->scale_bytes(entry.tokens, entry.width);
