@@ -9,6 +9,32 @@
 
 namespace kva::cli {
 
+namespace {
+
+void add_passkey_options(CLI::App& app, PasskeyOptions& options) {
+  const std::string group = "Passkey retrieval";
+  app.add_flag("--passkey", options.run,
+               "Hide a number in the text and ask the compressed cache for it; hours for many recipes")
+      ->group(group);
+  const auto add_list = [&](const char* name, auto& values, const char* help) {
+    app.add_option(name, values, help)
+        ->delimiter(',')
+        ->needs("--passkey")
+        ->type_name("LIST")
+        ->capture_default_str()
+        ->group(group);
+  };
+  add_list("--passkey-depths", options.depths, "Where the number stands: shares of the text before it");
+  add_list("--passkey-lengths", options.lengths, "Tokens of prompt and question");
+  app.add_option("--passkey-trials", options.trials, "Prompts of each depth and length")
+      ->needs("--passkey")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+}
+
+}  // namespace
+
 void add_ab_options(CLI::App& app, AbCommand& command) {
   AbOptions& run = command.run;
   add_model_options(app, run.model)->required();
@@ -34,6 +60,7 @@ void add_ab_options(CLI::App& app, AbCommand& command) {
       ->type_name("N")
       ->capture_default_str()
       ->group(group);
+  add_passkey_options(app, run.passkey);
   app.add_flag("--no-timing", command.no_timing, "Measure no speed")->group(group);
   app.add_option("--timing-runs", run.timing_runs,
                  "Runs that speed is the median of, after one that warms up")

@@ -4,8 +4,8 @@
 
 namespace kva {
 
-std::vector<Definition> ab_definitions(const WindowOptions& windows) {
-  return {
+std::vector<Definition> ab_definitions(const WindowOptions& windows, const PasskeyOptions& passkey) {
+  std::vector<Definition> definitions = {
       {"window",
        fmt::format("{} tokens of the text in a cache of their own, fed in steps of {}: the first {} are "
                    "context, each later one is scored by the prediction before it. A step reads the "
@@ -40,7 +40,34 @@ std::vector<Definition> ab_definitions(const WindowOptions& windows) {
       {"decode_tokens_per_s",
        "Greedy decoding at the end of a context, compression included, the recipe alone in "
        "memory; median of the runs."},
+      {"layer_error",
+       "‖candidate − base‖ ÷ ‖base‖ of a layer's keys (after the position encoding) and of its values, over "
+       "the "
+       "tokens that the candidate still holds at the last scored token, the dense tail included, summed over "
+       "KV heads and windows. What the errors of earlier layers and steps did to a token's own keys and "
+       "values "
+       "is in it. missing: share of tokens that were dropped or folded into others."},
+      {"codec",
+       "What compressing took over all windows. observe_seconds is spent within attention on what methods "
+       "ask "
+       "to be told; counters are the methods' own."},
   };
+  if (!passkey.run) return definitions;
+  definitions.insert(
+      definitions.end(),
+      {{"passkey",
+        fmt::format("A number of {} digits hidden in words of the text, {} prompts at each length (tokens of "
+                    "prompt and question, at most) and depth (share of the words before the number). "
+                    "Query-agnostic: the prompt is decoded in steps of {} through the recipe's cache and "
+                    "compressed, the end of the prompt included, before the question is asked; then greedy "
+                    "decoding. A trial is right if the digits of the answer are those of the number.",
+                    kPasskeyDigits, passkey.trials, windows.chunk)},
+       {"passkey_accuracy",
+        fmt::format("Right trials over the informative cells, with Wilson's 95% interval. A cell (length and "
+                    "depth) is informative if the dense f32 base is right in at least {:g}% of its trials.",
+                    100 * passkey.informative)},
+       {"digit_accuracy", "Right digits, place by place, over the same cells."}});
+  return definitions;
 }
 
 }  // namespace kva

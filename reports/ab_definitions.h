@@ -3,11 +3,13 @@
 
 #include <vector>
 
+#include "reports/passkey.h"
 #include "reports/redundancy_definitions.h"
 #include "reports/windows.h"
 
 namespace kva {
 
-std::vector<Definition> ab_definitions(const WindowOptions& windows);
+// With those of passkey retrieval where it is run.
+std::vector<Definition> ab_definitions(const WindowOptions& windows, const PasskeyOptions& passkey = {});
 
 }  // namespace kva

@@ -149,6 +149,36 @@ void row_findings(const Json& report, std::vector<Finding>& findings) {
         {"", "", fmt::format("No effect, neither a byte nor a logit differs from the baseline: {}.", idle)});
 }
 
+std::string passkey_share(const Json& row) {
+  return fmt::format("{} {} [{}, {}]", name_of(row), format_share(number_at(row, "accuracy")),
+                     format_share(number_at(row, "low")), format_share(number_at(row, "high")));
+}
+
+// Where the base fails, nothing is said of recipes.
+void passkey_findings(const Json& report, std::vector<Finding>& findings) {
+  const Json* passkey = passkey_of(report);
+  if (!passkey) return;
+  const double informative = number_at(*passkey, "informative_cells");
+  const std::string needed = format_share(number_at(*passkey, "informative_from"), 0);
+  if (informative == 0) {
+    findings.push_back({"", "",
+                        fmt::format("Passkey retrieval tells nothing of recipes here: at no length and depth "
+                                    "does the dense base answer {} of the trials exactly.",
+                                    needed)});
+    return;
+  }
+  std::string rows;
+  std::size_t spelt = 0;
+  for (const Json& row : passkey->at("rows"))
+    if (spelt++ < kListed) rows += (rows.empty() ? "" : " · ") + passkey_share(row);
+  findings.push_back(
+      {"", "",
+       fmt::format("Passkey retrieval, asked after compression, at the {} of {} lengths and depths where the "
+                   "dense base answers at least {}: exact answers {}{}.",
+                   format_count(informative), passkey->at("cells").size(), needed, rows,
+                   spelt > kListed ? "; the table has all" : "")});
+}
+
 // Curves whose rows all do nothing stand for the baseline, which is no rival.
 std::set<std::string> idle_families(const Json& report) {
   std::set<std::string> idle, active;
@@ -228,6 +258,7 @@ std::vector<Finding> ab_findings(const Json& report) {
                                    capacity_finding(report), noise_finding(report)};
   row_findings(report, findings);
   equal_bytes_findings(report, findings);
+  passkey_findings(report, findings);
   std::erase_if(findings, [](const Finding& one) { return one.sentence.empty() && one.value.empty(); });
   return findings;
 }

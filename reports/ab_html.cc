@@ -73,10 +73,27 @@ void byte_sections(HtmlPage& page, const Json& report) {
             "layers share is counted in the layer that keeps it.");
   page.chart("layers", "Bytes of each layer under each recipe", "layer_bytes");
   page.close();
+  if (const Table errors = ab_layer_error_table(report); !errors.rows.empty()) {
+    page.open("errors", errors.title, "Errors", errors.caption);
+    page.chart("errors", "Relative error of each layer under each recipe", "layer_error");
+    page.table(unnamed(errors, errors.title), false);
+    page.close();
+  }
   const Table capacity = ab_capacity_table(report);
   page.open("capacity", capacity.title, "Capacity", capacity.caption);
   page.chart("capacity", "Tokens and sequences that a budget holds", "");
   page.table(unnamed(capacity, capacity.title), false);
+  page.close();
+}
+
+void passkey_section(HtmlPage& page, const Json& report) {
+  const Table rows = ab_passkey_table(report);
+  if (rows.rows.empty()) return;
+  page.open("passkey", rows.title, "Passkey", rows.caption);
+  page.chart("passkey", "Exact answers by length of the prompt and depth of the key, for each recipe",
+             "passkey");
+  page.table(unnamed(rows, rows.title), false);
+  page.table(ab_passkey_cell_table(report), true);
   page.close();
 }
 
@@ -126,6 +143,24 @@ Json row_data(const Json& row) {
                              "decode_tokens_per_s",
                              "kl_by_position"})
     data[member] = row.at(member);
+  if (const auto error = row.find("layer_error"); error != row.end()) data["layer_error"] = *error;
+  return data;
+}
+
+// The base first; accuracies by length, then depth.
+Json passkey_data(const Json& passkey) {
+  Json data = {{"lengths", passkey.at("lengths")}, {"depths", passkey.at("depths")}};
+  data["informative"] = Json::array();
+  for (const Json& cell : passkey.at("cells")) data["informative"].push_back(cell.at("informative"));
+  data["rows"] = Json::array();
+  const auto add = [&](const Json& row, const std::string& name) {
+    Json accuracies = Json::array();
+    for (const Json& cell : row.at("cells")) accuracies.push_back(cell.at("accuracy"));
+    data["rows"].push_back({{"recipe", name}, {"accuracy", std::move(accuracies)}});
+  };
+  add(passkey.at("base"), "the base, " + text_at(passkey.at("base"), "recipe"));
+  for (const Json& row : passkey.at("rows"))
+    if (data["rows"].size() <= kDrawnRows) add(row, text_at(row, "recipe"));
   return data;
 }
 
@@ -142,6 +177,7 @@ std::string ab_page_data(const Json& report) {
     data["noise_floor"].push_back({{"recipe", row.at("recipe")},
                                    {"chunk_tokens", row.at("chunk_tokens")},
                                    {"kl_mean", row.at("kl_mean")}});
+  if (const Json* passkey = passkey_of(report)) data["passkey"] = passkey_data(*passkey);
   round_numbers(data);
   return script_data(data);
 }
@@ -152,14 +188,15 @@ std::string ab_html(const PageSource& source) {
   findings_section(page, report);
   row_sections(page, report);
   quality_sections(page, report);
+  passkey_section(page, report);
   byte_sections(page, report);
   time_section(page, report);
   run_sections(page, report);
-  return page.finish(
-      {"KV-cache recipes on " + text_at(report.at("model"), "name"),
-       "kvanalyze · what compressing the KV cache saves, and what it costs",
-       page.interactive() ? ab_page_data(report) : "",
-       {"label_layout.js", "ab_view.js", "charts_quality.js", "charts_bytes.js", "ab_page.js"}});
+  return page.finish({"KV-cache recipes on " + text_at(report.at("model"), "name"),
+                      "kvanalyze · what compressing the KV cache saves, and what it costs",
+                      page.interactive() ? ab_page_data(report) : "",
+                      {"label_layout.js", "ab_view.js", "charts_quality.js", "charts_bytes.js",
+                       "charts_passkey.js", "ab_page.js"}});
 }
 
 }  // namespace kva

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "reports/capture_run.h"
 #include "reports/json_number.h"
+#include "reports/passkey_json.h"
 
 namespace kva {
 namespace {
@@ -39,7 +41,20 @@ Json layers_json(const AbFacts& facts, std::size_t index) {
   return layers;
 }
 
+// Relative errors by layer; null where a layer holds nothing to compare.
+Json layer_error_json(const std::vector<LayerError>& layers) {
+  Json json = {{"k", Json::array()}, {"v", Json::array()}, {"missing", Json::array()}};
+  for (const LayerError& layer : layers) {
+    json["k"].push_back(rounded(layer.k()));
+    json["v"].push_back(rounded(layer.v()));
+    json["missing"].push_back(rounded(layer.missing_share()));
+  }
+  return json;
+}
+
 Json codec_json(const CompressorStats& stats) {
+  Json counters = Json::object();
+  for (const auto& [name, value] : stats.counters) counters[name] = rounded(value, 15);
   const double dense_bytes = 2.0 * static_cast<double>(stats.values);
   return {{"plans", stats.plans},
           {"sides", stats.sides},
@@ -47,8 +62,10 @@ Json codec_json(const CompressorStats& stats) {
           {"predicted_bytes", stats.predicted_bytes},
           {"freed_bytes", stats.freed_bytes},
           {"seconds", rounded(stats.seconds)},
+          {"observe_seconds", rounded(stats.observe_seconds)},
           {"gb_per_s", stats.values > 0 && stats.seconds > 0 ? rounded(dense_bytes / stats.seconds / 1e9)
                                                              : Json(nullptr)},
+          {"counters", std::move(counters)},
           {"remarks", stats.remarks}};
 }
 
@@ -94,6 +111,7 @@ void add_bytes(Json& row, const AbFacts& facts, std::size_t index) {
     windows.push_back({{"tokens", window.tokens}, {"bytes_held", window.ledger.held()}});
   row["windows"] = std::move(windows);
   row["layers"] = layers_json(facts, index);
+  row["layer_error"] = layer_error_json(candidate.layers);
   row["capacity"] = capacity_json(bytes, facts.max_positions);
 }
 
@@ -155,6 +173,13 @@ void add_timing(Json& row, const DecodeTiming* timing) {
                    {"step_p99_ms", rounded(timing->step_p99_ms)}};
 }
 
+void add_passkey(Json& row, const AbFacts& facts, std::size_t index) {
+  const Estimate accuracy = facts.passkey ? passkey_accuracy(*facts.passkey, facts.passkey->rows[index])
+                                          : Estimate{.value = std::numeric_limits<double>::quiet_NaN()};
+  row["passkey_accuracy"] = rounded(accuracy.value);
+  row["intervals"]["passkey_accuracy"] = bounds(accuracy);
+}
+
 std::string effect_of(const AbFacts& facts, std::size_t index) {
   if (index == 0) return "baseline";
   const Candidate& candidate = row_of(facts, index);
@@ -197,6 +222,7 @@ Json row_json(const AbFacts& facts, std::size_t index) {
   row["weights"] = facts.weights;
   add_bytes(row, facts, index);
   add_quality(row, quality);
+  add_passkey(row, facts, index);
   const auto& front = facts.statistics.front;
   row["on_front"] = std::find(front.begin(), front.end(), index) != front.end();
   row["codec"] = codec_json(candidate.stats);
@@ -285,6 +311,9 @@ Json ab_json(const AbFacts& facts) {
   json["noise_floor"] = noise_json(facts);
   json["differences"] = differences_json(facts);
   json["equal_bytes"] = equal_bytes_json(facts);
+  json["passkey"] = facts.passkey ? passkey_json(*facts.passkey, facts.options.passkey,
+                                                 facts.options.windows.chunk, facts.options.text_file)
+                                  : Json(nullptr);
   return json;
 }
 

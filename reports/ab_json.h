@@ -8,6 +8,7 @@
 #include "reports/ab_statistics.h"
 #include "reports/decode_timing.h"
 #include "reports/evaluation.h"
+#include "reports/passkey_run.h"
 
 namespace kva {
 
@@ -17,12 +18,14 @@ struct AbFacts {
   const Evaluation& evaluation;
   const AbStatistics& statistics;
   const std::vector<DecodeTiming>& timing;  // one a row, or none
+  const PasskeyResult* passkey = nullptr;   // absent where it was not run
   int64_t token_values = 0;                 // K and V numbers of a token, all layers
   int64_t max_positions = 0;                // of the model
   std::string weights;                      // type of the matrices
 };
 
-// The members "protocol", "base", "blocks", "rows", "noise_floor", "differences" and "equal_bytes".
+// The members "protocol", "base", "blocks", "rows", "noise_floor", "differences", "equal_bytes" and
+// "passkey".
 nlohmann::ordered_json ab_json(const AbFacts& facts);
 
 // Names of effects in rows.

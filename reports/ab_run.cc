@@ -6,6 +6,7 @@
 #include <chrono>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "reports/ab_definitions.h"
 #include "reports/ab_json.h"
@@ -13,6 +14,7 @@
 #include "reports/decode_timing.h"
 #include "reports/evaluation.h"
 #include "reports/json_number.h"
+#include "reports/passkey_run.h"
 #include "reports/prompts.h"
 #include "reports/text_format.h"
 #include "runtime/error.h"
@@ -93,7 +95,11 @@ Json options_of(const AbOptions& options) {
           {"turns", options.windows.turns},
           {"page_size", options.page_tokens},
           {"timing", options.timing},
-          {"timing_runs", options.timing_runs}};
+          {"timing_runs", options.timing_runs},
+          {"passkey", options.passkey.run},
+          {"passkey_depths", options.passkey.depths},
+          {"passkey_lengths", options.passkey.lengths},
+          {"passkey_trials", options.passkey.trials}};
 }
 
 std::vector<DecodeTiming> time_rows(const AbOptions& options, const std::vector<Recipe>& recipes,
@@ -118,20 +124,48 @@ struct Inputs {
   Text text;
   Text sample;
   std::vector<Window> windows;
+  std::vector<PasskeyCell> passkey;  // empty: not asked for
+
+  int64_t fed_tokens() const {
+    int64_t sum = 0;
+    for (const Window& window : windows) sum += window.tokens;
+    return sum;
+  }
 };
 
-Inputs read_inputs(const AbOptions& options) {
+Inputs read_inputs(const AbOptions& options, Progress& progress) {
   std::vector<Recipe> recipes = candidates_of(options);
   const std::string text = read_utf8(options.text_file);
   const std::string calibration = calibration_text(options);
   FoundModel found = open_model(options.model);
-  Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}};
+  Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}, {}};
   inputs.text = encode(options.text_file, text, inputs.found.tokenizer);
   inputs.sample = encode(options.calibration_file, calibration, inputs.found.tokenizer, kCalibrationTokens);
   inputs.windows =
       plan_windows(static_cast<int64_t>(inputs.text.ids.size()), options.windows, options.text_file.c_str());
   check_evaluation(inputs.found.config, inputs.windows, inputs.recipes, options.windows);
+  if (options.passkey.run) {
+    check_passkey(options.passkey, inputs.found.config);
+    inputs.passkey = plan_passkey(options.passkey, text, inputs.found.tokenizer, options.seed);
+    progress.say(
+        fmt::format("passkey: {} prompts make {} tokens for each of {} caches, where the evaluation has {}",
+                    format_count(static_cast<double>(inputs.passkey.size()) * options.passkey.trials),
+                    format_count(static_cast<double>(passkey_tokens(inputs.passkey))),
+                    inputs.recipes.size() + 2, format_count(static_cast<double>(inputs.fed_tokens()))));
+  }
   return inputs;
+}
+
+std::optional<PasskeyResult> retrieve(const AbOptions& options, Inputs& inputs, const Evaluation& evaluation,
+                                      const CacheSetup& setup, Progress& progress) {
+  if (inputs.passkey.empty()) return std::nullopt;
+  double seconds = evaluation.base_seconds + evaluation.baseline.seconds;
+  for (const Candidate& candidate : evaluation.candidates) seconds += candidate.seconds;
+  seconds *= static_cast<double>(passkey_tokens(inputs.passkey)) / static_cast<double>(inputs.fed_tokens());
+  progress.say(fmt::format("passkey: about {} at the evaluation's speed, and more for long lengths",
+                           format_seconds(seconds)));
+  return run_passkey(std::move(inputs.passkey), inputs.recipes, options.passkey, options.windows.chunk,
+                     inputs.found.tokenizer, setup, progress);
 }
 
 // Model, options, texts: what there is without results.
@@ -143,7 +177,7 @@ Json frame_of(const AbOptions& options, const Inputs& inputs, const LoadedModel&
   report["model"] =
       model_json(inputs.found, loaded, inputs.found.config.kv_bytes_per_token(DType::kF16, DType::kF16));
   report["definitions"] = Json::object();
-  for (const Definition& definition : ab_definitions(options.windows))
+  for (const Definition& definition : ab_definitions(options.windows, options.passkey))
     report["definitions"][definition.term] = definition.text;
   report["ab"]["text"] = inputs.text.json;
   report["ab"]["calibration"] = inputs.sample.json;
@@ -154,7 +188,7 @@ Json frame_of(const AbOptions& options, const Inputs& inputs, const LoadedModel&
 
 Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, Progress& progress) {
   const auto load_start = Clock::now();
-  Inputs inputs = read_inputs(options);
+  Inputs inputs = read_inputs(options, progress);
   progress.stage("load", 0, "");
   LoadedModel loaded = load_model(inputs.found, options.model, pool, progress);
   const double load_s = seconds_since(load_start);
@@ -174,6 +208,7 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
   const auto timing_start = Clock::now();
   const auto timing = time_rows(options, inputs.recipes, inputs.text, setup, progress);
   const double timing_s = seconds_since(timing_start);
+  const auto passkey = retrieve(options, inputs, evaluation, setup, progress);
 
   Json report = frame_of(options, inputs, loaded, stamp, pool.threads());
   Json& ab = report["ab"];
@@ -181,6 +216,7 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
                      .evaluation = evaluation,
                      .statistics = statistics,
                      .timing = timing,
+                     .passkey = passkey ? &*passkey : nullptr,
                      .token_values = inputs.found.config.kv_bytes_per_token(DType::kF16, DType::kF16) / 2,
                      .max_positions = inputs.found.config.max_positions,
                      .weights = std::string(dtype_name(loaded.decoder.weight_type()))}));

@@ -8,6 +8,7 @@
 
 #include "kernels/parallel.h"
 #include "reports/model_run.h"
+#include "reports/passkey.h"
 #include "reports/progress.h"
 #include "reports/provenance.h"
 #include "reports/windows.h"
@@ -21,6 +22,7 @@ struct AbOptions {
   std::vector<std::string> recipes;  // the baseline dense(f16) is always the first row
   std::string calibration_file;      // UTF-8, for methods that learn; empty: the built-in general prompts
   WindowOptions windows;
+  PasskeyOptions passkey;
   int page_tokens = 64;
   uint64_t seed = 0;
   bool timing = true;

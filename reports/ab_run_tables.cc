@@ -21,6 +21,17 @@ Cell bytes_of(const Json& row, const char* key) {
   return {format_bytes(value), value};
 }
 
+std::string counters_line(const Json& codec) {
+  std::string line;
+  if (const auto counters = codec.find("counters"); counters != codec.end())
+    for (const auto& [name, value] : counters->items())
+      line += fmt::format("{}{} {}", line.empty() ? "" : "; ", name,
+                          value.is_number_integer() || value.get<double>() == std::floor(value.get<double>())
+                              ? format_count(value.get<double>())
+                              : format_significant(value.get<double>()));
+  return line.empty() ? "–" : line;
+}
+
 std::string text_line(const Json& used) {
   const std::string file = text_at(used, "file");
   return fmt::format("{}: {} tokens, {}", file.empty() ? "built-in general prompts" : file,
@@ -34,7 +45,9 @@ Table ab_codec_table(const Json& report) {
       "ab-codec",
       "Encoding",
       "Pages that plans encoded over all windows, a second encoding counted again; predicted: what the plans "
-      "said they would free.",
+      "said they would free. Observing: time within attention for what a method asked to be told. Counted: "
+      "what "
+      "methods say of themselves, over all windows, layers and KV heads.",
       {{"recipe", false},
        {"plans"},
        {"page sides"},
@@ -43,6 +56,8 @@ Table ab_codec_table(const Json& report) {
        {"freed"},
        {"codec time"},
        {"GB/s"},
+       {"observing"},
+       {"counted", false},
        {"remarks", false}},
       {}};
   for (const Json& row : ab_rows(report)) {
@@ -51,7 +66,8 @@ Table ab_codec_table(const Json& report) {
     std::string remarks;
     for (const Json& remark : codec.at("remarks"))
       remarks += (remarks.empty() ? "" : "; ") + remark.get<std::string>();
-    const double seconds = number_at(codec, "seconds"), speed = number_at(codec, "gb_per_s");
+    const double seconds = number_at(codec, "seconds"), speed = number_at(codec, "gb_per_s"),
+                 observed = number_at(codec, "observe_seconds");
     table.rows.push_back({text(text_at(row, "recipe")),
                           count_of(codec, "plans"),
                           count_of(codec, "sides"),
@@ -60,6 +76,8 @@ Table ab_codec_table(const Json& report) {
                           bytes_of(codec, "freed_bytes"),
                           {format_seconds(seconds), seconds},
                           {format_significant(speed), speed},
+                          {format_seconds(observed), observed},
+                          text(counters_line(codec)),
                           text(remarks.empty() ? "–" : remarks)});
   }
   return table;

@@ -39,7 +39,7 @@ double QualityScale::at(double value) const {
   return kind == Kind::kLinear ? value : std::asinh(value / kTurn);
 }
 
-QualityScale kl_scale(const std::vector<double>& values) {
+QualityScale log_scale(const std::vector<double>& values) {
   double least = std::numeric_limits<double>::infinity(), most = 0;
   bool zeros = false;
   for (const double value : values) {

@@ -18,8 +18,8 @@ struct QualityScale {
   double at(double value) const;  // NaN for what has no place
 };
 
-// Mean KL: logarithmic. Values at or below 0 stand on the lower end, whose tick then says 0.
-QualityScale kl_scale(const std::vector<double>& values);
+// KL and relative errors: logarithmic. Values at or below 0 stand on the lower end, whose tick then says 0.
+QualityScale log_scale(const std::vector<double>& values);
 // Change of perplexity, as a share: linear, or where some change is over 10% linear about 0 and logarithmic
 // on both sides beyond some 0.1%.
 QualityScale change_scale(const std::vector<double>& values);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/ab_tables.h"
+#include "reports/ab_view.h"
 #include "reports/report_view.h"
 #include "reports/text_format.h"
 
@@ -84,6 +85,19 @@ void noise(const Json& report, Screen& screen) {
   screen.line("Noise floor", text);
 }
 
+void passkey(const Json& report, Screen& screen) {
+  const Json* found = passkey_of(report);
+  if (!found) return;
+  std::string text =
+      fmt::format("{} of {} cells informative", format_count(number_at(*found, "informative_cells")),
+                  found->at("cells").size());
+  if (number_at(*found, "informative_cells") > 0)
+    for (const Json& row : found->at("rows"))
+      text += fmt::format(" · {} {}", one_line(text_at(row, "recipe"), 60),
+                          format_share(number_at(row, "accuracy")));
+  screen.line("Passkey", text);
+}
+
 void closing(const Json& report, Screen& screen) {
   const Json& ab = report.at("ab");
   screen.line("Time", fmt::format("evaluation {} · speed runs {} · {} in all · process peak {}",
@@ -105,6 +119,7 @@ void ab_summary(const Json& report, Screen& screen) {
   screen.end();
   without_effect(report, screen);
   noise(report, screen);
+  passkey(report, screen);
   closing(report, screen);
 }
 

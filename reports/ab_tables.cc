@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -47,6 +48,30 @@ Cell row_estimate(const Json& row, const char* key, std::string (*format)(double
 Cell estimate(const Json& row, const char* key, std::string (*format)(double)) {
   const Interval found = estimate_of(row, key);
   return with_bounds(found.value, found.low, found.high, format);
+}
+
+// NaN where no value is finite.
+struct Spread {
+  double median = NAN;
+  double most = NAN;
+  double place = NAN;  // of the largest
+};
+Spread spread_of(const std::vector<double>& values) {
+  Spread spread;
+  std::vector<double> known;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) continue;
+    known.push_back(values[i]);
+    if (!(values[i] <= spread.most)) {
+      spread.most = values[i];
+      spread.place = static_cast<double>(i);
+    }
+  }
+  if (known.empty()) return spread;
+  std::sort(known.begin(), known.end());
+  const std::size_t middle = known.size() / 2;
+  spread.median = known.size() % 2 == 1 ? known[middle] : (known[middle - 1] + known[middle]) / 2;
+  return spread;
 }
 
 void add_quality(std::vector<Cell>& cells, const Json& row) {
@@ -185,6 +210,38 @@ Table ab_bytes_table(const Json& report) {
     cells.push_back(of(row, "bits_per_value", digits3));
     cells.push_back(of(row, "bits_per_value_over_time", digits3));
     table.rows.push_back(std::move(cells));
+  }
+  return table;
+}
+
+Table ab_layer_error_table(const Json& report) {
+  Table table{
+      "ab-layer-error",
+      "Error of the layers",
+      "Relative L2 error of keys and of values that are still held at the last scored token, against "
+      "the dense f32 base, over all windows: the median of the layers and the worst one. Gone: tokens "
+      "that were dropped or folded into others, mean of the layers.",
+      {{"recipe", false},
+       {"K median"},
+       {"K worst"},
+       {"layer"},
+       {"V median"},
+       {"V worst"},
+       {"layer"},
+       {"gone"}},
+      {}};
+  for (const Json& row : ab_rows(report)) {
+    std::vector<Cell> cells = {text(text_at(row, "recipe"))};
+    for (const char* key : {"k", "v"}) {
+      const std::vector<double> errors = layer_errors(row, key);
+      const Spread spread = spread_of(errors);
+      cells.push_back({significant(spread.median), spread.median});
+      cells.push_back({significant(spread.most), spread.most});
+      cells.push_back({count(spread.place), spread.place});
+    }
+    const double gone = mean_of(layer_errors(row, "missing"));
+    cells.push_back({share(gone), gone});
+    if (!layer_errors(row, "k").empty()) table.rows.push_back(std::move(cells));
   }
   return table;
 }

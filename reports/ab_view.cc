@@ -35,6 +35,19 @@ Interval estimate_of(const Json& object, const char* key) {
   return {number_at(found, "value"), number_at(found, "low"), number_at(found, "high")};
 }
 
+std::vector<double> layer_errors(const Json& row, const char* key) {
+  std::vector<double> values;
+  if (const auto error = row.find("layer_error"); error != row.end())
+    for (const Json& value : error->at(key))
+      values.push_back(value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN());
+  return values;
+}
+
+const Json* passkey_of(const Json& report) {
+  const auto passkey = report.at("ab").find("passkey");
+  return passkey == report.at("ab").end() || passkey->is_null() ? nullptr : &*passkey;
+}
+
 double noise_floor_kl(const Json& report) {
   double floor = std::numeric_limits<double>::quiet_NaN();
   for (const Json& row : report.at("ab").at("noise_floor"))

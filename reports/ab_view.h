@@ -33,6 +33,13 @@ struct Interval {
 Interval row_interval(const Json& row, const char* key);    // "kl_mean", "delta_perplexity", "top1_agreement"
 Interval estimate_of(const Json& object, const char* key);  // {value, low, high}
 
+// Figures of each layer from the row's layer_error, "k", "v" or "missing": NaN where there is nothing to
+// compare, empty in reports of versions that did not measure it.
+std::vector<double> layer_errors(const Json& row, const char* key);
+
+// The passkey run of the report; null where there was none.
+const Json* passkey_of(const Json& report);
+
 // The largest mean KL between two exact caches; NaN where none was measured.
 double noise_floor_kl(const Json& report);
 

@@ -44,6 +44,7 @@ class EvaluatedCache {
   void end_prompt() { compressor_.end_prompt(*sequence_); }
 
   int64_t tokens() const { return cache_.tokens(*sequence_); }
+  SequenceId sequence() const { return *sequence_; }
   const KvCache& cache() const { return cache_; }
   CompressorStats stats() const { return compressor_.stats(); }
 

@@ -138,7 +138,13 @@ class Lockstep {
       }
       KVA_CHECK(seen == wide.logits, "steps of both lengths score the same positions");
     }
-    for (std::size_t i = 0; i < runners_.size(); ++i) end_window(runners_[i], result_.candidates[i]);
+    for (std::size_t i = 0; i < runners_.size(); ++i) {
+      end_window(runners_[i], result_.candidates[i]);
+      throw_if_interrupted();
+      const EvaluatedCache& cache = runners_[i].cache();
+      add_layer_errors(base_.cache().cache(), base_.cache().sequence(), cache.cache(), cache.sequence(),
+                       pool_, result_.candidates[i].layers);
+    }
     end_window(rechunked_, result_.rechunked);
   }
 

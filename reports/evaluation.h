@@ -11,6 +11,7 @@
 #include "analyzer/quality/quality.h"
 #include "compressors/recipe.h"
 #include "reports/evaluated_cache.h"
+#include "reports/layer_error.h"
 #include "reports/progress.h"
 #include "reports/windows.h"
 #include "runtime/kv/byte_ledger.h"
@@ -33,6 +34,7 @@ struct Candidate {
   int64_t chunk_tokens = 0;
   ScoreSeries scores;                // of every scored token, against the base
   std::vector<WindowBytes> windows;  // one a window
+  std::vector<LayerError> layers;    // at the last scored token of each window, summed over them
   CompressorStats stats;             // of all windows
   double held_over_time = 0;         // bytes, summed over all steps of all windows
   double tokens_over_time = 0;       // tokens seen, summed likewise

@@ -115,6 +115,12 @@ std::string ab_markdown(const Json& report, const PlotSet& plots) {
   }
   out.section(ab_bytes_table(report), "bytes_by_recipe.png");
   out.plot("layer_bytes.png");
+  if (const Table errors = ab_layer_error_table(report); !errors.rows.empty())
+    out.section(errors, "layer_error.png");
+  if (const Table passkey = ab_passkey_table(report); !passkey.rows.empty()) {
+    out.section(passkey, "passkey.png");
+    out.table(ab_passkey_cell_table(report));
+  }
   out.section(ab_capacity_table(report));
   for (const Table& table : {ab_time_table(report), ab_codec_table(report)})
     if (!table.rows.empty()) out.section(table);

@@ -16,18 +16,6 @@ namespace {
 
 using Rows = std::vector<std::vector<double>>;
 
-// Names of rows in their colours, one under the other, right of the panels; with what a line looks like.
-void name_list(const std::vector<const Json*>& rows, double left, FigureScript& script) {
-  const double step =
-      std::min(26.0, script.panel_height() / static_cast<double>(rows.size())) / script.panel_height();
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const double y = 1 - (static_cast<double>(i) + 0.5) * step;
-    const std::string color = recipe_color(i);
-    script.add(line_between({left, y}, {left + 0.025, y}, fmt::format("lw 4 lc rgb '{}'", color)));
-    script.add(label_at({left + 0.033, y}, short_recipe(*rows[i], kNameBytes), "left", color));
-  }
-}
-
 // Ticks that are names of rows, the first on top.
 std::string row_ticks(const std::vector<const Json*>& rows) {
   std::vector<std::pair<double, std::string>> ticks;
@@ -68,7 +56,7 @@ Figure kl_position_figure(const Json& report) {
     for (const Json& bin : row->at("kl_by_position")) values.push_back(number_at(bin, "kl_mean"));
   if (std::none_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); }))
     return figure;
-  const QualityScale scale = kl_scale(values);
+  const QualityScale scale = log_scale(values);
   FigureScript script(figure.file, kPlotWidth, 940, 1, 1);
   script.sides(0.075, 0.65);
   script.title(figure.title, ab_subtitle(report, "mean KL of each stretch of positions, log scale"));

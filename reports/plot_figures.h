@@ -22,5 +22,7 @@ Figure quality_front_figure(const nlohmann::ordered_json& report);
 Figure kl_position_figure(const nlohmann::ordered_json& report);
 Figure recipe_bytes_figure(const nlohmann::ordered_json& report);
 Figure layer_bytes_figure(const nlohmann::ordered_json& report);
+Figure layer_error_figure(const nlohmann::ordered_json& report);
+Figure passkey_figure(const nlohmann::ordered_json& report);
 
 }  // namespace kva

@@ -201,7 +201,7 @@ Figure quality_front_figure(const Json& report) {
   script.gaps(0.05, 0.05);
   script.sides(0.085, 0.985);
   script.title(figure.title, ab_subtitle(report, "95% intervals · further left and lower is better"));
-  QualityPanel(kl, kl_scale(kl_values), floor, script).draw(0, "", "mean KL (nats, log scale)");
+  QualityPanel(kl, log_scale(kl_values), floor, script).draw(0, "", "mean KL (nats, log scale)");
   QualityPanel(change, change_scale(values_of(change)), 0, script)
       .draw(1, "bits a cached number takes, everything held counted", "change of perplexity");
   script.legend("the front", fmt::format("with linespoints lw 2 pt 6 ps 2 lc rgb '{}'", kFrontColor));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "reports/ab_view.h"
@@ -47,6 +48,17 @@ std::string label_at(const PanelPlace& at, const std::string& text, const char* 
       "set label {} at graph {:.5f}, graph {:.5f} {} front font 'DejaVu Sans,13' textcolor rgb '{}' "
       "noenhanced",
       quote_gnuplot(text), at.x, at.y, align, color);
+}
+
+void name_list(const std::vector<const Json*>& rows, double left, FigureScript& script) {
+  const double step =
+      std::min(26.0, script.panel_height() / static_cast<double>(rows.size())) / script.panel_height();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const double y = 1 - (static_cast<double>(i) + 0.5) * step;
+    const std::string color = recipe_color(i);
+    script.add(line_between({left, y}, {left + 0.025, y}, fmt::format("lw 4 lc rgb '{}'", color)));
+    script.add(label_at({left + 0.033, y}, short_recipe(*rows[i], kNameBytes), "left", color));
+  }
 }
 
 }  // namespace kva

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "reports/gnuplot.h"
+
 namespace kva {
 
 inline constexpr int kPlotWidth = 1600;        // pixels
@@ -26,5 +28,9 @@ struct PanelPlace {
 std::string line_between(const PanelPlace& a, const PanelPlace& b, const std::string& style);
 std::string label_at(const PanelPlace& at, const std::string& text, const char* align,
                      const std::string& color);
+
+// Names of rows in their colours, one under the other, right of the panel, with what a line looks like; from
+// `left`, a share of the panel.
+void name_list(const std::vector<const nlohmann::ordered_json*>& rows, double left, FigureScript& script);
 
 }  // namespace kva

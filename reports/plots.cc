@@ -56,6 +56,8 @@ PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& fo
     figures.push_back(kl_position_figure(report));
     figures.push_back(recipe_bytes_figure(report));
     figures.push_back(layer_bytes_figure(report));
+    figures.push_back(layer_error_figure(report));
+    figures.push_back(passkey_figure(report));
     draw(figures, folder, set);
     return set;
   }

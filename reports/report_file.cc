@@ -87,6 +87,21 @@ void check_redundancy_shapes(const Json& report, const std::string& source) {
   }
 }
 
+void check_passkey_shapes(const Json& passkey, std::size_t rows, const std::string& source) {
+  const std::size_t cells = passkey.at("cells").size();
+  const std::size_t expected = passkey.at("lengths").size() * passkey.at("depths").size();
+  if (cells != expected)
+    fail(source, "ab.passkey.cells", fmt::format("{}, as many as lengths times depths", expected), cells);
+  if (passkey.at("rows").size() != rows)
+    fail(source, "ab.passkey.rows", fmt::format("{} as in ab.rows", rows), passkey.at("rows").size());
+  if (const std::size_t found = passkey.at("base").at("cells").size(); found != cells)
+    fail(source, "ab.passkey.base.cells", fmt::format("{} as in ab.passkey.cells", cells), found);
+  for (std::size_t i = 0; i < rows; ++i)
+    if (const std::size_t found = passkey.at("rows")[i].at("cells").size(); found != cells)
+      fail(source, fmt::format("ab.passkey.rows[{}].cells", i),
+           fmt::format("{} as in ab.passkey.cells", cells), found);
+}
+
 void check_ab_shapes(const Json& report, const std::string& source) {
   const Json& ab = report.at("ab");
   const Json& sizes = ab.at("blocks").at("tokens");
@@ -106,6 +121,8 @@ void check_ab_shapes(const Json& report, const std::string& source) {
       fail(source, fmt::format("ab.rows[{}].tokens", i), fmt::format("{} as in ab.blocks", of_windows),
            row.at("tokens").get<std::size_t>());
   }
+  if (const auto passkey = ab.find("passkey"); passkey != ab.end() && !passkey->is_null())
+    check_passkey_shapes(*passkey, ab.at("rows").size(), source);
 }
 
 void check_shapes(const Json& report, const std::string& source) {

@@ -6,6 +6,8 @@ function addCharts() {
   addChart("positions", [], drawPositions, true);
   addChart("bytes", [], drawBytes, true);
   addChart("layers", [{ key: "form", label: "Form", options: [["map", "map"], ["bars", "bars"]] }], drawLayers, true);
+  addChart("errors", [{ key: "side", label: "Of", options: [["k", "keys"], ["v", "values"], ["missing", "tokens gone"]] }], drawErrors, true);
+  addChart("passkey", [], drawPasskey, true);
   const budgets = budgetOptions();
   if (budgets.length) addChart("capacity", [{ key: "budget", label: "Budget", options: budgets }], drawCapacity, true);
   addChart("speed", [], drawSpeed, true);

@@ -26,7 +26,7 @@ function bytesText(bytes) {
 const finite = (values) => values.filter((value) => Number.isFinite(value));
 
 // Logarithmic; values at or below 0 stand on the lower end, whose tick then says 0. As in reports/ab_scales.cc.
-function klScale(values) {
+function logScale(values) {
   const known = finite(values), positive = known.filter((value) => value > 0);
   const zeros = known.some((value) => value <= 0);
   const least = positive.length ? Math.min(...positive) : 1e-6, most = positive.length ? Math.max(...positive) : 1e-6;

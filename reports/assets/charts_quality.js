@@ -1,4 +1,4 @@
-// Charts of quality: against bytes, and by position.
+// Charts of quality: against bytes, by position, and by layer.
 const LABEL_FONT = 12;
 const LETTER_WIDTH = 6.7;
 const POINT_MARGIN = { l: 78, r: 20, t: 20, b: 60 };
@@ -6,8 +6,8 @@ const POINT_HEIGHT = 560;
 
 // The chosen measure: which figure, its axis and its words.
 const QUALITIES = {
-  kl_mean: { name: "mean KL (nats, log scale)", scale: klScale, text: significant },
-  kl_p99: { name: "KL of the worst 1% of tokens (nats, log scale)", scale: klScale, text: significant },
+  kl_mean: { name: "mean KL (nats, log scale)", scale: logScale, text: significant },
+  kl_p99: { name: "KL of the worst 1% of tokens (nats, log scale)", scale: logScale, text: significant },
   delta_perplexity: { name: "change of perplexity", scale: changeScale, text: changeText },
 };
 
@@ -122,7 +122,7 @@ const drawPerplexity = (state, width) => drawQuality("delta_perplexity", state.b
 
 function drawPositions(state, width) {
   const first = Math.floor(report.protocol.context / 2);
-  const scale = klScale(rows.flatMap((row) => row.kl_by_position.map((bin) => bin.kl_mean)));
+  const scale = logScale(rows.flatMap((row) => row.kl_by_position.map((bin) => bin.kl_mean)));
   const traces = rows.map((row, index) => ({
     x: row.kl_by_position.map((bin) => first + (bin.first + bin.last) / 2), y: row.kl_by_position.map((bin) => scale.at(bin.kl_mean)),
     mode: "lines+markers", name: recipeName(row, legendLetters(width)), line: { color: recipeColor(index), width: 2.2 }, marker: { size: 5 },
@@ -133,5 +133,22 @@ function drawPositions(state, width) {
     traces,
     layout: { height: 470 + 10 * rows.length, hovermode: "closest", xaxis: { title: { text: "position in the window (tokens)" } },
       yaxis: scaleAxis(scale, "mean KL (nats, log scale)") },
+  };
+}
+
+// Errors on a logarithmic axis, shares of tokens gone on a linear one.
+function drawErrors(state, width) {
+  const of = (row) => at(row.layer_error, state.side) || [];
+  const shares = state.side === "missing";
+  const scale = shares ? { at: (value) => value } : logScale(rows.flatMap(of));
+  const traces = rows.map((row, index) => ({
+    x: of(row).map((_, layer) => layer), y: of(row).map((value) => scale.at(value)), mode: "lines+markers", name: recipeName(row, legendLetters(width)),
+    line: { color: recipeColor(index), width: 2.2 }, marker: { size: 5 }, text: of(row).map(shares ? shareText : significant),
+    hovertemplate: `layer %{x}: %{text}<extra>${recipeName(row)}</extra>`,
+  }));
+  return {
+    traces,
+    layout: { height: 470 + 10 * rows.length, hovermode: "closest", xaxis: layerAxis({}),
+      yaxis: shares ? { title: { text: "tokens dropped or folded into others" }, tickformat: ".0%", rangemode: "tozero" } : scaleAxis(scale, "relative L2 error (log scale)") },
   };
 }

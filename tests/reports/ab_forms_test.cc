@@ -153,15 +153,15 @@ TEST(AbTables, CapacityHoldsWhatTheJsonSays) {
 }
 
 TEST(AbScales, KlIsLogarithmicWithZeroAtItsLowerEnd) {
-  const QualityScale scale = kl_scale({0.001, 0.1, 0, NAN});
+  const QualityScale scale = log_scale({0.001, 0.1, 0, NAN});
   EXPECT_DOUBLE_EQ(scale.at(0.01), -2);
   EXPECT_EQ(scale.at(0), scale.low);
   EXPECT_LT(scale.low, -3);
   EXPECT_EQ(scale.ticks.front(), (std::pair<double, std::string>{scale.low, "0"}));
   EXPECT_GT(scale.high, -1);
   EXPECT_TRUE(std::isnan(scale.at(NAN)));
-  EXPECT_EQ(kl_scale({0.001}).ticks.front().second, "0.0001");
-  EXPECT_LE(kl_scale({1e-300, 1e300}).ticks.size(), 12U);
+  EXPECT_EQ(log_scale({0.001}).ticks.front().second, "0.0001");
+  EXPECT_LE(log_scale({1e-300, 1e300}).ticks.size(), 12U);
 }
 
 TEST(AbScales, ChangesAreLinearUntilOneIsLarge) {
