@@ -89,7 +89,8 @@ void byte_sections(HtmlPage& page, const Json& report) {
 void passkey_section(HtmlPage& page, const Json& report) {
   const Table rows = ab_passkey_table(report);
   if (rows.rows.empty()) return;
-  page.open("passkey", rows.title, "Passkey", rows.caption);
+  page.open("passkey", rows.title, "Passkey",
+            rows.caption + " Crossed cells are those at which the base answers less often: not informative.");
   page.chart("passkey", "Exact answers by length of the prompt and depth of the key, for each recipe",
              "passkey");
   page.table(unnamed(rows, rows.title), false);

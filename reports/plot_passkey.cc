@@ -16,7 +16,7 @@ using Rows = std::vector<std::vector<double>>;
 
 constexpr int kColumns = 4;
 constexpr double kBright = 60;           // percent from which a cell's colour wants dark text
-constexpr std::size_t kTitleBytes = 40;  // of a recipe above its grid
+constexpr std::size_t kTitleBytes = 30;  // of a recipe above its grid
 
 // Places of values along an axis, with the values as their names.
 std::string value_ticks(const Json& values) {
@@ -76,12 +76,13 @@ Figure passkey_figure(const Json& report) {
   FigureScript script(figure.file, kPlotWidth, height, rows, columns);
   script.sides(0.06, 0.92);
   script.gaps(0.045, 100.0 / height);
-  script.title(figure.title, ab_subtitle(report, fmt::format("% of {} trials exact, asked after compression",
-                                                             format_count(number_at(*passkey, "trials")))));
+  script.title(
+      figure.title,
+      ab_subtitle(report, fmt::format("% of {} trials exact by tokens of the prompt and depth of the key",
+                                      format_count(number_at(*passkey, "trials")))));
   for (std::size_t i = 0; i < grids.size(); ++i) {
     const int at = static_cast<int>(i);
-    script.panel(at / columns, at % columns, grids[i].second, "depth of the key",
-                 at % columns == 0 ? "tokens" : "");
+    script.panel(at / columns, at % columns, grids[i].second, "depth of the key", "");
     script.add(fmt::format(
         "unset grid\nset border 0\n{}\nset cbrange [0:100]\n{}\nset xrange [-0.5:{}.5]\nset yrange "
         "[{}.5:-0.5]\nset xtics {} scale 0\nset ytics {} scale 0",

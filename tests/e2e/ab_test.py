@@ -133,6 +133,38 @@ turns = report_of("turns")["ab"]["rows"][1]
 check([turn["tokens"] for turn in turns["by_turn"]] == [128, 72], f"turns: {turns['by_turn']}")
 check([window["tokens"] for window in turns["windows"]] == [256, 200], "the last window ends at the cap")
 
+# Passkeys: a random model finds none, so nothing is informative, and the report says so.
+long_model = random_model(work / "long-model", "--layers", 2, "--positions", 640)
+passkey = ["--model", long_model, *settings[2:], *with_recipes("dense(bf16)", "evict(keep=0.5,sinks=0,window=0)"), "--tokens", 128,
+           "--no-timing", "--passkey", "--passkey-lengths", "400,480", "--passkey-depths", "0,0.5,1", "--passkey-trials", 2]
+done = run("ab", *passkey, "--output-dir", work / "passkey")
+check(done.returncode == 0, f"passkey: {done.stderr}")
+check("12 prompts make" in done.stderr and "passkey: about" in done.stderr, f"the passkey's cost is told: {done.stderr}")
+check("0 of 6 cells informative" in done.stdout, "the summary says what tells nothing")
+found = report_of("passkey")["ab"]["passkey"]
+check([(cell["length"], cell["depth"]) for cell in found["cells"]] == [(n, d) for n in (400, 480) for d in (0, 0.5, 1)], "cells")
+check(all(cell["length"] - 15 < cell["mean_tokens"] <= cell["length"] for cell in found["cells"]), "lengths of prompts")
+check(found["query_agnostic"] is True and found["informative_cells"] == 0, "how it was asked")
+for row in (found["base"], *found["rows"]):
+    check(len(row["cells"]) == 6 and all(cell["trials"] == 2 for cell in row["cells"]), f"{row['recipe']}: trials")
+    check(row["accuracy"] is None and row["trials"] == 0, f"{row['recipe']}: no informative cell")
+rows = report_of("passkey")["ab"]["rows"]
+check([row["passkey_accuracy"] for row in rows] == [None] * 3, "no accuracy without an informative cell")
+check("tells nothing of recipes" in (work / "passkey/report.md").read_text(), "the report says that the base fails")
+check(ab["passkey"] is None and row_of(report, "dense(bf16)")["passkey_accuracy"] is None, "null where it was not run")
+run("ab", *passkey, "--threads", 1, "--quiet", "--output-dir", work / "passkey-1")
+check(without_time(found) == without_time(report_of("passkey-1")["ab"]["passkey"]), "passkeys differ with threads")
+
+# Errors of the layers against the base; counters of methods.
+exact_error, rounded_error = (row_of(report, name)["layer_error"] for name in ("dense(f32)", "dense(bf16)"))
+check(exact_error == {"k": [0] * 4, "v": [0] * 4, "missing": [0] * 4}, f"f32 pages have no error: {exact_error}")
+check(all(1e-4 < value < 1e-2 for value in rounded_error["k"] + rounded_error["v"]), f"bf16 rounds: {rounded_error}")
+evicted = rows[2]
+check(evicted["layer_error"]["missing"] == [0.5] * 2, f"half the tokens of full pages gone: {evicted['layer_error']}")
+check(evicted["layer_error"]["v"][0] < 1e-3 < evicted["layer_error"]["v"][1], "the first layer sees no error of others")
+dropped = evicted["codec"]["counters"]["evict.dropped_tokens"]
+check(dropped == 2 * 2 * 128, f"dropped tokens of 2 layers and 2 KV heads: {dropped}")
+
 # compare: aligned rows, intervals, conditions; refused where nothing can be paired.
 done = run("compare", work / "ab", work / "threads-1")
 check(done.returncode == 0, f"compare: {done.stderr}")
@@ -165,10 +197,14 @@ REFUSED = [
     ("no page", {"--page-size": 0}, ["--page-size"]), ("negative", {"--tokens": -5}, ["--tokens"]),
     ("many turns", {"--turns": 1000}, ["--turns"]), ("method", {"--recipe": "quantum(4)"}, ["quantum"]),
     ("layer", {"--recipe": "layers(9): dense(f32)"}, ["9"]), ("empty", {"--recipe": ""}, ["recipe"]),
+    ("passkey beyond the model", {"--passkey-lengths": "100,249"}, ["--passkey-lengths", "248", "249"]),
+    ("passkey without room", {"--passkey-lengths": "40"}, ["--passkey-lengths", "40"]),
+    ("deep passkey", {"--passkey-depths": "0,1.01", "--passkey-lengths": "100"}, ["--passkey-depths", "1.01"]),
+    ("no passkeys", {"--passkey-trials": 0, "--passkey-lengths": "100"}, ["--passkey-trials"]),
 ]
 for label, changes, mentions in REFUSED:
     options = dict(zip(settings[::2], settings[1::2])) | {"--recipe": "dense(f32)"} | changes
-    flat = [word for pair in options.items() for word in pair]
+    flat = [word for pair in options.items() for word in pair] + ["--passkey"] * any("passkey" in name for name in options)
     expect_refusal(label, "eval", *flat, "--output-dir", work / "never", "--quiet", mentions=mentions)
 expect_refusal("twice", "ab", *settings, *with_recipes("dense(f32)", "DENSE( f32 )"), "--output-dir", work / "never",
                "--quiet", mentions=["twice"])

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -18,6 +19,7 @@
 #include "reports/terminal_summary.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
+#include "tests/error_of.h"
 #include "tests/reports/example_report.h"
 
 namespace kva {
@@ -35,6 +37,13 @@ std::vector<std::string> sentences(const ordered_json& report) {
   std::vector<std::string> all;
   for (const Finding& finding : ab_findings(report)) all.push_back(finding.sentence);
   return all;
+}
+
+std::vector<std::string> sections(const std::string& markdown) {
+  std::vector<std::string> titles;
+  for (std::size_t at = 0; (at = markdown.find("\n## ", at)) != std::string::npos; ++at)
+    titles.push_back(markdown.substr(at + 4, markdown.find('\n', at + 1) - at - 4));
+  return titles;
 }
 
 class AbForms : public testing::Test {
@@ -64,7 +73,8 @@ TEST_F(AbForms, EveryFormIsThereAndRendersTheSameBytesAgain) {
     EXPECT_EQ(read(std::string("a/") + name), read(std::string("b/") + name)) << name;
   EXPECT_THAT(read("a/report.html"), HasSubstr("KV-cache recipes on synthetic-example"));
   if (!gnuplot_available()) GTEST_SKIP() << "gnuplot is not installed";
-  for (const char* name : {"quality_front", "kl_by_position", "bytes_by_recipe", "layer_bytes"}) {
+  for (const char* name :
+       {"quality_front", "kl_by_position", "bytes_by_recipe", "layer_bytes", "layer_error", "passkey"}) {
     const std::string file = std::string("plots/") + name + ".png";
     EXPECT_GT(read("a/" + file).size(), 10000U) << file;
     EXPECT_EQ(read("a/" + file), read("b/" + file)) << file;
@@ -99,7 +109,8 @@ TEST_F(AbForms, NamesOfStrangersDoNothing) {
 TEST_F(AbForms, OneRowAndEmptyTablesAreDrawnToo) {
   ordered_json report = example_ab_report(1);
   ordered_json& ab = report["ab"];
-  ab["rows"].erase(ab["rows"].begin() + 1, ab["rows"].end());
+  for (ordered_json* rows : {&ab["rows"], &ab["passkey"]["rows"]})
+    rows->erase(rows->begin() + 1, rows->end());
   for (const char* empty : {"noise_floor", "differences", "equal_bytes"}) ab[empty] = ordered_json::array();
   ordered_json& row = ab["rows"][0];
   EXPECT_NO_THROW(write_report(report, path("one"), {.plotly_path = path("plotly.js")}));
@@ -114,7 +125,8 @@ TEST_F(AbForms, OneRowAndEmptyTablesAreDrawnToo) {
 
 TEST_F(AbForms, MoreRecipesThanAPictureShowsAreCounted) {
   ordered_json report = example_ab_report();
-  while (report["ab"]["rows"].size() < 70) report["ab"]["rows"].push_back(report["ab"]["rows"][2]);
+  for (ordered_json* rows : {&report["ab"]["rows"], &report["ab"]["passkey"]["rows"]})
+    while (rows->size() < 70) rows->push_back((*rows)[2]);
   EXPECT_NO_THROW(write_report(report, path("r"), {.plotly_path = path("plotly.js")}));
   EXPECT_EQ(ordered_json::parse(page_data(report))["rows"].size(), 40U);
   EXPECT_THAT(sentences(report), Contains(HasSubstr("more recipes are in the table")));
@@ -142,6 +154,74 @@ TEST(AbFindings, NoRecipeIsCloseEnoughWhenItsIntervalReachesFurther) {
   ordered_json report = example_ab_report();
   for (ordered_json& row : report["ab"]["rows"]) row["intervals"]["delta_perplexity"][1] = 0.011;
   EXPECT_THAT(sentences(report), Contains(HasSubstr("No recipe here saves bytes")));
+}
+
+// A report of a version that measured neither.
+TEST_F(AbForms, WithoutPasskeyAndLayerErrorsTheRestIsThere) {
+  ordered_json report = example_ab_report();
+  report["ab"].erase("passkey");
+  for (ordered_json& row : report["ab"]["rows"]) {
+    for (const char* member : {"layer_error", "passkey_accuracy"}) row.erase(member);
+    for (const char* member : {"counters", "observe_seconds"}) row["codec"].erase(member);
+  }
+  EXPECT_NO_THROW(write_report(report, path("old"), {.plotly_path = path("plotly.js")}));
+  EXPECT_EQ(load_report(path("old/report.json")), report);
+  EXPECT_THAT(sections(read("old/report.md")),
+              AllOf(Contains("Recipes side by side"), Not(Contains("Passkey retrieval")),
+                    Not(Contains("Error of the layers"))));
+  report["ab"]["passkey"] = nullptr;
+  EXPECT_NO_THROW(write_report(report, path("null"), {.plotly_path = path("plotly.js")}));
+}
+
+TEST_F(AbForms, PasskeysOfOtherShapesAreRefused) {
+  const auto refusal = [&](const std::function<void(ordered_json&)>& damage) {
+    ordered_json report = example_ab_report();
+    damage(report["ab"]["passkey"]);
+    return error_of([&] { check_report(report, "report"); });
+  };
+  EXPECT_THAT(refusal([](ordered_json& passkey) { passkey["rows"].erase(3); }), HasSubstr("ab.passkey.rows"));
+  EXPECT_THAT(refusal([](ordered_json& passkey) { passkey["cells"].erase(3); }),
+              HasSubstr("ab.passkey.cells"));
+  EXPECT_THAT(refusal([](ordered_json& passkey) { passkey["rows"][2]["cells"].erase(3); }),
+              HasSubstr("ab.passkey.rows[2].cells"));
+  EXPECT_THAT(refusal([](ordered_json& passkey) { passkey["base"]["cells"].erase(3); }),
+              HasSubstr("ab.passkey.base.cells"));
+}
+
+TEST(AbFindings, PasskeysCountWhereTheBaseAnswers) {
+  ordered_json report = example_ab_report();
+  EXPECT_THAT(sentences(report), Contains(AllOf(HasSubstr("at the 10 of 15 lengths and depths"),
+                                                HasSubstr("quant(k=2,v=2) 24.7%"))));
+  report["ab"]["passkey"]["informative_cells"] = 0;
+  EXPECT_THAT(sentences(report), Contains(HasSubstr("Passkey retrieval tells nothing of recipes here")));
+}
+
+TEST(AbTables, PasskeyCellsThatTellNothingAreInParentheses) {
+  const Table table = ab_passkey_cell_table(example_ab_report());
+  ASSERT_EQ(table.rows.size(), 9U * 3);
+  ASSERT_EQ(table.columns.size(), 7U);
+  EXPECT_EQ(table.rows[0][0].text, "dense(f32), the base");
+  EXPECT_EQ(table.rows[0][2].text, "100.0%");
+  EXPECT_EQ(table.rows[2][1].text, "2,048");
+  EXPECT_EQ(table.rows[2][2].text, "(10.0%)");
+}
+
+TEST(AbTables, LayerErrorsSayTheWorstLayer) {
+  ordered_json report = example_ab_report();
+  report["ab"]["rows"][1]["layer_error"] = {
+      {"k", {0.1, nullptr, 0.3, 0.2}}, {"v", {0.5, 0.4, 0.1, 0.2}}, {"missing", {0.5, 0.0, 0.0, 0.5}}};
+  const auto& row = ab_layer_error_table(report).rows[1];
+  EXPECT_EQ(row[1].text, "0.2");
+  EXPECT_EQ(row[2].text, "0.3");
+  EXPECT_EQ(row[3].text, "2");
+  EXPECT_DOUBLE_EQ(row[4].sort, 0.3);
+  EXPECT_EQ(row[6].text, "0");
+  EXPECT_EQ(row[7].text, "25.00%");
+}
+
+TEST(AbTables, CountersOfMethodsAreInTheTable) {
+  const Table table = ab_codec_table(example_ab_report());
+  EXPECT_EQ(table.rows[0][9].text, "merge.merged_tokens 1,234");
 }
 
 TEST(AbTables, CapacityHoldsWhatTheJsonSays) {

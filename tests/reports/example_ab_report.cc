@@ -79,7 +79,19 @@ Json capacity(int64_t held, int64_t side) {
           {"budgets", budgets}};
 }
 
-void add_bytes(Json& json, double bits, int layers) {
+// Errors grow with the layer; keys' are half as large as values'.
+Json layer_error(double kl, int layers) {
+  Json json = {{"k", Json::array()}, {"v", Json::array()}, {"missing", Json::array()}};
+  for (int layer = 0; layer < layers; ++layer) {
+    const double error = std::sqrt(kl) * (1 + 0.1 * layer);
+    json["k"].push_back(maybe(error / 2));
+    json["v"].push_back(maybe(error));
+    json["missing"].push_back(0.0);
+  }
+  return json;
+}
+
+void add_bytes(Json& json, double bits, double kl, int layers) {
   const int64_t values = kWindowTokens * layers * 2 * 2 * kHeadDim;
   const auto held = static_cast<int64_t>(bits * static_cast<double>(values) / 8);
   json["tokens_seen"] = kWindowTokens;
@@ -96,6 +108,7 @@ void add_bytes(Json& json, double bits, int layers) {
   json["layers"] = Json::array();
   for (int layer = 0; layer < layers; ++layer)
     json["layers"].push_back({{"layer", layer}, {"bytes", static_cast<double>(held) / layers}});
+  json["layer_error"] = layer_error(kl, layers);
   json["capacity"] = capacity(held, json["ledger"]["side"].get<int64_t>());
 }
 
@@ -113,11 +126,22 @@ Json sums(double value) {
 Json row_json(const Row& row, int layers) {
   Json json = {{"recipe", row.recipe}, {"family", row.family}, {"effect", row.effect}, {"tokens", kScored},
                {"chunk_tokens", 64},   {"page_size", 64},      {"weights", "f32"}};
-  add_bytes(json, row.bits, layers);
+  add_bytes(json, row.bits, row.kl, layers);
   json.update(quality(row.kl, row.change));
+  const double accuracy = std::isfinite(row.kl) ? std::exp(-row.kl) : 0.0;
+  json["passkey_accuracy"] = accuracy;
+  json["intervals"]["passkey_accuracy"] = {0.9 * accuracy, accuracy};
   json["on_front"] = row.on_front;
-  json["codec"] = {{"plans", 16},         {"sides", 128},    {"values", 65536}, {"predicted_bytes", 4000},
-                   {"freed_bytes", 4000}, {"seconds", 0.01}, {"gb_per_s", 1.5}, {"remarks", {"made up"}}};
+  json["codec"] = {{"plans", 16},
+                   {"sides", 128},
+                   {"values", 65536},
+                   {"predicted_bytes", 4000},
+                   {"freed_bytes", 4000},
+                   {"seconds", 0.01},
+                   {"gb_per_s", 1.5},
+                   {"observe_seconds", 0.002},
+                   {"counters", {{"merge.merged_tokens", 1234}}},
+                   {"remarks", {"made up"}}};
   json["seconds"] = 2.5;
   json["prefill_tokens_per_s"] = 600 + row.bits;
   json["decode_tokens_per_s"] = 50 - row.bits;
@@ -172,6 +196,54 @@ Json equal_bytes(const Row& row, const std::string& curve, double difference) {
           {"kl_mean", estimate(difference, 0.01)}};
 }
 
+constexpr int kTrials = 20;
+const std::vector<int> kLengths = {512, 1024, 2048};
+const std::vector<double> kDepths = {0, 0.25, 0.5, 0.75, 1};
+
+// The longest prompts are beyond everybody.
+Json passkey_row(const std::string& recipe, double accuracy) {
+  Json json = {{"recipe", recipe},
+               {"trials", 200},
+               {"exact", static_cast<int>(200 * accuracy)},
+               {"accuracy", accuracy},
+               {"low", 0.9 * accuracy},
+               {"high", accuracy},
+               {"digit_accuracy", 0.5 + accuracy / 2},
+               {"seconds", 100.0}};
+  json["cells"] = Json::array();
+  for (const int length : kLengths)
+    for (const double depth : kDepths) {
+      const double of_cell = length > 1024 ? 0.1 * accuracy : accuracy * (1 - 0.1 * depth);
+      json["cells"].push_back({{"length", length},
+                               {"depth", depth},
+                               {"trials", kTrials},
+                               {"exact", static_cast<int>(kTrials * of_cell)},
+                               {"accuracy", of_cell},
+                               {"digit_accuracy", 0.5 + of_cell / 2}});
+    }
+  return json;
+}
+
+Json passkey(const std::vector<Row>& rows) {
+  Json json = {{"lengths", kLengths},     {"depths", kDepths},
+               {"trials", kTrials},       {"digits", 5},
+               {"chunk_tokens", 64},      {"query_agnostic", true},
+               {"informative_from", 0.8}, {"prompt", "<filler>"},
+               {"filler", "example.txt"}, {"seconds", 1000.0},
+               {"cells", Json::array()},  {"informative_cells", 10}};
+  for (const int length : kLengths)
+    for (const double depth : kDepths)
+      json["cells"].push_back({{"length", length},
+                               {"depth", depth},
+                               {"mean_tokens", length - 1.5},
+                               {"informative", length <= 1024}});
+  json["base"] = passkey_row("dense(f32)", 1.0);
+  json["rows"] = Json::array();
+  for (const Row& row : rows)
+    json["rows"].push_back(passkey_row(row.recipe, std::isfinite(row.kl) ? std::exp(-row.kl) : 0.0));
+  return json;
+}
+
 const std::vector<Row>& rows_of() {
   static const std::vector<Row> kRows = {
       {"dense(f16)", "dense(f#)", "baseline", 16.4, 3e-7, 0.0, true},
@@ -211,6 +283,7 @@ Json example_ab_report(int layers) {
   ab["equal_bytes"] = {equal_bytes(rows_of()[4], "quant(k=#,v=#)", -0.002),
                        equal_bytes(rows_of()[2], "lowrank(rank=#)", -0.4),
                        equal_bytes(rows_of()[1], "dedup(exact)", 0.3)};
+  ab["passkey"] = passkey(rows_of());
   ab["memory"] = {
       {"weight_bytes", 500000000}, {"decoder_workspace_bytes", 1000000}, {"peak_process_bytes", 900000000}};
   ab["timing"] = {{"load_s", 0.5}, {"evaluation_s", 30.0}, {"timing_s", 20.0}};

@@ -18,7 +18,7 @@ CHARTS = ["distribution", "differences", "layers", "opportunities", "heatmap", "
 # Of the A/B example: points, and traces where their number tells something. Eight rows, one without a finite KL and one
 # without effect, which stands where the baseline does.
 AB_CHARTS = {"front": (6 + 5 + 3 + 2 + 2, 6 + 2 + 1 + 1), "perplexity": (6 + 3 + 2 + 2, 6 + 2 + 1), "positions": (7 * 16, 8),
-             "bytes": (8 * 5, 6), "layers": (8 * 4, 1), "capacity": (16, 2), "speed": (16, 2)}
+             "bytes": (8 * 5, 6), "layers": (8 * 4, 1), "errors": (7 * 4, 8), "passkey": (9 * 15, 9), "capacity": (16, 2), "speed": (16, 2)}
 failures = []
 
 
@@ -195,7 +195,7 @@ def main():
         render("ab", work / "static-ab", None)
         browser.open(work / "static-ab/report.html")
         if shutil.which("gnuplot"):
-            check(browser.value("[...document.images].length == 4 && [...document.images].every((i) => i.naturalWidth > 500)"),
+            check(browser.value("[...document.images].length == 6 && [...document.images].every((i) => i.naturalWidth > 500)"),
                   "static ab: the pictures are missing")
         check_offline(browser, "static ab")
     finally:
