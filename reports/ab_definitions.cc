@@ -31,7 +31,9 @@ std::vector<Definition> ab_definitions(const WindowOptions& windows, const Passk
        "What of bytes and logits differed from the baseline after any step; \"no effect\": nothing did."},
       {"equal_bytes",
        "The row less the curve of recipes that differ in numbers alone, interpolated at the row's "
-       "bytes."},
+       "bytes between those that no other of the curve beats in bytes and mean KL."},
+      {"against_bases",
+       "A row that merges tokens less the row that drops those tokens and is else the same."},
       {"front", "No other row has both fewer bytes and a lower mean KL."},
       {"capacity",
        "What a budget holds at the measured bytes of a token (held less side data, ÷ tokens seen), side data "

@@ -149,6 +149,27 @@ void row_findings(const Json& report, std::vector<Finding>& findings) {
         {"", "", fmt::format("No effect, neither a byte nor a logit differs from the baseline: {}.", idle)});
 }
 
+// What merging adds to the eviction underneath.
+void merging_findings(const Json& report, std::vector<Finding>& findings) {
+  const auto rows = report.at("ab").find("against_bases");
+  if (rows == report.at("ab").end()) return;
+  std::size_t spelt = 0;
+  for (const Json& row : *rows) {
+    if (spelt++ == kListed) return;
+    const Interval kl = estimate_of(row, "kl_mean");
+    const char* verdict = kl.low > 0    ? "has a higher mean KL"
+                          : kl.high < 0 ? "has a lower mean KL"
+                                        : "shows no other mean KL";
+    findings.push_back(
+        {"", "",
+         fmt::format("{} merges {} tokens that {} drops and {}: the difference is {}; it holds {}, that {}.",
+                     name_of(row), format_count(number_at(row, "merged_tokens")),
+                     one_line(text_at(row, "base"), kNameBytes), verdict, with_bounds(kl, significant),
+                     format_bytes(number_at(row, "bytes_held")),
+                     format_bytes(number_at(row, "base_bytes_held")))});
+  }
+}
+
 std::string passkey_share(const Json& row) {
   return fmt::format("{} {} [{}, {}]", name_of(row), format_share(number_at(row, "accuracy")),
                      format_share(number_at(row, "low")), format_share(number_at(row, "high")));
@@ -258,6 +279,7 @@ std::vector<Finding> ab_findings(const Json& report) {
                                    capacity_finding(report), noise_finding(report)};
   row_findings(report, findings);
   equal_bytes_findings(report, findings);
+  merging_findings(report, findings);
   passkey_findings(report, findings);
   std::erase_if(findings, [](const Finding& one) { return one.sentence.empty() && one.value.empty(); });
   return findings;

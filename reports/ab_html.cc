@@ -40,6 +40,7 @@ void quality_sections(HtmlPage& page, const Json& report) {
             "differ by. Dotted: recipes that differ in numbers alone.");
   page.chart("front", "Mean KL against bits a number, every recipe a point", "quality_front");
   if (const Table equal = ab_equal_bytes_table(report); !equal.rows.empty()) page.table(equal, true);
+  if (const Table bases = ab_against_bases_table(report); !bases.rows.empty()) page.table(bases, true);
   if (const Table pairs = ab_difference_table(report); !pairs.rows.empty()) page.table(pairs, true);
   page.close();
   if (page.interactive()) {

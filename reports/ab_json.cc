@@ -10,6 +10,7 @@
 #include "reports/capture_run.h"
 #include "reports/json_number.h"
 #include "reports/passkey_json.h"
+#include "reports/recipe_family.h"
 
 namespace kva {
 namespace {
@@ -285,6 +286,25 @@ Json differences_json(const AbFacts& facts) {
   return rows;
 }
 
+Json against_bases_json(const AbFacts& facts) {
+  Json rows = Json::array();
+  for (const RowDifference& difference : facts.statistics.against_bases) {
+    const Candidate& row = row_of(facts, difference.a);
+    double merged = 0;
+    for (const auto& [name, value] : row.stats.counters)
+      if (name == "merge.merged_tokens") merged = value;
+    rows.push_back({{"recipe", row.recipe},
+                    {"base", row_of(facts, difference.b).recipe},
+                    {"bytes_held", facts.statistics.bytes[difference.a].ledger.held()},
+                    {"base_bytes_held", facts.statistics.bytes[difference.b].ledger.held()},
+                    {"merged_tokens", static_cast<int64_t>(merged)},
+                    {"log_perplexity_ratio", estimate_json(difference.quality.log_perplexity_ratio)},
+                    {"kl_mean", estimate_json(difference.quality.kl_mean)},
+                    {"top1_agreement", estimate_json(difference.quality.top1_agreement)}});
+  }
+  return rows;
+}
+
 Json equal_bytes_json(const AbFacts& facts) {
   Json rows = Json::array();
   for (const EqualBytesRow& row : facts.statistics.equal_bytes)
@@ -311,6 +331,7 @@ Json ab_json(const AbFacts& facts) {
   json["noise_floor"] = noise_json(facts);
   json["differences"] = differences_json(facts);
   json["equal_bytes"] = equal_bytes_json(facts);
+  json["against_bases"] = against_bases_json(facts);
   json["passkey"] = facts.passkey ? passkey_json(*facts.passkey, facts.options.passkey,
                                                  facts.options.windows.chunk, facts.options.text_file)
                                   : Json(nullptr);

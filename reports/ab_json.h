@@ -24,8 +24,8 @@ struct AbFacts {
   std::string weights;                      // type of the matrices
 };
 
-// The members "protocol", "base", "blocks", "rows", "noise_floor", "differences", "equal_bytes" and
-// "passkey".
+// The members "protocol", "base", "blocks", "rows", "noise_floor", "differences", "equal_bytes",
+// "against_bases" and "passkey".
 nlohmann::ordered_json ab_json(const AbFacts& facts);
 
 // Names of effects in rows.

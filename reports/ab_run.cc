@@ -16,6 +16,7 @@
 #include "reports/json_number.h"
 #include "reports/passkey_run.h"
 #include "reports/prompts.h"
+#include "reports/recipe_family.h"
 #include "reports/text_format.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
@@ -117,6 +118,17 @@ void say_without_effect(const Json& report, Progress& progress) {
         fmt::format("{}: no effect: neither a byte nor a logit differs from {}", recipe, kBaselineRecipe));
 }
 
+// Merging is judged beside the eviction underneath.
+void say_without_base(const std::vector<Recipe>& recipes, Progress& progress) {
+  for (const Recipe& recipe : recipes) {
+    const auto base = eviction_base(recipe.text());
+    const auto is_base = [&](const Recipe& other) { return other.text() == *base; };
+    if (base && std::none_of(recipes.begin(), recipes.end(), is_base))
+      progress.say(
+          fmt::format("{}: --recipe '{}' would show what merging adds to dropping", recipe.text(), *base));
+  }
+}
+
 // All that is known before a weight is read.
 struct Inputs {
   std::vector<Recipe> recipes;
@@ -135,6 +147,7 @@ struct Inputs {
 
 Inputs read_inputs(const AbOptions& options, Progress& progress) {
   std::vector<Recipe> recipes = candidates_of(options);
+  say_without_base(recipes, progress);
   const std::string text = read_utf8(options.text_file);
   const std::string calibration = calibration_text(options);
   FoundModel found = open_model(options.model);

@@ -1,11 +1,11 @@
 #include "reports/ab_statistics.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 
 #include "kernels/check.h"
+#include "reports/recipe_family.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
@@ -45,12 +45,26 @@ struct Curves {
     loss.points.push_back(row.loss);
     loss.replicates.push_back(row.loss_replicates);
   }
+
+  // What is left of a method once it is used well: a setting that another one beats in bytes and mean KL
+  // would pull the curve up between those that are not beaten.
+  Curves front() const {
+    Curves best;
+    for (const std::size_t i : pareto_front(kl.points)) {
+      best.kl.points.push_back(kl.points[i]);
+      best.kl.replicates.push_back(kl.replicates[i]);
+      best.loss.points.push_back(loss.points[i]);
+      best.loss.replicates.push_back(loss.replicates[i]);
+    }
+    return best;
+  }
 };
 
 std::vector<EqualBytesRow> at_equal_bytes(const std::vector<const Candidate*>& rows,
                                           const std::vector<RowLosses>& losses) {
   std::map<std::string, Curves> curves;
   for (std::size_t i = 0; i < rows.size(); ++i) curves[recipe_family(rows[i]->recipe)].add(losses[i]);
+  for (auto& [family, curve] : curves) curve = curve.front();
   std::vector<EqualBytesRow> result;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     throw_if_interrupted();
@@ -63,6 +77,18 @@ std::vector<EqualBytesRow> at_equal_bytes(const std::vector<const Candidate*>& r
       const auto loss = loss_difference_at_bytes(own.loss, curve.loss, bytes, LossScale::kLinear);
       if (kl && loss) result.push_back({i, family, static_cast<int64_t>(curve.kl.points.size()), *kl, *loss});
     }
+  }
+  return result;
+}
+
+std::vector<RowDifference> against_bases(const std::vector<const Candidate*>& rows,
+                                         const BootstrapOptions& bootstrap) {
+  std::vector<RowDifference> result;
+  for (std::size_t a = 0; a < rows.size(); ++a) {
+    const auto base = eviction_base(rows[a]->recipe);
+    for (std::size_t b = 0; base && b < rows.size(); ++b)
+      if (rows[b]->recipe == *base)
+        result.push_back({a, b, compare_quality(rows[a]->scores, rows[b]->scores, bootstrap)});
   }
   return result;
 }
@@ -121,22 +147,6 @@ RowBytes row_bytes(const Candidate& candidate) {
   return row;
 }
 
-std::string recipe_family(const std::string& recipe) {
-  const auto part_of_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
-  std::string family;
-  for (std::size_t at = 0; at < recipe.size();) {
-    const bool starts =
-        std::isdigit(static_cast<unsigned char>(recipe[at])) && (at == 0 || !part_of_word(recipe[at - 1]));
-    if (!starts) {
-      family += recipe[at++];
-      continue;
-    }
-    while (at < recipe.size() && (part_of_word(recipe[at]) || recipe[at] == '.')) ++at;
-    family += '#';
-  }
-  return family;
-}
-
 AbStatistics ab_statistics(const Evaluation& evaluation, const WindowOptions& windows,
                            const BootstrapOptions& bootstrap) {
   std::vector<const Candidate*> rows = {&evaluation.baseline};
@@ -161,6 +171,7 @@ AbStatistics ab_statistics(const Evaluation& evaluation, const WindowOptions& wi
       result.differences.push_back({a, b, compare_quality(rows[a]->scores, rows[b]->scores, bootstrap)});
     }
   result.equal_bytes = at_equal_bytes(rows, losses);
+  result.against_bases = against_bases(rows, bootstrap);
   result.front = pareto_front(points);
   return result;
 }

@@ -30,7 +30,8 @@ struct RowDifference {
   QualityDifference quality;
 };
 
-// A row less the curve of other rows at the row's bytes.
+// A row less the curve of another family's rows (recipe_family.h) at the row's bytes. The curve goes through
+// the rows that no other of the family beats in bytes and mean KL.
 struct EqualBytesRow {
   std::size_t row = 0;
   std::string curve;   // the family
@@ -47,11 +48,9 @@ struct AbStatistics {
   QualitySummary rechunked;
   std::vector<RowDifference> differences;  // every pair a > b
   std::vector<EqualBytesRow> equal_bytes;
+  std::vector<RowDifference> against_bases;  // a merges, b is its eviction_base()
   std::vector<std::size_t> front;  // rows that no other beats in bytes and mean KL, by ascending bytes
 };
-
-// Rows whose recipes differ in numbers alone are one method's curve: its recipe with "#" for every number.
-std::string recipe_family(const std::string& recipe);
 
 // Throws Interrupted.
 AbStatistics ab_statistics(const Evaluation& evaluation, const WindowOptions& windows,

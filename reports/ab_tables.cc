@@ -173,7 +173,7 @@ Table ab_equal_bytes_table(const Json& report) {
       "ab-equal-bytes",
       "At equal bytes",
       "The recipe less the curve of recipes that differ in numbers alone, interpolated at the recipe's "
-      "bytes; below 0 the recipe is better.",
+      "bytes between those that no other of the curve beats; below 0 the recipe is better.",
       {{"recipe", false}, {"held"}, {"curve", false}, {"points"}, {"ln perplexity ratio"}, {"mean KL"}},
       {}};
   for (const Json& row : report.at("ab").at("equal_bytes"))
@@ -181,6 +181,31 @@ Table ab_equal_bytes_table(const Json& report) {
                           text(text_at(row, "curve")), of(row, "points", count),
                           estimate(row, "log_perplexity_ratio", significant),
                           estimate(row, "kl_mean", significant)});
+  return table;
+}
+
+Table ab_against_bases_table(const Json& report) {
+  Table table{
+      "ab-against-bases",
+      "Merging beside the eviction underneath",
+      "The recipe less the one that drops the tokens that it merges, on the same scored tokens; below 0 "
+      "of KL merging is better. Merged tokens are those of all windows, layers and KV heads.",
+      {{"merges", false},
+       {"evicts", false},
+       {"held"},
+       {"held, evicting"},
+       {"merged"},
+       {"ln perplexity ratio"},
+       {"mean KL"},
+       {"top-1 agreement"}},
+      {}};
+  const auto rows = report.at("ab").find("against_bases");
+  if (rows == report.at("ab").end()) return table;
+  for (const Json& row : *rows)
+    table.rows.push_back({text(text_at(row, "recipe")), text(text_at(row, "base")),
+                          of(row, "bytes_held", bytes), of(row, "base_bytes_held", bytes),
+                          of(row, "merged_tokens", count), estimate(row, "log_perplexity_ratio", significant),
+                          estimate(row, "kl_mean", significant), estimate(row, "top1_agreement", share)});
   return table;
 }
 

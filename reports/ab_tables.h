@@ -15,7 +15,8 @@ Table ab_interval_table(const nlohmann::ordered_json& report);  // their interva
 Table ab_noise_table(const nlohmann::ordered_json& report);
 Table ab_difference_table(const nlohmann::ordered_json& report);
 Table ab_equal_bytes_table(const nlohmann::ordered_json& report);
-Table ab_bytes_table(const nlohmann::ordered_json& report);  // the ledgers
+Table ab_against_bases_table(const nlohmann::ordered_json& report);  // merging beside eviction
+Table ab_bytes_table(const nlohmann::ordered_json& report);          // the ledgers
 Table ab_time_table(const nlohmann::ordered_json& report);
 Table ab_codec_table(const nlohmann::ordered_json& report);     // predicted and achieved savings, codec speed
 Table ab_capacity_table(const nlohmann::ordered_json& report);  // what memory holds

@@ -32,6 +32,10 @@ done = step("example", work / "build/embed", model, "A prompt that is long enoug
             work / "report")
 check((work / "report/report.json").exists(), "the example wrote no report")
 check("bytes of report" in done.stdout, done.stdout)
+(work / "text.txt").write_text("A text that is long enough for a window of tokens. " * 20)
+done = step("example with recipes", work / "build/embed", model, "A prompt that is long enough for a few pages. " * 4,
+            work / "report", work / "text.txt", "quant(bits=8)")
+check((work / "report-ab/report.json").exists() and "side by side" in done.stdout, "the example judged no recipe")
 step("installed program", work / "prefix/bin/kvanalyze", "--version")
 done = subprocess.run([work / "build/embed", work / "nowhere", "x", work / "other"], capture_output=True, text=True)
 check(done.returncode == 1 and "nowhere" in done.stderr, f"the facade throws one clear line: {done.stderr}")

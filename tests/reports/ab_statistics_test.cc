@@ -13,16 +13,6 @@ namespace {
 
 using testing::HasSubstr;
 
-TEST(RecipeFamily, NumbersAloneMakeNoOtherMethod) {
-  EXPECT_EQ(recipe_family("quant(k=4,v=4,axes=kivi,outliers=0.01)"), "quant(k=#,v=#,axes=kivi,outliers=#)");
-  EXPECT_EQ(recipe_family("quant(bits=3)"), recipe_family("quant(bits=8)"));
-  EXPECT_EQ(recipe_family("dense(f16)"), "dense(f16)");
-  EXPECT_EQ(recipe_family("dense(fp8_e4m3)"), "dense(fp8_e4m3)");
-  EXPECT_EQ(recipe_family("layers(0-1,-1): dense(f16); rest: lowrank(rank=50%)"),
-            "layers(#-#,-#): dense(f16); rest: lowrank(rank=#%)");
-  EXPECT_NE(recipe_family("quant(axes=kivi)"), recipe_family("quant(axes=token)"));
-}
-
 Candidate candidate(const std::string& recipe, double kl, int64_t payload) {
   Candidate row;
   row.recipe = recipe;
@@ -76,6 +66,34 @@ TEST(AbStatistics, CurvesMeetRowsOfOtherFamiliesAtEqualBytes) {
   EXPECT_EQ(statistics.differences.size(), 6u);
   EXPECT_EQ(statistics.front, (std::vector<std::size_t>{1, 3, 2, 0}));
   EXPECT_TRUE(statistics.turns[0].empty());
+}
+
+TEST(AbStatistics, PointsThatTheirOwnFamilyBeatsAreNotOnItsCurve) {
+  Evaluation evaluation;
+  evaluation.baseline = candidate("dense(f16)", 1e-7, 4000);
+  evaluation.rechunked = candidate("dense(f32)", 1e-9, 8000);
+  // More bytes than two bits, and worse.
+  evaluation.candidates = {candidate("quant(bits=2)", 0.16, 1000), candidate("quant(bits=4)", 0.01, 2000),
+                           candidate("quant(k=2,v=8)", 0.5, 1490), candidate("lowrank(rank=0.5)", 0.1, 1500)};
+  const AbStatistics statistics = ab_statistics(evaluation, {.context = 1024}, {.seed = 1});
+  ASSERT_EQ(statistics.equal_bytes.size(), 1u);
+  EXPECT_EQ(statistics.equal_bytes[0].points, 2);
+  EXPECT_NEAR(statistics.equal_bytes[0].kl_mean.value, 0.06, 2e-3);
+}
+
+TEST(AbStatistics, MergingMeetsItsEvictionBase) {
+  Evaluation evaluation;
+  evaluation.baseline = candidate("dense(f16)", 1e-7, 4000);
+  evaluation.rechunked = candidate("dense(f32)", 1e-9, 8000);
+  evaluation.candidates = {candidate("merge(keep=0.5)", 0.1, 2000), candidate("evict(keep=0.25)", 0.3, 1000),
+                           candidate("evict(keep=0.5)", 0.15, 2000),
+                           candidate("merge(keep=0.125)", 0.6, 500)};
+  const AbStatistics statistics = ab_statistics(evaluation, {.context = 1024}, {.seed = 1});
+  ASSERT_EQ(statistics.against_bases.size(), 1u);
+  EXPECT_EQ(statistics.against_bases[0].a, 1u);
+  EXPECT_EQ(statistics.against_bases[0].b, 3u);
+  EXPECT_NEAR(statistics.against_bases[0].quality.kl_mean.value, -0.05, 1e-3);
+  EXPECT_LT(statistics.against_bases[0].quality.kl_mean.high, 0.0);
 }
 
 TEST(AbStatistics, TurnsShareOutTheTokens) {
