@@ -93,7 +93,7 @@ void passkey(const Json& report, Screen& screen) {
                   found->at("cells").size());
   if (number_at(*found, "informative_cells") > 0)
     for (const Json& row : found->at("rows"))
-      text += fmt::format(" · {} {}", one_line(text_at(row, "recipe"), 60),
+      text += fmt::format(" · {} {}", one_line(text_at(row, "recipe"), 24),
                           format_share(number_at(row, "accuracy")));
   screen.line("Passkey", text);
 }
