@@ -155,6 +155,7 @@ void judged_recipes_section(HtmlPage& page, const Json& report) {
   const Table rows = ab_table(report);
   page.open("recipes", "What compressing these pages saves and costs", "Recipes");
   for (const std::string& sentence : ab_protocol_sentences(report)) page.paragraph(sentence);
+  page.findings(ab_findings(report));
   page.table(rows, false);
   page.paragraph(kFrontCaption);
   page.chart("front", "Mean KL against bits a number, every recipe a point", "quality_front");
