@@ -12,6 +12,7 @@
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/learned_format.h"
 #include "compressors/method.h"
+#include "compressors/scale_parameters.h"
 #include "compressors/step.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
@@ -57,16 +58,13 @@ class BudgetStep : public Step {
 };
 
 BudgetStep::BudgetStep(const Arguments& arguments) : arguments_(arguments) {
-  const std::string_view axes = arguments.word("axes");
   for (const Side side : {Side::kKey, Side::kValue})
-    for (std::size_t i = 0; i < kBits.size(); ++i) {
-      const bool by_channel = axes == "channel" || (axes == "kivi" && side == Side::kKey);
+    for (std::size_t i = 0; i < kBits.size(); ++i)
       codecs_[side == Side::kKey ? 0 : 1][i] =
           kBits[i] == 16 ? make_dense_codec(DType::kF16)
                          : make_quant_codec({.bits = kBits[i],
-                                             .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
+                                             .axis = scale_axis(arguments, side),
                                              .outliers = arguments.number("outliers")});
-    }
 }
 
 double BudgetStep::bits_asked(const StepContext& context) const {
@@ -249,19 +247,8 @@ MethodInfo budget_method() {
             .upper = 1 << 30,
             .unit = "tokens",
             .help = "length of the sequence that `bytes` are for"},
-           {.name = "outliers",
-            .kind = kNumber,
-            .fallback = "0.01",
-            .lower = 0,
-            .upper = 0.5,
-            .help = "share of a page side's numbers kept as f16 with their place"},
-           {.name = "axes",
-            .kind = kWord,
-            .fallback = "kivi",
-            .words = {{"token", {}, "one scale for each token and head"},
-                      {"channel", {}, "one scale for each channel of a page"},
-                      {"kivi", {}, "keys by channel, values by token"}},
-            .help = "which numbers share a scale"}},
+           outliers_parameter("0.01"),
+           axes_parameter("kivi")},
       .check = check_budget,
       .make = [](const Arguments& arguments) -> std::unique_ptr<Step> {
         return std::make_unique<BudgetStep>(arguments);

@@ -6,6 +6,7 @@
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/codecs/residual_codec.h"
 #include "compressors/method.h"
+#include "compressors/scale_parameters.h"
 #include "compressors/step.h"
 
 namespace kva {
@@ -23,12 +24,10 @@ class GearStep : public Step {
 
  private:
   static std::shared_ptr<const SideCodec> make_codec(const Arguments& arguments, Side side) {
-    const std::string_view axes = arguments.word("axes");
-    const bool by_channel = axes == "channel" || (axes == "kivi" && side == Side::kKey);
     return make_residual_codec(
         arguments.integer("rank"),
         make_quant_codec({.bits = static_cast<int>(arguments.integer("bits")),
-                          .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
+                          .axis = scale_axis(arguments, side),
                           .group = arguments.is_word("group") ? 0 : arguments.integer("group"),
                           .outliers = arguments.number("outliers")}));
   }
@@ -48,14 +47,7 @@ MethodInfo gear_method() {
                   "LLM",
                   "2403.05527"}},
       .parameters =
-          {{.name = "bits",
-            .kind = kInteger,
-            .fallback = "4",
-            .lower = 2,
-            .upper = 8,
-            .values = {2, 3, 4, 8},
-            .unit = "bits",
-            .help = "width of a code, on both sides"},
+          {bits_parameter("4", "width of a code, on both sides"),
            {.name = "rank",
             .kind = kInteger,
             .fallback = "2",
@@ -63,19 +55,8 @@ MethodInfo gear_method() {
             .upper = 64,
             .unit = "dimensions",
             .help = "of the low-rank part of a page side: that many f16 numbers for each token and channel"},
-           {.name = "outliers",
-            .kind = kNumber,
-            .fallback = "0.02",
-            .lower = 0,
-            .upper = 0.5,
-            .help = "share of a page side's numbers kept as f16 with their place"},
-           {.name = "axes",
-            .kind = kWord,
-            .fallback = "kivi",
-            .words = {{"token", {}, "one scale for each token and head"},
-                      {"channel", {}, "one scale for each channel and group of tokens"},
-                      {"kivi", {}, "keys by channel, values by token"}},
-            .help = "which numbers share a scale"},
+           outliers_parameter("0.02"),
+           axes_parameter("kivi"),
            {.name = "group",
             .kind = kInteger,
             .fallback = "page",
