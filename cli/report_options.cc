@@ -17,7 +17,7 @@ namespace {
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   winsize size = {};
-  int width = report.at("kind") == "ab" ? 120 : 100;
+  int width = report.contains("ab") ? 120 : 100;
   if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
   fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
   fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
@@ -71,12 +71,12 @@ void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std
 
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
                         const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
-                        Progress& progress) {
+                        Progress& progress, const Addition& add) {
   RedundancyOptions analysis;
   analysis.seed = common.seed;
   analysis.clusters = options.clusters;
-  const RedundancyReport report =
-      make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
+  RedundancyReport report = make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
+  if (add) add(report.json);
   write_forms(report.json, {{"partners.csv", report.partners_csv}}, options.forms, common.quiet, progress);
 }
 

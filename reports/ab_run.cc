@@ -148,7 +148,7 @@ struct Inputs {
 Inputs read_inputs(const AbOptions& options, Progress& progress) {
   std::vector<Recipe> recipes = candidates_of(options);
   say_without_base(recipes, progress);
-  const std::string text = read_utf8(options.text_file);
+  const std::string text = options.text ? *options.text : read_utf8(options.text_file);
   const std::string calibration = calibration_text(options);
   FoundModel found = open_model(options.model);
   Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}, {}};

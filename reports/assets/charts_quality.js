@@ -152,3 +152,9 @@ function drawErrors(state, width) {
       yaxis: shares ? { title: { text: "tokens dropped or folded into others" }, tickformat: ".0%", rangemode: "tozero" } : scaleAxis(scale, "relative L2 error (log scale)") },
   };
 }
+
+const BITS_CONTROL = { key: "bits", label: "Bytes", options: [["bits_per_value", "at the last scored token"], ["bits_per_value_over_time", "mean over time"]] };
+
+function addFrontChart() {
+  addChart("front", [{ key: "quality", label: "Quality", options: [["kl_mean", "mean KL"], ["kl_p99", "99% of KL"]] }, BITS_CONTROL], drawFront, true);
+}

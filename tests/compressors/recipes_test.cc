@@ -210,7 +210,11 @@ INSTANTIATE_TEST_SUITE_P(
         "merge(window=0) | quant(bits=4, sinks=3)", "dense(fp8)", "dense(fp8_e5m2)", "nuq",
         "keys(plain); nuq(bits=8, axes=token)",
         "keys(page-relative); minicache(start=0) | nuq(bits=4, axes=channel)", "pq(m=8)",
-        "keys(plain); side(k): pq(m=4, bits=4)", "keys(page-relative); pq(m=16, bits=3)@prefill"),
+        "keys(plain); side(k): pq(m=4, bits=4)", "keys(page-relative); pq(m=16, bits=3)@prefill",
+        "gear(rank=3)", "keys(plain); gear(bits=2, rank=1, axes=token, group=8)",
+        "merge(window=0) | gear(bits=8, outliers=0)", "lowrank(rank=8, fit_tokens=32) | gear(bits=3, rank=2)",
+        "budget(bits=9)", "keys(plain); side(v): budget(ratio=1.5, outliers=0)",
+        "evict(0.5, window=0) | budget(bits=12, axes=token)"),
     name_of);
 
 }  // namespace
