@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/capture_run.h"
+#include "reports/codec_json.h"
 #include "reports/json_number.h"
 
 namespace kva {
@@ -37,19 +38,6 @@ Json layers_json(const AbFacts& facts, std::size_t index) {
   for (std::size_t layer = 0; layer < bytes.size(); ++layer)
     layers.push_back({{"layer", layer}, {"bytes", rounded(bytes[layer], 9)}});
   return layers;
-}
-
-Json codec_json(const CompressorStats& stats) {
-  const double dense_bytes = 2.0 * static_cast<double>(stats.values);
-  return {{"plans", stats.plans},
-          {"sides", stats.sides},
-          {"values", stats.values},
-          {"predicted_bytes", stats.predicted_bytes},
-          {"freed_bytes", stats.freed_bytes},
-          {"seconds", rounded(stats.seconds)},
-          {"gb_per_s", stats.values > 0 && stats.seconds > 0 ? rounded(dense_bytes / stats.seconds / 1e9)
-                                                             : Json(nullptr)},
-          {"remarks", stats.remarks}};
 }
 
 // What the measured ledger lets a budget hold. Side data (bases, codebooks) does not grow with the tokens and
