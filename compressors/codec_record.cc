@@ -15,6 +15,7 @@
 #include "compressors/codecs/pq_codec.h"
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/codecs/rotation_codec.h"
+#include "compressors/codecs/zstd_codec.h"
 #include "kernels/check.h"
 
 namespace kva {
@@ -146,6 +147,16 @@ Codec read_lowrank_part(const Record& record) {
   return basis->part_codec(record.integer("cell", 0, basis->cells() - 1));
 }
 
+Codec read_zstd(const Record& record) {
+  constexpr int64_t kMostPayload = int64_t{1} << 28;  // of a page: more than any codec makes
+  const ZstdShape shape{.bytes = record.integer("bytes", kZstdClassBytes, kMostPayload),
+                        .raw_bytes = record.integer("raw_bytes", 1, kMostPayload),
+                        .planes = record.flag("planes")};
+  if (shape.planes && shape.bytes < 4 + (shape.raw_bytes + 1) / 2)
+    record.node().fail("room for the even bytes");
+  return make_zstd_codec(record.inner(), shape);
+}
+
 struct Kind {
   const char* name;
   Codec (*read)(const Record& record);
@@ -180,6 +191,7 @@ constexpr Kind kKinds[] = {
     {"pq", read_pq},
     {"quant", read_quant},
     {"rotation", read_rotation},
+    {"zstd", read_zstd},
 };
 
 }  // namespace

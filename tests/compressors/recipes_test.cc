@@ -210,7 +210,11 @@ INSTANTIATE_TEST_SUITE_P(
         "merge(window=0) | quant(bits=4, sinks=3)", "dense(fp8)", "dense(fp8_e5m2)", "nuq",
         "keys(plain); nuq(bits=8, axes=token)",
         "keys(page-relative); minicache(start=0) | nuq(bits=4, axes=channel)", "pq(m=8)",
-        "keys(plain); side(k): pq(m=4, bits=4)", "keys(page-relative); pq(m=16, bits=3)@prefill"),
+        "keys(plain); side(k): pq(m=4, bits=4)", "keys(page-relative); pq(m=16, bits=3)@prefill", "zstd",
+        "zstd(level=1, window=40)", "dedup(exact, scope=cache) | zstd", "quant(bits=8) | zstd@tokens>64",
+        "minicache(start=0) | quant(bits=4) | zstd", "lowrank(rank=8, fit_tokens=32) | quant(bits=4) | zstd",
+        "lowrank(layers=2, fit_tokens=64) | zstd", "merge(window=0) | zstd", "pq(m=8) | zstd@prefill",
+        "layershare(start=0) | zstd"),
     name_of);
 
 }  // namespace

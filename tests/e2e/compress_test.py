@@ -48,7 +48,7 @@ def decompress(name):
 
 
 # Lossless recipes come back as the same bytes; equal prompts are stored once.
-for recipe, name in (("dense(f16)", "dense"), ("dedup(exact)", "dedup")):
+for recipe, name in (("dense(f16)", "dense"), ("dedup(exact)", "dedup"), ("dense(f16)|zstd", "packed")):
     report = compress(recipe, name)
     check(tensors(decompress(name)) == tensors(capture), f"{recipe}: the same tensor files")
     errors = report["compression"]["errors"]
@@ -60,7 +60,7 @@ check(dedup["files"]["disk_bytes"] < dense["files"]["disk_bytes"], "which frees 
 # What a dry run predicts is what a real run holds, and it writes nothing.
 RECIPES = ["dense(f16)", "quant(k=8,v=8)", "quant(k=4,v=4,axes=kivi,group=page,outliers=0.01)", "dedup(exact)",
            "lowrank(rank=4,fit_tokens=32)|quant(bits=4)", "minicache(start=0)", "nuq(bits=3)", "turboquant(bits=4)",
-           "keys(plain);quant(bits=4,window=32)", "layers(0):dense(f16);rest:layershare(start=1)|quant(bits=8)"]
+           "keys(plain);quant(bits=4,window=32)", "quant(k=8,v=8)|zstd(window=64)", "layers(0):dense(f16);rest:layershare(start=1)|quant(bits=8)"]
 for i, recipe in enumerate(RECIPES):
     dry = compress(recipe, f"dry-{i}", "--dry-run")["compression"]
     check(not (work / f"dry-{i}").exists(), f"{recipe}: a dry run writes nothing")
