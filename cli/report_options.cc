@@ -16,7 +16,7 @@ namespace kva::cli {
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   winsize size = {};
-  int width = report.at("kind") == "redundancy" ? 100 : 120;
+  int width = report.contains("ab") || report.contains("compression") ? 120 : 100;
   if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
   fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
   if (!folder.empty()) fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
@@ -68,12 +68,12 @@ void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std
 
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
                         const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
-                        Progress& progress) {
+                        Progress& progress, const Addition& add) {
   RedundancyOptions analysis;
   analysis.seed = common.seed;
   analysis.clusters = options.clusters;
-  const RedundancyReport report =
-      make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
+  RedundancyReport report = make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
+  if (add) add(report.json);
   write_forms(report.json, {{"partners.csv", report.partners_csv}}, options.forms, common.quiet, progress);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -40,10 +41,13 @@ void print_summary(const nlohmann::ordered_json& report, const std::string& fold
 
 Progress::Mode progress_mode(const CommonOptions& common);
 
+// What a command adds to the report before it is written.
+using Addition = std::function<void(nlohmann::ordered_json& report)>;
+
 // Analyses the pages, writes the report and prints the summary. `facts` are those of run_capture(). Throws
 // InputError; the folder then holds what it held before.
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
                         const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
-                        Progress& progress);
+                        Progress& progress, const Addition& add = {});
 
 }  // namespace kva::cli

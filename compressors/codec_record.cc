@@ -14,6 +14,7 @@
 #include "compressors/codecs/minicache_codec.h"
 #include "compressors/codecs/pq_codec.h"
 #include "compressors/codecs/quant_codec.h"
+#include "compressors/codecs/residual_codec.h"
 #include "compressors/codecs/rotation_codec.h"
 #include "compressors/codecs/zstd_codec.h"
 #include "kernels/check.h"
@@ -190,6 +191,10 @@ constexpr Kind kKinds[] = {
     {"minicache", [](const Record& record) { return make_minicache_codec(record.share("retain", 1.0)); }},
     {"pq", read_pq},
     {"quant", read_quant},
+    {"residual",
+     [](const Record& record) {
+       return make_residual_codec(record.integer("rank", 0, kMostWidth), record.inner_without_coordinates());
+     }},
     {"rotation", read_rotation},
     {"zstd", read_zstd},
 };

@@ -31,7 +31,8 @@ void LearnedFormat::fit(const StepContext& context, const PageSet& sample) {
 void LearnedFormat::run(const StepContext& context, Draft& draft) {
   if (codecs_.empty())
     throw InputError(fmt::format(
-        "{}: expected codebooks learnt from a calibration text, found none; give a calibration text", name_));
+        "{}: expected codebooks learnt from a calibration text, found none; give one (--calibration FILE)",
+        name_));
   for (DraftStream& stream : draft.streams) {
     if (!stream.unformatted()) continue;
     if (const std::string why = refusal(context, stream); !why.empty())

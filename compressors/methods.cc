@@ -10,6 +10,8 @@
   X(quant)             \
   X(nuq)               \
   X(turboquant)        \
+  X(gear)              \
+  X(budget)            \
   X(pq)                \
   X(minicache)         \
   X(layershare)        \

@@ -15,6 +15,11 @@ Table unnamed(Table table, const std::string& title) {
   return table;
 }
 
+constexpr const char* kFrontCaption =
+    "Each recipe with its 95% interval: further left holds fewer bytes, further down loses less. Ringed and "
+    "joined: the front, which no other recipe beats in both. Dashed: the noise floor, what two exact caches "
+    "differ by. Dotted: recipes that differ in numbers alone.";
+
 void findings_section(HtmlPage& page, const Json& report) {
   page.open("findings", "Findings", "Findings");
   for (const std::string& sentence : ab_protocol_sentences(report)) page.paragraph(sentence);
@@ -32,12 +37,7 @@ void row_sections(HtmlPage& page, const Json& report) {
 }
 
 void quality_sections(HtmlPage& page, const Json& report) {
-  page.open("front", "Quality against bytes", "Quality and bytes",
-            "Each recipe with its 95% interval: further left holds fewer bytes, further down loses less. "
-            "Ringed and "
-            "joined: the front, which no other recipe beats in both. Dashed: the noise floor, what two exact "
-            "caches "
-            "differ by. Dotted: recipes that differ in numbers alone.");
+  page.open("front", "Quality against bytes", "Quality and bytes", kFrontCaption);
   page.chart("front", "Mean KL against bits a number, every recipe a point", "quality_front");
   if (const Table equal = ab_equal_bytes_table(report); !equal.rows.empty()) page.table(equal, true);
   if (const Table pairs = ab_difference_table(report); !pairs.rows.empty()) page.table(pairs, true);
@@ -131,8 +131,8 @@ Json row_data(const Json& row) {
 
 }  // namespace
 
-std::string ab_page_data(const Json& report) {
-  Json data = {{"model", report.at("model")}, {"protocol", report.at("ab").at("protocol")}};
+void add_judged_recipes(Json& data, const Json& report) {
+  data["protocol"] = report.at("ab").at("protocol");
   data["parts"] = Json::array();
   for (const auto& [key, name] : kHeldParts) data["parts"].push_back({{"key", key}, {"name", name}});
   data["rows"] = Json::array();
@@ -142,8 +142,27 @@ std::string ab_page_data(const Json& report) {
     data["noise_floor"].push_back({{"recipe", row.at("recipe")},
                                    {"chunk_tokens", row.at("chunk_tokens")},
                                    {"kl_mean", row.at("kl_mean")}});
+}
+
+std::string ab_page_data(const Json& report) {
+  Json data = {{"model", report.at("model")}};
+  add_judged_recipes(data, report);
   round_numbers(data);
   return script_data(data);
+}
+
+void judged_recipes_section(HtmlPage& page, const Json& report) {
+  const Table rows = ab_table(report);
+  page.open("recipes", "What compressing these pages saves and costs", "Recipes");
+  for (const std::string& sentence : ab_protocol_sentences(report)) page.paragraph(sentence);
+  page.findings(ab_findings(report));
+  page.table(rows, false);
+  page.paragraph(kFrontCaption);
+  page.chart("front", "Mean KL against bits a number, every recipe a point", "quality_front");
+  page.table(ab_interval_table(report), true);
+  page.table(ab_bytes_table(report), true);
+  if (const Table codec = ab_codec_table(report); !codec.rows.empty()) page.table(codec, true);
+  page.close();
 }
 
 std::string ab_html(const PageSource& source) {

@@ -122,7 +122,7 @@ struct Inputs {
 
 Inputs read_inputs(const AbOptions& options) {
   std::vector<Recipe> recipes = candidates_of(options);
-  const std::string text = read_utf8(options.text_file);
+  const std::string text = options.text ? *options.text : read_utf8(options.text_file);
   const std::string calibration = calibration_text(options);
   FoundModel found = open_model(options.model);
   Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}};

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ namespace kva {
 struct AbOptions {
   ModelOptions model = {.weights = "f32"};
   std::string text_file;             // UTF-8
+  std::optional<std::string> text;   // instead of the file's; text_file is then its name
   std::vector<std::string> recipes;  // the baseline dense(f16) is always the first row
   std::string calibration_file;      // UTF-8, for methods that learn; empty: the built-in general prompts
   WindowOptions windows;

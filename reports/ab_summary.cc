@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "reports/ab_tables.h"
@@ -20,6 +21,11 @@ Table shown_rows(const Json& report) {
   const std::array<const char*, 9> names = {"held", "bits", "÷",     "ppl",  "Δ ppl",
                                             "KL",   "99%",  "top-1", "tok/s"};
   for (std::size_t c = 0; c < names.size(); ++c) table.columns[c + 1].name = names[c];
+  table.columns.pop_back();
+  for (auto& row : table.rows) row.pop_back();
+  const bool timed = std::any_of(table.rows.begin(), table.rows.end(),
+                                 [](const auto& row) { return std::isfinite(row.back().sort); });
+  if (timed) return table;
   table.columns.pop_back();
   for (auto& row : table.rows) row.pop_back();
   return table;
@@ -52,6 +58,16 @@ void closing(const Json& report, Screen& screen) {
 }
 
 }  // namespace
+
+void ab_section_summary(const Json& report, Screen& screen) {
+  const Json& protocol = report.at("ab").at("protocol");
+  screen.heading("Compressed inside the decoder",
+                 fmt::format("{} scored tokens behind {} of context, against dense f32",
+                             format_count(number_at(protocol, "tokens")),
+                             format_count(std::floor(number_at(protocol, "context") / 2))));
+  add_table(shown_rows(report), screen);
+  without_effect(report, screen);
+}
 
 void ab_summary(const Json& report, Screen& screen) {
   for (const std::string& sentence : ab_protocol_sentences(report)) {

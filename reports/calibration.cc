@@ -3,12 +3,51 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/kv/capture.h"
 #include "runtime/model/generator.h"
 
 namespace kva {
+namespace {
+
+// The attention that the tokens of full pages got, laid out as a sample holds it.
+class AttentionMass {
+ public:
+  explicit AttentionMass(const KvCacheOptions& options)
+      : page_tokens_(options.page_tokens),
+        kv_heads_(options.kv_heads),
+        by_layer_(
+            std::make_shared<std::vector<std::vector<float>>>(static_cast<std::size_t>(options.layers))) {}
+
+  void add(const KvCache& cache, SequenceId sequence) {
+    for (std::size_t layer = 0; layer < by_layer_->size(); ++layer)
+      for (int64_t page = 0; page < cache.sealed_pages(sequence); ++page)
+        for (int head = 0; head < kv_heads_; ++head) {
+          const auto of_page = cache.attention_mass(sequence, static_cast<int>(layer), head)
+                                   .subspan(static_cast<std::size_t>(page * page_tokens_),
+                                            static_cast<std::size_t>(page_tokens_));
+          (*by_layer_)[layer].insert((*by_layer_)[layer].end(), of_page.begin(), of_page.end());
+        }
+  }
+
+  PageSet added_to(PageSet pages) const {
+    for (const std::vector<float>& of : *by_layer_) pages.attention_mass.push_back(of.data());
+    // One owner keeps both the pages and the mass.
+    pages.owner = std::make_shared<const std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>>(
+        pages.owner, by_layer_);
+    return pages;
+  }
+
+ private:
+  int64_t page_tokens_;
+  int kv_heads_;
+  std::shared_ptr<std::vector<std::vector<float>>> by_layer_;  // [layer][pages, kv_heads, page_tokens]
+};
+
+}  // namespace
 
 Calibration::Calibration(Decoder& decoder, std::vector<int32_t> ids, int64_t context, int page_tokens,
                          ThreadPool& pool)
@@ -30,6 +69,9 @@ const PageSet& Calibration::pages(KeyBasis basis) {
   KvCache cache(options, pool_);
   MemoryCapture capture;
   capture.begin(options, DType::kF16);
+  AttentionMass mass(options);
+  for (int layer = 0; layer < options.layers; ++layer)
+    for (int head = 0; head < options.kv_heads; ++head) cache.observe(layer, head, {.attention_mass = true});
   GenerateCallbacks callbacks;
   callbacks.on_finished = [&](std::size_t index, SequenceId sequence, const Generation&) {
     capture.add_prompt({.set = "calibration",
@@ -37,9 +79,10 @@ const PageSet& Calibration::pages(KeyBasis basis) {
                         .tokens = cache.tokens(sequence),
                         .pages = cache.sealed_pages(sequence)},
                        cache, sequence);
+    mass.add(cache, sequence);
   };
   generate(decoder_, cache, sequences, {}, callbacks);
-  return pages_.emplace(basis, capture.pages()).first->second;
+  return pages_.emplace(basis, mass.added_to(capture.pages())).first->second;
 }
 
 }  // namespace kva

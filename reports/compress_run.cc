@@ -54,7 +54,7 @@ ordered_json options_json(const CompressOptions& options) {
 std::string fit(Replay& replay, const CompressOptions& options) {
   if (!replay.needs_sample()) {
     if (!options.calibration.empty())
-      throw InputError(fmt::format("--calibration: expected a recipe that learns (nuq, pq), found {}",
+      throw InputError(fmt::format("--calibration: expected a recipe that learns (nuq, pq, budget), found {}",
                                    replay.recipe().text()));
     return "";
   }

@@ -73,6 +73,18 @@ Table named(Table table) {
   return table;
 }
 
+// What a report of redundancy ends with.
+void judged_recipes(Writer& out, const Json& report) {
+  out.heading("What compressing these pages saves and costs");
+  for (const std::string& sentence : ab_protocol_sentences(report)) out.paragraph(escape_markdown(sentence));
+  for (const Finding& finding : ab_findings(report))
+    if (!finding.sentence.empty()) out.paragraph(escape_markdown(finding.sentence));
+  out.section(ab_table(report), "quality_front.png");
+  out.section(ab_interval_table(report));
+  out.section(ab_bytes_table(report), "bytes_by_recipe.png");
+  if (const Table codec = ab_codec_table(report); !codec.rows.empty()) out.section(codec);
+}
+
 std::string redundancy_markdown(const Json& report, const PlotSet& plots) {
   Writer out(plots);
   out.paragraph("# KV-cache redundancy of " + escape_markdown(text_at(report.at("model"), "name")));
@@ -92,6 +104,7 @@ std::string redundancy_markdown(const Json& report, const PlotSet& plots) {
   out.section(cluster_table(report));
   out.section(duplicate_table(report));
   out.section(norm_table(report));
+  if (report.contains("ab")) judged_recipes(out, report);
   out.section(definition_table(report));
   out.section(option_table(report));
   std::string text = out.take();

@@ -66,6 +66,10 @@ PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& fo
   figures.push_back(growth_figure(report));
   figures.push_back(cross_layer_figure(report));
   figures.push_back(set_comparison_figure(report));
+  if (report.contains("ab")) {
+    figures.push_back(quality_front_figure(report));
+    figures.push_back(recipe_bytes_figure(report));
+  }
   draw(figures, folder, set);
   std::vector<Figure> heatmaps = heatmap_figures(report);
   draw(heatmaps, folder, set);

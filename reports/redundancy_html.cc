@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "reports/ab_html.h"
 #include "reports/report_view.h"
 
 namespace kva {
@@ -117,6 +118,7 @@ std::string redundancy_page_data(const Json& report) {
        {"model", "sets", "thresholds", "histogram_bins", "similarity", "adjacent_layers", "layer_matrix",
         "heatmaps", "heatmap_sets", "clusters", "opportunity", "growth", "set_differences", "norms"})
     data[member] = report.at(member);
+  if (report.contains("ab")) add_judged_recipes(data, report);
   data["key_basis"] = report.at("cache").at("key_basis");
   data["page_tokens"] = report.at("cache").at("page_tokens");
   for (Json& row : data["similarity"]) {
@@ -141,15 +143,16 @@ std::string redundancy_html(const PageSource& source) {
   page.findings(report_findings(report));
   page.close();
   run_section(page, report);
+  if (report.contains("ab")) judged_recipes_section(page, report);
   set_sections(page, report);
   layer_sections(page, report);
   structure_sections(page);
   detail_sections(page, report);
-  return page.finish(
-      {"KV-cache redundancy of " + text_at(report.at("model"), "name"),
-       "kvanalyze · where the KV cache repeats itself",
-       page.interactive() ? redundancy_page_data(report) : "",
-       {"redundancy_view.js", "charts_similarity.js", "charts_structure.js", "redundancy_page.js"}});
+  return page.finish({"KV-cache redundancy of " + text_at(report.at("model"), "name"),
+                      "kvanalyze · where the KV cache repeats itself",
+                      page.interactive() ? redundancy_page_data(report) : "",
+                      {"redundancy_view.js", "charts_similarity.js", "charts_structure.js", "label_layout.js",
+                       "ab_view.js", "charts_quality.js", "redundancy_page.js"}});
 }
 
 }  // namespace kva

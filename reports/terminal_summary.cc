@@ -227,6 +227,7 @@ std::string terminal_summary(const nlohmann::ordered_json& report, bool color, i
   redundancy(report, screen);
   opportunities(report, screen);
   differences(report, screen);
+  if (report.contains("ab")) ab_section_summary(report, screen);
   closing(report, screen);
   return screen.take();
 }

@@ -66,13 +66,19 @@ def largest(x, count):
 
 def outlier_mask(x, share, axes, group, kept):
     """The numbers taken out before the ranges: of each page side exactly ceil(share * numbers), those farthest from
-    the middle (mean of the numbers not kept anyway) of their group."""
+    the mean of their group, by the root of the group's deviation; numbers that are kept anyway count for nothing."""
     axis, length = AXES[axes], x.shape[AXES[axes]]
-    count = reduce_groups(np.add, (~kept).astype(np.float32), axis, group)
-    total = reduce_groups(np.add, np.where(kept, 0.0, x), axis, group)
-    mean = spread(total / np.maximum(count, 1), axis, group, length)
-    distance = np.where(kept, -1.0, np.abs(x - mean))
-    return largest(distance, math.ceil(share * x.shape[-1] * x.shape[-2]))
+
+    def mean(values):
+        sums = reduce_groups(np.add, np.where(kept, 0.0, values.astype(np.float64)), axis, group)
+        counts = reduce_groups(np.add, (~kept).astype(np.float64), axis, group)
+        return spread(sums / np.maximum(counts, 1), axis, group, length)
+
+    distance = np.abs(x.astype(np.float64) - mean(x))
+    deviation = np.sqrt(mean(distance ** 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(deviation > 0, distance / np.sqrt(deviation), 0.0)
+    return largest(np.where(kept, -1.0, relative), math.ceil(share * x.shape[-1] * x.shape[-2]))
 
 
 def hadamard(width):

@@ -7,14 +7,10 @@
 #include "compressors/codecs/codebook_codec.h"
 #include "compressors/learned_format.h"
 #include "compressors/method.h"
+#include "compressors/scale_parameters.h"
 
 namespace kva {
 namespace {
-
-ScaleAxis axis_of(std::string_view axes, Side side) {
-  if (axes == "kivi") return side == Side::kKey ? ScaleAxis::kChannel : ScaleAxis::kToken;
-  return axes == "channel" ? ScaleAxis::kChannel : ScaleAxis::kToken;
-}
 
 class NuqStep : public LearnedFormat {
  public:
@@ -22,7 +18,7 @@ class NuqStep : public LearnedFormat {
       : LearnedFormat("nuq"),
         bits_(static_cast<int>(arguments.integer("bits"))),
         outliers_(arguments.number("outliers")),
-        axes_(arguments.word("axes")) {}
+        axes_{scale_axis(arguments, Side::kKey), scale_axis(arguments, Side::kValue)} {}
 
  protected:
   std::vector<float> learn(const StepContext&, const PageSet& sample, const LayerSide& of) const override {
@@ -48,7 +44,7 @@ class NuqStep : public LearnedFormat {
 
  private:
   CodebookFormat format_of(Side side) const {
-    const ScaleAxis axis = axis_of(axes_, side);
+    const ScaleAxis axis = axes_[side == Side::kKey ? 0 : 1];
     const std::string_view axis_name = axis == ScaleAxis::kToken ? "token" : "channel";
     return {.name = fmt::format("nuq(bits={},outliers={},axes={})", bits_, outliers_, axis_name),
             .bits = bits_,
@@ -58,13 +54,12 @@ class NuqStep : public LearnedFormat {
 
   int bits_;
   double outliers_;
-  std::string_view axes_;
+  ScaleAxis axes_[2];  // of keys, of values
 };
 
 }  // namespace
 
 MethodInfo nuq_method() {
-  using enum ParameterKind;
   return {
       .name = "nuq",
       .meaning =
@@ -73,28 +68,8 @@ MethodInfo nuq_method() {
       .kind = MethodKind::kFormat,
       .papers = {{"KVQuant: Towards 10 Million Context Length LLM Inference with KV Cache Quantization",
                   "2401.18079"}},
-      .parameters = {{.name = "bits",
-                      .kind = kInteger,
-                      .fallback = "3",
-                      .lower = 2,
-                      .upper = 8,
-                      .values = {2, 3, 4, 8},
-                      .unit = "bits",
-                      .help = "width of a code: 2^bits levels, stored for each layer and side"},
-                     {.name = "outliers",
-                      .kind = kNumber,
-                      .fallback = "0.01",
-                      .lower = 0,
-                      .upper = 0.5,
-                      .help = "share of a page side's numbers kept as f16 with their place: those farthest "
-                              "from the mean of their channel or token"},
-                     {.name = "axes",
-                      .kind = kWord,
-                      .fallback = "kivi",
-                      .words = {{"token", {}, "one scale for each token and head"},
-                                {"channel", {}, "one scale for each channel of a page"},
-                                {"kivi", {}, "keys by channel, values by token"}},
-                      .help = "which numbers share a scale"}},
+      .parameters = {bits_parameter("3", "width of a code: 2^bits levels, stored for each layer and side"),
+                     outliers_parameter("0.01"), axes_parameter("kivi")},
       .make = [](const Arguments& arguments) -> std::unique_ptr<Step> {
         return std::make_unique<NuqStep>(arguments);
       },

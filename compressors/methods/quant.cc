@@ -8,6 +8,7 @@
 #include "compressors/codecs/hadamard_codec.h"
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/method.h"
+#include "compressors/scale_parameters.h"
 #include "compressors/step.h"
 #include "runtime/error.h"
 
@@ -72,10 +73,8 @@ class QuantStep : public Step {
     const char* own = side == Side::kKey ? "k" : "v";
     const auto bits = static_cast<int>(arguments.integer(arguments.has(own) ? own : "bits"));
     if (bits == kDenseBits) return {.codec = make_dense_codec(DType::kF16), .packed = false};
-    const std::string_view axes = arguments.word("axes");
-    const bool by_channel = axes == "channel" || (axes == "kivi" && side == Side::kKey);
     return {.codec = make_quant_codec({.bits = bits,
-                                       .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
+                                       .axis = scale_axis(arguments, side),
                                        .group = arguments.is_word("group") ? 0 : arguments.integer("group"),
                                        .symmetric = arguments.flag("symmetric"),
                                        .outliers = arguments.number("outliers"),
@@ -98,15 +97,10 @@ class QuantStep : public Step {
 
 std::vector<ParameterInfo> quant_parameters() {
   using enum ParameterKind;
+  ParameterInfo axes = axes_parameter("token");
+  axes.words.push_back({"group", {}, "one scale for each run of a token's values"});
   return {
-      {.name = "bits",
-       .kind = kInteger,
-       .fallback = "4",
-       .lower = 2,
-       .upper = 8,
-       .values = {2, 3, 4, 8},
-       .unit = "bits",
-       .help = "width of a code, on both sides"},
+      bits_parameter("4", "width of a code, on both sides"),
       {.name = "k",
        .kind = kInteger,
        .lower = 2,
@@ -121,14 +115,7 @@ std::vector<ParameterInfo> quant_parameters() {
        .values = {2, 3, 4, 8, 16},
        .unit = "bits",
        .help = "width for values alone; 16 keeps them as dense(f16)"},
-      {.name = "axes",
-       .kind = kWord,
-       .fallback = "token",
-       .words = {{"token", {}, "one scale for each token and head"},
-                 {"channel", {}, "one scale for each channel and group of tokens"},
-                 {"kivi", {}, "keys by channel, values by token"},
-                 {"group", {}, "one scale for each run of a token's values"}},
-       .help = "which numbers share a scale"},
+      axes,
       {.name = "group",
        .kind = kInteger,
        .fallback = "page",
@@ -137,12 +124,7 @@ std::vector<ParameterInfo> quant_parameters() {
        .words = {{"page", {}, "as far as the page or the head goes"}, {"head", {}, "the channels of a head"}},
        .help = "numbers that share a scale: tokens where the scale is a channel's, else channels"},
       {.name = "symmetric", .kind = kFlag, .fallback = "false", .help = "no zero point: codes around 0"},
-      {.name = "outliers",
-       .kind = kNumber,
-       .fallback = "0",
-       .lower = 0,
-       .upper = 0.5,
-       .help = "share of a page side's numbers kept as f16 with their place: the largest residuals"},
+      outliers_parameter("0"),
       {.name = "dense_channels",
        .kind = kInteger,
        .fallback = "0",

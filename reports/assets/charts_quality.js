@@ -135,3 +135,9 @@ function drawPositions(state, width) {
       yaxis: scaleAxis(scale, "mean KL (nats, log scale)") },
   };
 }
+
+const BITS_CONTROL = { key: "bits", label: "Bytes", options: [["bits_per_value", "at the last scored token"], ["bits_per_value_over_time", "mean over time"]] };
+
+function addFrontChart() {
+  addChart("front", [{ key: "quality", label: "Quality", options: [["kl_mean", "mean KL"], ["kl_p99", "99% of KL"]] }, BITS_CONTROL], drawFront, true);
+}

@@ -32,6 +32,7 @@ function addCharts() {
     addChart("heads", [series, { ...metric, options: metricOptions(headRows) }, threshold,
       { key: "figure", label: "Colour", options: [["redundancy", "redundancy"], ["mean", "mean similarity"]] }], drawHeads);
   }
+  if (rows.length) addFrontChart();
   const mapped = [...new Set(pageMaps.map((map) => map.layer))].sort((a, b) => a - b);
   addChart("heatmap", mapped.length ? [{ key: "layer", label: "Layer", layers: mapped }] : [], drawHeatmap);
   addChart("norms", [], drawNorms);

@@ -422,6 +422,10 @@ std::vector<double> KvCache::bytes_by_layer() const {
   return bytes;
 }
 
+int64_t KvCache::side_footprint_bytes(int64_t bytes) {
+  return PageStore::footprint_bytes(bytes) + static_cast<int64_t>(sizeof(PageRef)) / 2;
+}
+
 ByteLedger KvCache::ledger() const { return impl_->ledger(); }
 
 }  // namespace kva

@@ -172,6 +172,10 @@ class KvCache {
   // For what codecs of this cache's pages share; counted as `side`.
   std::shared_ptr<SideMemory> side_memory() const;
 
+  // What a page side of so many bytes of payload and scales takes with its slot, its entry and its part of
+  // the page's reference; the room that slabs and tables keep free comes on top.
+  static int64_t side_footprint_bytes(int64_t bytes);
+
   // Bytes held now and at the peak. held() + workspace is what backend() has allocated for this cache.
   ByteLedger ledger() const;
   // Payload and scales of each layer's pages; a shared side is split among its refs.

@@ -17,6 +17,8 @@ constexpr int64_t kMinSlabBytes = 16 << 10;
 constexpr int64_t kMaxSlabBytes = 2 << 20;
 constexpr int64_t kSlotAlignment = 16;
 
+int64_t slot_of(int64_t bytes) { return (bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment; }
+
 }  // namespace
 
 PageStore::PageStore(Backend& backend, int64_t head_dim, int64_t page_tokens)
@@ -144,9 +146,7 @@ SideId PageStore::new_side(const std::shared_ptr<const SideCodec>& codec, Lane l
   }
   const int32_t stream = stream_of(codec, lane);
   int32_t slab = -1;
-  if (room_bytes > 0)
-    slab =
-        slab_with_space(class_of((room_bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment, lane));
+  if (room_bytes > 0) slab = slab_with_space(class_of(slot_of(room_bytes), lane));
   Stream& of = streams_[index(stream)];
   of.codec = codec;
   of.lane = lane;
@@ -256,6 +256,10 @@ void PageStore::read(SideId id, MatView<float> rows) const {
 std::byte* PageStore::writable_payload(SideId id) {
   KVA_CHECK(references(id) == 1, "a shared side is copied before it is written");
   return memory_of(side(id));
+}
+
+int64_t PageStore::footprint_bytes(int64_t bytes) {
+  return slot_of(bytes) + static_cast<int64_t>(sizeof(SideEntry));
 }
 
 int64_t PageStore::bytes(SideId id) const {

@@ -70,6 +70,10 @@ class PageStore {
   // Payload and scales of the side's tokens, without its base.
   int64_t bytes(SideId id) const;
 
+  // What a side with so many bytes of payload and scales takes of slots and entries, the room that slabs and
+  // entries keep free left out.
+  static int64_t footprint_bytes(int64_t bytes);
+
   // The most that any codec in use so far wants for kMaxCodecQueries query rows.
   int64_t codec_scratch() const { return codec_scratch_; }
   int64_t widest_coordinates() const { return widest_coordinates_; }

@@ -124,6 +124,8 @@ constexpr const char* kRecipes[] = {
     "turboquant(bits=4)",
     "lowrank(layers=2, rank=16, fit_tokens=64) | turboquant(bits=8)",
     "pq(m=4, bits=4)",
+    "gear(rank=3)",
+    "budget(bits=9)",
     "layers(0): dense(f16); rest: quant(bits=4)",
     "quant(k=8, v=4) | zstd",
     "dedup(exact) | zstd(window=32)",

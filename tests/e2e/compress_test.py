@@ -84,6 +84,11 @@ for i, recipe in enumerate(RECIPES):
     check(dry_parts == [(n.split(".")[0], p["raw_bytes"]) for n, p in parts.items() if n != "manifest.json"],
           f"{recipe}: raw bytes of the files are predicted too")
 
+# What codebooks were learnt from is said.
+check(compress("nuq(bits=3)", "own", "--dry-run")["compression"]["learnt_from"] == "the capture itself", "its own pages")
+taught = compress("nuq(bits=3)", "taught", "--dry-run", "--calibration", capture)["compression"]
+check(taught["learnt_from"] == str(capture), "a capture to learn from")
+
 # Errors against NumPy, from the captures before and after.
 exact = values(capture)
 for i, recipe in ((1, "quant(k=8,v=8)"), (2, "quant 4"), (4, "lowrank")):

@@ -29,7 +29,7 @@ def without_run(report):
     return {key: value for key, value in report.items() if key not in RUN_SPECIFIC}
 
 
-done = run(*settings, "--output-dir", work / "one-step")
+done = done_main = run(*settings, "--output-dir", work / "one-step")
 check(done.returncode == 0, f"main job: {done.stderr}")
 report = report_of(work / "one-step")
 for name in ("report.json", "report.md", "report.html", "partners.csv"):
@@ -48,7 +48,24 @@ done = run("capture", *settings[:-2], "--output-dir", work / "capture")
 check(done.returncode == 0, f"capture: {done.stderr}")
 done = run("analyze", "--capture", work / "capture", "--seed", 7, "--output-dir", work / "two-step", "--threads", 3)
 check(done.returncode == 0, f"analyze: {done.stderr}")
-check(without_run(report) == without_run(report_of(work / "two-step")), "one step and two steps differ")
+two_steps = without_run(report_of(work / "two-step"))
+# A capture has no model to judge recipes with.
+one_step = {key: value for key, value in without_run(report).items() if key != "ab"}
+one_step["definitions"] = {term: one_step["definitions"].get(term) for term in two_steps["definitions"]}
+check(one_step == two_steps, "one step and two steps differ")
+
+# The report ends with recipes judged on the same prompts; with --no-ab it does not.
+rows = report["ab"]["rows"]
+check([row["recipe"].split("(")[0] for row in rows][:3] == ["dense", "quant", "quant"], f"rows {[r['recipe'] for r in rows]}")
+check(len(rows) == 7 and all(row["compression"] > 0 for row in rows), "a row of each family and the baseline")
+check(rows[2]["bytes_held"] < rows[1]["bytes_held"] < rows[0]["bytes_held"], "fewer bits hold fewer bytes")
+check("Compressed inside the decoder" in done_main.stdout, "the summary has the recipes")
+done = run(*settings, "--no-ab", "--no-plots", "--quiet", "--output-dir", work / "no-ab")
+check(done.returncode == 0 and "ab" not in report_of(work / "no-ab"), f"--no-ab: {done.stderr}")
+done = run(*settings, "--recipe", "dense(bf16)", "--no-plots", "--quiet", "--output-dir", work / "one-recipe")
+check([row["recipe"] for row in report_of(work / "one-recipe")["ab"]["rows"]] == ["dense(f16)", "dense(bf16)"], done.stderr)
+done = run(*settings, "--recipe", "qaunt", "--output-dir", work / "typo")
+check(done.returncode == 1 and "qaunt" in done.stderr and not (work / "typo").exists(), f"a wrong recipe: {done.stderr}")
 
 # A capture opens in NumPy in one line, with the shape that the manifest says.
 manifest = json.loads((work / "capture/manifest.json").read_text())
@@ -87,7 +104,7 @@ for family in ("opt", "gpt2"):
     check(done.returncode == 0, f"{family}: {done.stderr}")
 for options in (["--key-basis", "plain"], ["--key-basis", "page-relative"], ["--kv-dtype", "bf16"],
                 ["--kv-dtype", "f32", "--page-size", "8"], ["--weights", "f32"], ["--batch-size", "1"]):
-    done = run(*settings, *options, "--output-dir", work / "options", "--quiet", "--no-plots")
+    done = run(*settings, *options, "--no-ab", "--output-dir", work / "options", "--quiet", "--no-plots")
     check(done.returncode == 0, f"{options}: {done.stderr}")
 
 shutil.rmtree(work)

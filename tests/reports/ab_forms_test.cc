@@ -72,6 +72,22 @@ TEST_F(AbForms, EveryFormIsThereAndRendersTheSameBytesAgain) {
   }
 }
 
+TEST_F(AbForms, ARedundancyReportCanEndWithRecipes) {
+  const ordered_json report = example_judged_report();
+  write_report(report, path("a"), {.plots = gnuplot_available(), .plotly_path = path("plotly.js")});
+  EXPECT_EQ(load_report(path("a/report.json")), report);
+  const std::string recipe = "quant(k=4,v=4";
+  for (const char* name : {"a/report.html", "a/report.md"})
+    EXPECT_THAT(read(name),
+                AllOf(HasSubstr("What compressing these pages saves and costs"), HasSubstr(recipe)));
+  EXPECT_THAT(read("a/report.html"), HasSubstr("data-chart=\"front\""));
+  EXPECT_THAT(terminal_summary(report, false, 120),
+              AllOf(HasSubstr("Compressed inside the decoder"), HasSubstr(recipe)));
+  if (gnuplot_available()) {
+    EXPECT_GT(read("a/plots/quality_front.png").size(), 10000U);
+  }
+}
+
 TEST_F(AbForms, WithoutPlotlyThePicturesAreInThePage) {
   if (!gnuplot_available()) GTEST_SKIP() << "gnuplot is not installed";
   PlotSet plots{{{"quality_front.png", "Quality", "caption"}}, {}};

@@ -217,4 +217,11 @@ Json example_ab_report(int layers) {
   return report;
 }
 
+Json example_judged_report() {
+  Json report = example_report(), judged = example_ab_report();
+  report["ab"] = judged["ab"];
+  report["definitions"].update(judged["definitions"]);
+  return report;
+}
+
 }  // namespace kva

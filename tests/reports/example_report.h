@@ -22,6 +22,9 @@ nlohmann::ordered_json example_ab_report(int layers = 4);
 // The same of kind "compression"; a dry run has no errors and nothing on disk.
 nlohmann::ordered_json example_compress_report(bool dry_run = false);
 
+// The redundancy report with such an A/B at its end.
+nlohmann::ordered_json example_judged_report();
+
 // The same with names that try to break out of HTML, scripts, Markdown, gnuplot and terminals. `marker` is a
 // path that a shell would make if a name were ever run.
 nlohmann::ordered_json hostile_report(const char* marker = "/tmp/kvanalyze-pwned");

@@ -129,6 +129,18 @@ def check_ab_page(browser, folder, plotly):
     check_offline(browser, "ab after every control")
 
 
+def check_judged_page(browser, folder, plotly):
+    """A redundancy report that ends with recipes: their chart stands among the others."""
+    render("judged", folder, plotly)
+    browser.open(folder / "report.html")
+    browser.wait("document.documentElement.dataset.charts !== undefined")
+    check_charts(browser, "judged")
+    data = browser.value("({...document.querySelector('#chart-front').dataset})")
+    points, traces = AB_CHARTS["front"]
+    check((data.get("points"), data.get("traces")) == (str(points), str(traces)), f"judged: front shows {data}")
+    check_offline(browser, "judged")
+
+
 def check_controls(browser):
     """Every choice of every control draws; a header sorts its table."""
     count = browser.value("document.querySelectorAll('.controls select, .controls input').length")
@@ -181,6 +193,7 @@ def main():
         browser.size(1280, 1000)
         check_hostile(browser, "hostile", work / "hostile", plotly)
         check_ab_page(browser, work / "ab", plotly)
+        check_judged_page(browser, work / "judged", plotly)
         check_hostile(browser, "hostile-ab", work / "hostile-ab", plotly)
         # Without the library: the summary, the tables and the pictures, and a line that says how to get more.
         render("plain", work / "static", None)

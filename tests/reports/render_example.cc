@@ -1,6 +1,6 @@
 // The report code for tests in Python:
-//   render_example plain|hostile|ab|hostile-ab FOLDER [plotly.min.js]   writes an example report
-//   render_example json|json-ab|json-compress FILE                                    only its report.json
+//   render_example plain|hostile|ab|judged|hostile-ab FOLDER [plotly.min.js]   writes an example report
+//   render_example json|json-ab|json-compress FILE                      only its report.json
 //   render_example check FILE            loads a report.json; 1 and one line where it is refused
 #include <fmt/format.h>
 
@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   const std::string kind = argv[1];
   const auto report = kind == "hostile"                   ? kva::hostile_report()
                       : kind == "hostile-ab"              ? kva::hostile_ab_report()
+                      : kind == "judged"                  ? kva::example_judged_report()
                       : kind == "ab" || kind == "json-ab" ? kva::example_ab_report()
                       : kind == "json-compress"           ? kva::example_compress_report()
                                                           : kva::example_report();
