@@ -207,7 +207,7 @@ TEST_F(RunPasskey, CountsWhatTheGeneratorSays) {
     EXPECT_EQ(row->cells[0].exact, exact);
     EXPECT_EQ(row->cells[0].digits, digits);
   }
-  EXPECT_EQ(result.tokens, std::vector<int64_t>{40 * 33});
+  EXPECT_EQ(result.tokens, std::vector<int64_t>{int64_t{40} * 33});
 }
 
 TEST_F(RunPasskey, TheQuestionReadsTheCompressedPrompt) {
