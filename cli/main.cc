@@ -38,6 +38,8 @@ int main(int argc, char** argv) {
   kva::cli::add_main_job(app);
   kva::cli::add_capture(app);
   kva::cli::add_analyze(app);
+  kva::cli::add_compress(app);
+  kva::cli::add_decompress(app);
   kva::cli::add_eval(app);
   kva::cli::add_ab(app);
   kva::cli::add_compare(app);

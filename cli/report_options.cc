@@ -12,18 +12,15 @@
 #include "reports/terminal_summary.h"
 
 namespace kva::cli {
-namespace {
 
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   winsize size = {};
-  int width = report.contains("ab") ? 120 : 100;
+  int width = report.contains("ab") || report.contains("compression") ? 120 : 100;
   if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
   fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
-  fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
+  if (!folder.empty()) fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
 }
-
-}  // namespace
 
 void add_form_options(CLI::App& app, FormOptions& options) {
   const std::string group = "Report";

@@ -36,6 +36,9 @@ void add_report_options(CLI::App& app, ReportOptions& options);
 void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std::string> extra_files,
                  const FormOptions& options, bool quiet, Progress& progress);
 
+// The report on stdout, for people, and where its forms are; folder "": nowhere.
+void print_summary(const nlohmann::ordered_json& report, const std::string& folder);
+
 Progress::Mode progress_mode(const CommonOptions& common);
 
 // What a command adds to the report before it is written.

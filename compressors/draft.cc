@@ -21,15 +21,6 @@ std::shared_ptr<const SideCodec> open_codec(const Cell& cell, const KvCache& cac
   return cell.side == Side::kKey ? cache.options().k_codec : cache.options().v_codec;
 }
 
-std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache) {
-  if (stream.codec) return stream.codec;
-  std::shared_ptr<const SideCodec> codec = stream.format;
-  if (!codec && stream.changed && stream.wraps.empty()) codec = open_codec(stream.origin, cache);
-  if (!codec && (!stream.wraps.empty() || stream.shared)) codec = make_dense_codec(DType::kF16);
-  for (auto wrap = stream.wraps.rbegin(); wrap != stream.wraps.rend(); ++wrap) codec = (*wrap)(codec);
-  return codec;
-}
-
 Lane lane_of(const DraftStream& stream) {
   if (stream.shared) return Lane::kShared;
   return stream.origin.side == Side::kKey ? Lane::kKeys : Lane::kValues;
@@ -84,13 +75,8 @@ class Planner {
           plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
       base = {.base = from.payload.data(), .base_codec = from.codec.get()};
     }
-    into.payload.resize(static_cast<std::size_t>(into.codec->bytes(stream.tokens, stream.width)));
-    try {
-      into.codec->encode(stream.view(), base, into.payload.data());
-    } catch (const InputError& error) {
-      throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(stream.origin),
-                                   draft_.start, error.what()));
-    }
+    into.payload =
+        stream.payload.empty() ? encoded_payload(draft_, stream, *into.codec, base) : stream.payload;
   }
 
   // A live side that the stream can share, or none.
@@ -158,6 +144,27 @@ class Planner {
 };
 
 }  // namespace
+
+std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache) {
+  if (stream.codec) return stream.codec;
+  std::shared_ptr<const SideCodec> codec = stream.format;
+  if (!codec && stream.changed && stream.wraps.empty()) codec = open_codec(stream.origin, cache);
+  if (!codec && (!stream.wraps.empty() || stream.shared)) codec = make_dense_codec(DType::kF16);
+  for (auto wrap = stream.wraps.rbegin(); wrap != stream.wraps.rend(); ++wrap) codec = (*wrap)(codec);
+  return codec;
+}
+
+std::vector<std::byte> encoded_payload(const Draft& draft, const DraftStream& stream, const SideCodec& codec,
+                                       const SideData& base) {
+  std::vector<std::byte> payload(static_cast<std::size_t>(codec.bytes(stream.tokens, stream.width)));
+  try {
+    codec.encode(stream.view(), base, payload.data());
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(stream.origin), draft.start,
+                                 error.what()));
+  }
+  return payload;
+}
 
 std::string cell_name(const Cell& cell) {
   return fmt::format("layer {}, KV head {}, {}", cell.layer, cell.kv_head,

@@ -36,6 +36,7 @@ struct DraftStream {
 
   // The codec where a step fixed it whole; else the format below inside the wraps, the last one innermost.
   std::shared_ptr<const SideCodec> codec;
+  std::vector<std::byte> payload;  // of `codec`, where the step has encoded the rows already
   std::shared_ptr<const SideCodec> format;
   std::vector<Wrap> wraps;
   // A live side whose dense bytes were the same: used in its place where their encodings are equal too.
@@ -84,6 +85,13 @@ struct Draft {
 // Reads the cells' page from the cache, one stream a cell. Bit-equal at any thread count.
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
                  ThreadPool& pool);
+
+// The codec that the stream will be stored with; null where it stays as it is.
+std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache);
+
+// The stream's rows in a codec. Throws InputError, naming layer, head and side, for numbers that it refuses.
+std::vector<std::byte> encoded_payload(const Draft& draft, const DraftStream& stream, const SideCodec& codec,
+                                       const SideData& base);
 
 // Encodes what has a codec or format or was changed, and plans the edits and, for tables with changed places,
 // the rewrites; streams of no such kind stay as they are. Throws

@@ -18,7 +18,8 @@
   X(lowrank)           \
   X(evict)             \
   X(merge)             \
-  X(dedup)
+  X(dedup)             \
+  X(zstd)
 
 namespace kva {
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/capture_run.h"
+#include "reports/codec_json.h"
 #include "reports/json_number.h"
 #include "reports/passkey_json.h"
 #include "reports/recipe_family.h"
@@ -51,23 +52,6 @@ Json layer_error_json(const std::vector<LayerError>& layers) {
     json["missing"].push_back(rounded(layer.missing_share()));
   }
   return json;
-}
-
-Json codec_json(const CompressorStats& stats) {
-  Json counters = Json::object();
-  for (const auto& [name, value] : stats.counters) counters[name] = rounded(value, 15);
-  const double dense_bytes = 2.0 * static_cast<double>(stats.values);
-  return {{"plans", stats.plans},
-          {"sides", stats.sides},
-          {"values", stats.values},
-          {"predicted_bytes", stats.predicted_bytes},
-          {"freed_bytes", stats.freed_bytes},
-          {"seconds", rounded(stats.seconds)},
-          {"observe_seconds", rounded(stats.observe_seconds)},
-          {"gb_per_s", stats.values > 0 && stats.seconds > 0 ? rounded(dense_bytes / stats.seconds / 1e9)
-                                                             : Json(nullptr)},
-          {"counters", std::move(counters)},
-          {"remarks", stats.remarks}};
 }
 
 // What the measured ledger lets a budget hold. Side data (bases, codebooks) does not grow with the tokens and

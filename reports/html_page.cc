@@ -44,7 +44,7 @@ std::string identity_line(const Json& report) {
   const Json& run = report.at("provenance");
   std::string line;
   // An A/B report has as many recipes as rows.
-  const bool one_recipe = text_is(report, "kind", "redundancy");
+  const bool one_recipe = !text_is(report, "kind", "ab");
   for (const std::string& part :
        {text_at(model, "repository"), text_at(model, "revision"), text_at(model, "variant"),
         text_at(model, "source_quantization"), "weights " + text_at(model, "weights"),

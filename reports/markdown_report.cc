@@ -7,6 +7,7 @@
 
 #include "reports/ab_findings.h"
 #include "reports/ab_tables.h"
+#include "reports/compress_tables.h"
 #include "reports/findings.h"
 #include "reports/report_view.h"
 #include "reports/tables.h"
@@ -149,6 +150,7 @@ std::string ab_markdown(const Json& report, const PlotSet& plots) {
 }  // namespace
 
 std::string markdown_report(const Json& report, const PlotSet& plots) {
+  if (text_is(report, "kind", "compression")) return compress_markdown(report);
   return text_is(report, "kind", "ab") ? ab_markdown(report, plots) : redundancy_markdown(report, plots);
 }
 

@@ -50,6 +50,7 @@ PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& fo
         "`kvanalyze render report.json`)");
     return set;
   }
+  if (text_is(report, "kind", "compression")) return set;
   std::vector<Figure> figures;
   if (text_is(report, "kind", "ab")) {
     figures.push_back(quality_front_figure(report));

@@ -141,8 +141,8 @@ std::string report_text(const Json& report) {
   for (const auto& [key, value] : report.items()) {
     text += fmt::format("{}{}: ", first ? "" : ",\n", dump(Json(key)));
     first = false;
-    // An object of tables, as "ab": each row of them.
-    if (key == "ab") {
+    // An object of tables: each row of them.
+    if (key == "ab" || key == "compression") {
       text += report_text(value);
       text.pop_back();
       continue;

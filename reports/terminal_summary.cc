@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "reports/ab_summary.h"
+#include "reports/compress_tables.h"
 #include "reports/findings.h"
 #include "reports/report_view.h"
 #include "reports/screen.h"
@@ -216,6 +217,10 @@ std::string terminal_summary(const nlohmann::ordered_json& report, bool color, i
   identity(report, screen);
   if (text_is(report, "kind", "ab")) {
     ab_summary(report, screen);
+    return screen.take();
+  }
+  if (text_is(report, "kind", "compression")) {
+    compress_summary(report, screen);
     return screen.take();
   }
   bytes(report, screen);

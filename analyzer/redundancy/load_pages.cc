@@ -10,6 +10,7 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "runtime/error.h"
+#include "runtime/kv/rebase.h"
 
 namespace kva {
 namespace {
@@ -33,25 +34,11 @@ uint32_t largest_bits(const float* values, int64_t count) {
                   layer, side_name(side), page, prompt.name, prompt.set, origin.start));
 }
 
-// How far token t of a page has to be turned from its stored to the wanted basis.
-int64_t turn_of(KeyBasis stored, SideBasis wanted, int64_t start, int64_t t) {
-  const int64_t has = stored == KeyBasis::kPlain ? 0 : stored == KeyBasis::kRotated ? start + t : t;
-  const int64_t wants = wanted == SideBasis::kKeyRotated ? start + t : 0;
-  return wants - has;
-}
-
 void turn_page(const PageSet& pages, SideBasis side, int64_t page, const PageShape& shape, float* values) {
   if (side == SideBasis::kValue || !pages.rope) return;
   const int64_t start = pages.pages[static_cast<std::size_t>(page)].start;
-  std::vector<float> turns(static_cast<std::size_t>(pages.rope->rotary_dim()));
-  for (int64_t t = 0; t < shape.tokens; ++t) {
-    const int64_t turn = turn_of(pages.key_basis, side, start, t);
-    if (turn == 0) continue;
-    pages.rope->turns_at(turn, turns.data());
-    // Token t of all heads.
-    const MatView<float> rows(values + t * shape.head_dim, shape.heads, shape.head_dim, shape.head_values());
-    pages.rope->rotate_by(rows, turns.data(), 0);
-  }
+  const KeyBasis wanted = side == SideBasis::kKeyRotated ? KeyBasis::kRotated : KeyBasis::kPlain;
+  rebase_keys(*pages.rope, pages.key_basis, wanted, start, shape.tokens, shape.heads, values);
 }
 
 }  // namespace

@@ -83,9 +83,9 @@ float place_in(const Affine& affine, std::size_t vector, float value) {
 
 class CodebookCodec : public SideCodec {
  public:
-  CodebookCodec(const CodebookFormat& format, SideArray codebook)
+  CodebookCodec(const CodebookFormat& format, std::shared_ptr<const SideArray> codebook)
       : format_(format), codebook_(std::move(codebook)) {
-    KVA_CHECK(codebook_.bytes() == int64_t{format.levels()} * 2, "a codebook of the format");
+    KVA_CHECK(codebook_->bytes() == int64_t{format.levels()} * 2, "a codebook of the format");
     KVA_CHECK(!by_length() || (format.axis == ScaleAxis::kToken && format.outliers == 0.0),
               "tokens have a length");
   }
@@ -130,7 +130,7 @@ class CodebookCodec : public SideCodec {
     float* scales = levels + format_.levels();
     float* offsets = scales + vectors;
     auto* codes = reinterpret_cast<uint8_t*>(offsets + vectors);
-    to_f32(codebook_.data(), DType::kF16, levels, format_.levels());
+    to_f32(codebook_->data(), DType::kF16, levels, format_.levels());
     to_f32(side.payload, DType::kF16, scales, vectors);
     if (by_length()) {
       std::fill_n(offsets, vectors, 0.0f);
@@ -146,6 +146,19 @@ class CodebookCodec : public SideCodec {
     if (!by_length()) restore_outliers(side.payload + vectors * 4, outliers(rows.rows, rows.cols), rows);
   }
 
+  CodecSpec spec() const override {
+    return {.kind = "codebook",
+            .numbers = {{"bits", format_.bits},
+                        {"by_channel", format_.axis == ScaleAxis::kChannel ? 1 : 0},
+                        {"by_length", by_length() ? 1 : 0},
+                        {"outliers", format_.outliers}},
+            .arrays = {bytes_of(*codebook_)}};
+  }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    const int64_t lists = vectors_of(format_.axis, tokens, width) * 4;
+    return by_length() || outliers_within(side.payload + lists, outliers(tokens, width), tokens * width);
+  }
+
  private:
   int64_t outliers(int64_t tokens, int64_t width) const {
     return outlier_count(format_.outliers, tokens * width);
@@ -154,7 +167,7 @@ class CodebookCodec : public SideCodec {
 
   std::vector<float> read_levels() const {
     std::vector<float> levels(static_cast<std::size_t>(format_.levels()));
-    to_f32(codebook_.data(), DType::kF16, levels.data(), format_.levels());
+    to_f32(codebook_->data(), DType::kF16, levels.data(), format_.levels());
     return levels;
   }
 
@@ -198,13 +211,18 @@ class CodebookCodec : public SideCodec {
   }
 
   CodebookFormat format_;
-  SideArray codebook_;
+  std::shared_ptr<const SideArray> codebook_;
 };
 
 }  // namespace
 
-std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook) {
+std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format,
+                                                     std::shared_ptr<const SideArray> codebook) {
   return std::make_shared<CodebookCodec>(format, std::move(codebook));
+}
+
+std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook) {
+  return make_codebook_codec(format, std::make_shared<const SideArray>(std::move(codebook)));
 }
 
 void add_scaled(const CodebookFormat& format, MatView<const float> rows, const float* weights,

@@ -33,6 +33,8 @@ struct CodebookFormat {
 // any, then the tokens' packed rows (kernels/packed.h); everything but the rows counts as scales. encode()
 // throws InputError for numbers that are not finite or scales over f16's range.
 std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook);
+std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format,
+                                                     std::shared_ptr<const SideArray> codebook);
 
 // Adds the numbers of a page but for its outliers as the format's levels will stand for them, each with its
 // token's weight, or 1 where `weights` is null. Scaling is kRange; rows are finite and within f16.

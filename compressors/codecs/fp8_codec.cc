@@ -44,6 +44,8 @@ class Fp8Codec : public SideCodec {
         rows.at(t, c) = values_[static_cast<std::size_t>(side.payload[t * rows.cols + c])];
   }
 
+  CodecSpec spec() const override { return {.kind = name()}; }
+
  private:
   Fp8 type_;
   std::array<float, 256> values_;

@@ -58,6 +58,14 @@ class FrontDenseCodec : public SideCodec {
                        scratch, out);
   }
 
+  CodecSpec spec() const override {
+    return {.kind = "front", .numbers = {{"tokens", static_cast<double>(front_)}}, .inner = {inner_}};
+  }
+  bool takes(int64_t width, int64_t base_width) const override { return inner_->takes(width, base_width); }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    return inner_->accepts(behind(side, tokens, width), rest(tokens), width);
+  }
+
  private:
   int64_t front(int64_t tokens) const { return std::min(front_, tokens); }
   int64_t rest(int64_t tokens) const { return tokens - front(tokens); }

@@ -59,6 +59,14 @@ class HadamardCodec : public SideCodec {
     }
   }
 
+  CodecSpec spec() const override { return {.kind = "hadamard", .inner = {inner_}}; }
+  bool takes(int64_t width, int64_t base_width) const override {
+    return (width & (width - 1)) == 0 && inner_->takes(width, base_width);
+  }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    return inner_->accepts(side, tokens, width);
+  }
+
  private:
   std::shared_ptr<const SideCodec> inner_;
 };

@@ -31,6 +31,13 @@ class LowRankPart {
       : basis_(std::move(basis)), part_(basis_->part(cell)) {}
 
   const LowRankBasis& basis() const { return *basis_; }
+  CodecSpec spec(const char* kind, int64_t cell) const {
+    return {.kind = kind,
+            .numbers = {{"rank", static_cast<double>(rank())},
+                        {"cells", static_cast<double>(basis_->cells())},
+                        {"cell", static_cast<double>(cell)}},
+            .arrays = {basis_->stored()}};
+  }
   int64_t rank() const { return basis_->rank(); }
 
   // coords row = B queries row.
@@ -119,6 +126,18 @@ class LowRankCodec : public SideCodec {
     part_.lift(own, out);
   }
 
+  CodecSpec spec() const override {
+    CodecSpec spec = part_.spec("lowrank", 0);
+    spec.inner = {inner_};
+    return spec;
+  }
+  bool takes(int64_t width, int64_t base_width) const override {
+    return width == part_.basis().width() && inner_->takes(part_.rank(), base_width);
+  }
+  bool accepts(const SideData& side, int64_t tokens, int64_t) const override {
+    return inner_->accepts(side, tokens, part_.rank());
+  }
+
  private:
   LowRankPart part_;
   std::shared_ptr<const SideCodec> inner_;
@@ -126,7 +145,8 @@ class LowRankCodec : public SideCodec {
 
 class LowRankPartCodec : public SideCodec {
  public:
-  LowRankPartCodec(std::shared_ptr<const LowRankBasis> basis, int64_t cell) : part_(std::move(basis), cell) {}
+  LowRankPartCodec(std::shared_ptr<const LowRankBasis> basis, int64_t cell)
+      : part_(std::move(basis), cell), cell_(cell) {}
 
   std::string name() const override {
     return fmt::format("lowrank(rank={}) of {} heads", part_.rank(), part_.basis().cells());
@@ -172,8 +192,14 @@ class LowRankPartCodec : public SideCodec {
   }
   void lift(MatView<const float> coords, MatView<float> out) const override { part_.lift(coords, out); }
 
+  CodecSpec spec() const override { return part_.spec("lowrank part", cell_); }
+  bool takes(int64_t width, int64_t base_width) const override {
+    return width == part_.basis().width() && base_width == part_.rank();
+  }
+
  private:
   LowRankPart part_;
+  int64_t cell_;
 };
 
 }  // namespace
@@ -182,22 +208,28 @@ LowRankBasis::LowRankBasis(std::shared_ptr<SideMemory> memory, MatView<const flo
     : rank_(vectors.rows),
       cells_(cells),
       width_(vectors.cols / cells),
-      memory_(std::move(memory), vectors.rows * vectors.cols * 2, "low-rank basis") {
+      memory_(std::make_shared<const SideArray>(std::move(memory), vectors.rows * vectors.cols * 2,
+                                                "low-rank basis")) {
   KVA_CHECK(rank_ > 0 && width_ * cells == vectors.cols, "a basis of whole cells");
-  std::byte* target = memory_.data();
+  std::byte* target = memory_->data();
   for (int64_t cell = 0; cell < cells_; ++cell)
     for (int64_t r = 0; r < rank_; ++r, target += width_ * 2)
       from_f32(vectors.row(r) + cell * width_, DType::kF16, target, width_);
 }
 
+LowRankBasis::LowRankBasis(std::shared_ptr<const SideArray> stored, int64_t rank, int64_t cells)
+    : rank_(rank), cells_(cells), width_(stored->bytes() / (rank * cells * 2)), memory_(std::move(stored)) {
+  KVA_CHECK(rank_ > 0 && width_ > 0 && rank_ * cells_ * width_ * 2 == bytes(), "a basis of whole cells");
+}
+
 const std::byte* LowRankBasis::part(int64_t cell) const {
   KVA_CHECK(cell >= 0 && cell < cells_, "a cell of the basis");
-  return memory_.data() + cell * rank_ * width_ * 2;
+  return memory_->data() + cell * rank_ * width_ * 2;
 }
 
 bool LowRankBasis::same_numbers(const LowRankBasis& other) const {
   return rank_ == other.rank_ && cells_ == other.cells_ && width_ == other.width_ &&
-         std::memcmp(memory_.data(), other.memory_.data(), static_cast<std::size_t>(bytes())) == 0;
+         std::memcmp(memory_->data(), other.memory_->data(), static_cast<std::size_t>(bytes())) == 0;
 }
 
 std::vector<float> LowRankBasis::joined() const {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "kernels/views.h"
@@ -22,10 +23,14 @@ class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
   // vectors: [rank, cells * width], orthonormal rows. Throws InputError when out of memory.
   LowRankBasis(std::shared_ptr<SideMemory> memory, MatView<const float> vectors, int64_t cells);
 
+  // As another basis stored it: `stored` holds rank * cells * width numbers.
+  LowRankBasis(std::shared_ptr<const SideArray> stored, int64_t rank, int64_t cells);
+
   int64_t rank() const { return rank_; }
   int64_t cells() const { return cells_; }
   int64_t width() const { return width_; }  // of a cell
-  int64_t bytes() const { return memory_.bytes(); }
+  int64_t bytes() const { return memory_->bytes(); }
+  std::span<const std::byte> stored() const { return bytes_of(*memory_); }
   // The cell's part of each vector: [rank, width] f16.
   const std::byte* part(int64_t cell) const;
   bool same_numbers(const LowRankBasis& other) const;
@@ -49,7 +54,7 @@ class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
   int64_t rank_;
   int64_t cells_;
   int64_t width_;
-  SideArray memory_;  // [cells, rank, width] f16
+  std::shared_ptr<const SideArray> memory_;  // [cells, rank, width] f16
   mutable std::mutex mutex_;
   mutable std::map<const void*, std::weak_ptr<const SideCodec>> codecs_;  // by inner codec, or by part
 };

@@ -123,6 +123,15 @@ class MiniCacheCodec : public SideCodec {
                                 scratch + scratch_values(weights.rows, tokens, out.cols), out);
   }
 
+  CodecSpec spec() const override { return {.kind = "minicache", .numbers = {{"retain", retain_}}}; }
+  bool takes(int64_t width, int64_t base_width) const override { return base_width == width; }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    const Retained kept(*this, side.payload, tokens, width);
+    for (int64_t i = 0; i < kept.count; ++i)
+      if (kept.token(i) >= tokens) return false;
+    return true;
+  }
+
  private:
   int64_t retained(int64_t tokens) const {
     return static_cast<int64_t>(std::ceil(retain_ * static_cast<double>(tokens)));

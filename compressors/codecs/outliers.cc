@@ -104,6 +104,12 @@ Outlier outlier_at(const std::byte* list, int64_t i, int64_t count, int64_t numb
   return {int64_t{(window >> (first % 8)) & ((1u << bits) - 1)}, f32_from_f16(value)};
 }
 
+bool outliers_within(const std::byte* list, int64_t count, int64_t numbers) {
+  for (int64_t i = 0; i < count; ++i)
+    if (outlier_at(list, i, count, numbers).place >= numbers) return false;
+  return true;
+}
+
 void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows) {
   for (int64_t i = 0; i < count; ++i) {
     const Outlier outlier = outlier_at(list, i, count, rows.rows * rows.cols);

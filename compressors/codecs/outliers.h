@@ -31,6 +31,9 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
 // Puts a list of `count` numbers back into their rows.
 void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows);
 
+// Whether every place of a list that a stranger wrote is below `numbers`.
+bool outliers_within(const std::byte* list, int64_t count, int64_t numbers);
+
 // Number i of such a list.
 struct Outlier {
   int64_t place = 0;  // token * cols + channel

@@ -21,9 +21,10 @@ constexpr int64_t kMostSubVectors = 1024;  // no head is longer
 
 class PqCodec : public SideCodec {
  public:
-  PqCodec(const PqShape& shape, SideArray codebook) : shape_(shape), codebook_(std::move(codebook)) {
+  PqCodec(const PqShape& shape, std::shared_ptr<const SideArray> codebook)
+      : shape_(shape), codebook_(std::move(codebook)) {
     KVA_CHECK(shape.m >= 1 && shape.m <= kMostSubVectors && shape.width % shape.m == 0, "whole sub-vectors");
-    KVA_CHECK(codebook_.bytes() == shape.width * shape.entries() * 2, "a codebook of the shape");
+    KVA_CHECK(codebook_->bytes() == shape.width * shape.entries() * 2, "a codebook of the shape");
   }
 
   std::string name() const override { return fmt::format("pq(m={},bits={})", shape_.m, shape_.bits); }
@@ -115,10 +116,21 @@ class PqCodec : public SideCodec {
     }
   }
 
+  CodecSpec spec() const override {
+    return {.kind = "pq",
+            .numbers = {{"width", static_cast<double>(shape_.width)},
+                        {"m", static_cast<double>(shape_.m)},
+                        {"bits", shape_.bits}},
+            .arrays = {bytes_of(*codebook_)}};
+  }
+  bool takes(int64_t width, int64_t base_width) const override {
+    return width == shape_.width && base_width == 0;
+  }
+
  private:
   int64_t row_bytes() const { return packed_row_bytes(shape_.bits, shape_.m); }
   const std::byte* table(int64_t j) const {
-    return codebook_.data() + j * shape_.sub_width() * shape_.entries() * 2;
+    return codebook_->data() + j * shape_.sub_width() * shape_.entries() * 2;
   }
   MatView<float> of_sub_vector(MatView<float> coords, int64_t j) const {
     return coords.col_range(j * shape_.entries(), shape_.entries());
@@ -165,13 +177,18 @@ class PqCodec : public SideCodec {
   }
 
   PqShape shape_;
-  SideArray codebook_;
+  std::shared_ptr<const SideArray> codebook_;
 };
 
 }  // namespace
 
-std::shared_ptr<const SideCodec> make_pq_codec(const PqShape& shape, SideArray codebook) {
+std::shared_ptr<const SideCodec> make_pq_codec(const PqShape& shape,
+                                               std::shared_ptr<const SideArray> codebook) {
   return std::make_shared<PqCodec>(shape, std::move(codebook));
+}
+
+std::shared_ptr<const SideCodec> make_pq_codec(const PqShape& shape, SideArray codebook) {
+  return make_pq_codec(shape, std::make_shared<const SideArray>(std::move(codebook)));
 }
 
 }  // namespace kva

@@ -27,5 +27,7 @@ struct PqShape {
 // packed row (kernels/packed.h) of m codes a token. encode() throws InputError for numbers that are not
 // finite; of equally near centroids it takes the first.
 std::shared_ptr<const SideCodec> make_pq_codec(const PqShape& shape, SideArray codebook);
+std::shared_ptr<const SideCodec> make_pq_codec(const PqShape& shape,
+                                               std::shared_ptr<const SideArray> codebook);
 
 }  // namespace kva

@@ -101,6 +101,23 @@ class QuantCodec : public SideCodec {
     });
   }
 
+  CodecSpec spec() const override {
+    return {.kind = "quant",
+            .numbers = {{"bits", format_.bits},
+                        {"by_channel", format_.axis == ScaleAxis::kChannel ? 1 : 0},
+                        {"group", static_cast<double>(format_.group)},
+                        {"symmetric", format_.symmetric ? 1 : 0},
+                        {"outliers", format_.outliers},
+                        {"dense_channels", static_cast<double>(format_.dense_channels)},
+                        {"norm_correct", format_.norm_correct ? 1 : 0}}};
+  }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    const Parts p = parts(tokens, width);
+    const auto* channels = reinterpret_cast<const uint16_t*>(side.payload + p.channels_at);
+    return outliers_within(side.payload + p.kept_at, p.kept, tokens * width) &&
+           std::all_of(channels, channels + p.channels, [&](uint16_t channel) { return channel < width; });
+  }
+
  private:
   int64_t group(int64_t tokens, int64_t width) const {
     if (format_.group > 0) return format_.group;

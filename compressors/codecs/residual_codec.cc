@@ -63,6 +63,14 @@ class ResidualCodec : public SideCodec {
     dense_accumulate(coords, right(side, tokens, width), DType::kF16, out);
   }
 
+  CodecSpec spec() const override {
+    return {.kind = "residual", .numbers = {{"rank", static_cast<double>(rank_)}}, .inner = {inner_}};
+  }
+  bool takes(int64_t width, int64_t base_width) const override { return inner_->takes(width, base_width); }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    return inner_->accepts(inner_side(side, tokens, width), tokens, width);
+  }
+
  private:
   int64_t rank(int64_t tokens, int64_t width) const { return std::min({rank_, tokens, width}); }
   int64_t factor_bytes(int64_t tokens, int64_t width) const {

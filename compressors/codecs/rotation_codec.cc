@@ -71,6 +71,19 @@ class RotationCodec : public SideCodec {
     inner_->accumulate(weights, side, scratch, out);
   }
 
+  CodecSpec spec() const override {
+    return {.kind = "rotation",
+            .numbers = {{"turned_back", has_coordinates() ? 0.0 : 1.0}},
+            .inner = {inner_},
+            .arrays = {bytes_of(*rotation_)}};
+  }
+  bool takes(int64_t width, int64_t base_width) const override {
+    return rotation_->bytes() == width * width * 2 && inner_->takes(width, base_width);
+  }
+  bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
+    return inner_->accepts(side, tokens, width);
+  }
+
  private:
   void check(int64_t width) const {
     KVA_CHECK(rotation_->bytes() == width * width * 2, "a rotation of the tokens' width");

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
@@ -29,6 +30,11 @@ class PageSink {
   // Takes all full pages of the sequence; prompt.pages is their number. The sequence may be freed afterwards.
   // Throws InputError where they cannot be kept, Interrupted after Ctrl-C.
   void add_prompt(const CapturedPrompt& prompt, const KvCache& cache, SequenceId sequence);
+  // The same of pages that lie elsewhere: read() fills rows [page_tokens, head_dim] of the prompt's page
+  // `page`, in the key basis of begin(); `starts` are the positions of their first tokens.
+  using PageReader =
+      std::function<void(int layer, int kv_head, int64_t page, Side side, MatView<float> rows)>;
+  void add_prompt(const CapturedPrompt& prompt, std::span<const int64_t> starts, const PageReader& read);
 
   virtual bool keeps_pages_in_memory() const = 0;
   // Bytes that are free where the pages go: memory, or the folder's disk.

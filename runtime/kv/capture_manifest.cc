@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/error.h"
-#include "runtime/io/json.h"
 
 namespace kva {
 namespace {
@@ -105,11 +104,7 @@ CaptureFile parse_file(const JsonNode& node, const std::string& name, int64_t by
   if (node.at("name").as_string() != name) node.at("name").fail(fmt::format("\"{}\"", name));
   if (node.at("bytes").as_int(0, INT64_MAX) != bytes)
     node.at("bytes").fail(fmt::format("{}, as shape and type imply", bytes));
-  const std::string hash = node.at("hash").as_string();
-  const bool is_hash = hash.size() == 37 && hash.rfind("xxh3:", 0) == 0 &&
-                       hash.find_first_not_of("0123456789abcdef", 5) == std::string::npos;
-  if (!is_hash) node.at("hash").fail("\"xxh3:\" and 32 hexadecimal digits");
-  return {name, bytes, hash};
+  return {name, bytes, parse_hash(node.at("hash"))};
 }
 
 }  // namespace
@@ -120,19 +115,11 @@ std::string capture_file_name(int layer, Side side) {
 
 std::string capture_tensor_name(Side side) { return side == Side::kKey ? "k" : "v"; }
 
-ordered_json manifest_json(const CaptureManifest& manifest, const ordered_json& facts,
-                           const ordered_json& provenance) {
-  const PageSet& layout = manifest.layout;
-  ordered_json json = {{"format", kFormat},
-                       {"version", kCaptureVersion},
-                       {"layers", layout.layers},
-                       {"kv_heads", layout.kv_heads},
-                       {"head_dim", layout.head_dim},
-                       {"page_tokens", layout.page_tokens},
-                       {"dtype", dtype_name(layout.dtype)},
-                       {"key_basis", key_basis_name(layout.key_basis)},
-                       {"rope", rope_json(layout.rope)},
-                       {"pages", layout.page_count()}};
+ordered_json layout_json(const PageSet& layout) {
+  ordered_json json = {{"layers", layout.layers},           {"kv_heads", layout.kv_heads},
+                       {"head_dim", layout.head_dim},       {"page_tokens", layout.page_tokens},
+                       {"dtype", dtype_name(layout.dtype)}, {"key_basis", key_basis_name(layout.key_basis)},
+                       {"rope", rope_json(layout.rope)},    {"pages", layout.page_count()}};
   json["prompts"] = ordered_json::array();
   for (const CapturedPrompt& prompt : layout.prompts)
     json["prompts"].push_back({{"set", prompt.set},
@@ -142,6 +129,29 @@ ordered_json manifest_json(const CaptureManifest& manifest, const ordered_json& 
                                {"pages", prompt.pages}});
   json["page_starts"] = ordered_json::array();
   for (const PageOrigin& page : layout.pages) json["page_starts"].push_back(page.start);
+  return json;
+}
+
+PageSet parse_layout(const JsonNode& root) {
+  PageSet layout;
+  parse_shape(root, layout);
+  parse_prompts(root, layout);
+  parse_pages(root, layout);
+  return layout;
+}
+
+std::string parse_hash(const JsonNode& node) {
+  std::string hash = node.as_string();
+  const bool is_hash = hash.size() == 37 && hash.rfind("xxh3:", 0) == 0 &&
+                       hash.find_first_not_of("0123456789abcdef", 5) == std::string::npos;
+  if (!is_hash) node.fail("\"xxh3:\" and 32 hexadecimal digits");
+  return hash;
+}
+
+ordered_json manifest_json(const CaptureManifest& manifest, const ordered_json& facts,
+                           const ordered_json& provenance) {
+  ordered_json json = {{"format", kFormat}, {"version", kCaptureVersion}};
+  json.update(layout_json(manifest.layout));
   json["files"] = ordered_json::array();
   for (const CaptureFile& file : manifest.files)
     json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"hash", file.hash}});
@@ -161,9 +171,7 @@ CaptureManifest parse_manifest(std::string_view text, const std::string& source)
                     "use a newer kvanalyze",
                     source, version, kCaptureVersion));
   CaptureManifest manifest;
-  parse_shape(root, manifest.layout);
-  parse_prompts(root, manifest.layout);
-  parse_pages(root, manifest.layout);
+  manifest.layout = parse_layout(root);
   const int64_t bytes = expected_file_bytes(manifest.layout, root);
   const JsonNode files = root.at("files");
   const int layers = manifest.layout.layers;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/io/json.h"
 #include "runtime/kv/page_set.h"
 
 namespace kva {
@@ -32,6 +33,13 @@ struct CaptureManifest {
 std::string capture_file_name(int layer, Side side);
 // The tensor inside it, "k" or "v".
 std::string capture_tensor_name(Side side);
+
+// The members that describe the pages, "layers" to "page_starts", as every manifest of pages has them.
+nlohmann::ordered_json layout_json(const PageSet& layout);
+// Throws InputError; allocates in proportion to the text only.
+PageSet parse_layout(const JsonNode& root);
+// A file's hash as runtime/io/hash.h prints it. Throws InputError.
+std::string parse_hash(const JsonNode& node);
 
 nlohmann::ordered_json manifest_json(const CaptureManifest& manifest, const nlohmann::ordered_json& facts,
                                      const nlohmann::ordered_json& provenance);

@@ -62,6 +62,16 @@ void PageSink::begin(const KvCacheOptions& options, DType dtype) {
 
 void PageSink::add_prompt(const CapturedPrompt& prompt, const KvCache& cache, SequenceId sequence) {
   KVA_CHECK(prompt.pages == cache.sealed_pages(sequence), "all full pages of the sequence are taken");
+  std::vector<int64_t> starts;
+  for (int64_t page = 0; page < prompt.pages; ++page) starts.push_back(page * layout_.page_tokens);
+  add_prompt(prompt, starts, [&](int layer, int kv_head, int64_t page, Side side, MatView<float> rows) {
+    cache.read_page(sequence, layer, kv_head, page, side, rows);
+  });
+}
+
+void PageSink::add_prompt(const CapturedPrompt& prompt, std::span<const int64_t> starts,
+                          const PageReader& read) {
+  KVA_CHECK(prompt.pages == static_cast<int64_t>(starts.size()), "a position for each page");
   const bool new_set = layout_.prompts.empty() || layout_.prompts.back().set != prompt.set;
   KVA_CHECK(!new_set || std::none_of(layout_.prompts.begin(), layout_.prompts.end(),
                                      [&](const CapturedPrompt& p) { return p.set == prompt.set; }),
@@ -81,8 +91,7 @@ void PageSink::add_prompt(const CapturedPrompt& prompt, const KvCache& cache, Se
         std::byte* target = piece.data();
         for (int64_t page = first; page < first + count; ++page) {
           for (int head = 0; head < layout_.kv_heads; ++head, target += head_bytes) {
-            cache.read_page(sequence, layer, head, page, side,
-                            MatView<float>(rows.data(), layout_.page_tokens, layout_.head_dim));
+            read(layer, head, page, side, MatView<float>(rows.data(), layout_.page_tokens, layout_.head_dim));
             from_f32(rows.data(), layout_.dtype, target, head_values);
           }
         }
@@ -92,8 +101,7 @@ void PageSink::add_prompt(const CapturedPrompt& prompt, const KvCache& cache, Se
   }
   const int index = static_cast<int>(layout_.prompts.size());
   layout_.prompts.push_back(prompt);
-  for (int64_t page = 0; page < prompt.pages; ++page)
-    layout_.pages.push_back({index, page * layout_.page_tokens});
+  for (const int64_t start : starts) layout_.pages.push_back({index, start});
 }
 
 struct MemoryCapture::Store {

@@ -39,4 +39,10 @@ void SideCodec::lift(MatView<const float>, MatView<float>) const {
   KVA_CHECK(false, "only codecs with coordinates of their own lift");
 }
 
+CodecSpec SideCodec::spec() const { return {}; }
+
+bool SideCodec::takes(int64_t, int64_t base_width) const { return base_width == 0; }
+
+bool SideCodec::accepts(const SideData&, int64_t, int64_t) const { return true; }
+
 }  // namespace kva

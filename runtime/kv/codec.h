@@ -9,7 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/dtype.h"
 #include "kernels/views.h"
@@ -27,6 +30,15 @@ struct SideData {
   const std::byte* base = nullptr;  // the payload of the side it builds on, where there is one
   const SideCodec* base_codec = nullptr;
   SideData base_data() const { return {base, nullptr, nullptr}; }
+};
+
+// What a codec is made of, so that it can be written to a file and made again (compressors/codec_record.h).
+struct CodecSpec {
+  std::string kind = {};  // "quant"; empty: files cannot hold it
+  std::vector<std::pair<std::string, double>> numbers = {};
+  std::vector<std::shared_ptr<const SideCodec>> inner = {};
+  // Of its side memory, good as long as the codec. What codecs share is the same bytes at the same place.
+  std::vector<std::span<const std::byte>> arrays = {};
 };
 
 class SideCodec {
@@ -79,6 +91,13 @@ class SideCodec {
   virtual void project(MatView<const float> queries, MatView<float> coords) const;
   // out row += the vector with these coordinates.
   virtual void lift(MatView<const float> coords, MatView<float> out) const;
+
+  virtual CodecSpec spec() const;
+  // For payloads from files. Whether it can hold rows of this width, building on a side of base_width numbers
+  // a token (0: on none); asked before anything else is.
+  virtual bool takes(int64_t width, int64_t base_width) const;
+  // Whether decode() stays within a payload of bytes(tokens, width) that a stranger wrote, and within `rows`.
+  virtual bool accepts(const SideData& side, int64_t tokens, int64_t width) const;
 };
 
 // Values kept as they are, rounded to `type`. Always the same codec for a type. Thread-safe.

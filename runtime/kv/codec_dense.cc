@@ -50,6 +50,8 @@ class DenseCodec : public SideCodec {
 
   int64_t scratch_values(int64_t, int64_t, int64_t) const override { return 0; }
 
+  CodecSpec spec() const override { return {.kind = name()}; }
+
  private:
   DType type_;
 };

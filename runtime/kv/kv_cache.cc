@@ -350,17 +350,20 @@ PageFacts KvCache::page(const PageAddress& at) const {
   return facts;
 }
 
+StoredSide KvCache::side(SideId id) const {
+  const PageStore& store = impl_->store;
+  return {.codec = store.shared_codec(id),
+          .tokens = store.tokens(id),
+          .width = store.width(id),
+          .payload = {store.data(id).payload, static_cast<std::size_t>(store.bytes(id))},
+          .base = store.base(id)};
+}
+
 void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                         MatView<float> rows) const {
   const PageRef& ref = impl_->ref(sequence, layer, kv_head, page);
   KVA_CHECK(rows.rows == ref.tokens && rows.cols == impl_->options.head_dim, "rows for the page's tokens");
-  const SideId id = side == Side::kKey ? ref.k : ref.v;
-  const SideCodec& codec = impl_->store.codec(id);
-  const SideId base = impl_->store.base(id);
-  int64_t values = codec.decode_scratch(rows.rows, rows.cols);
-  if (base != kNoSide) values += impl_->store.codec(base).decode_scratch(rows.rows, impl_->store.width(base));
-  std::vector<float> scratch(static_cast<std::size_t>(values));
-  codec.decode(impl_->store.data(id), scratch.data(), rows);
+  impl_->store.read(side == Side::kKey ? ref.k : ref.v, rows);
 }
 
 void KvCache::observe(int layer, int kv_head, const Observations& what) {

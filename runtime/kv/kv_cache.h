@@ -93,6 +93,15 @@ struct PageFacts {
   std::string codec;
 };
 
+// A live side as it is stored; good until pages change.
+struct StoredSide {
+  std::shared_ptr<const SideCodec> codec;
+  int64_t tokens = 0;
+  int64_t width = 0;
+  std::span<const std::byte> payload = {};
+  SideId base = kNoSide;
+};
+
 // Used by one thread at a time; append and attend spread their work over the pool. An InputError (out of
 // memory) in a step leaves its sequences unusable: free them.
 class KvCache {
@@ -135,6 +144,8 @@ class KvCache {
   int64_t pages(SequenceId sequence, int layer, int kv_head) const;
   // Where the side of a page is, and how.
   PageFacts page(const PageAddress& at) const;
+
+  StoredSide side(SideId id) const;
 
   // Decodes a page: rows [its tokens, head_dim] in the stored key basis. Thread-safe beside itself.
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 
@@ -241,6 +242,15 @@ SideData PageStore::data(SideId id) const {
     result.base_codec = &codec(entry.base);
   }
   return result;
+}
+
+void PageStore::read(SideId id, MatView<float> rows) const {
+  KVA_CHECK(rows.rows == tokens(id) && rows.cols == width(id), "rows for the side's tokens");
+  int64_t values = codec(id).decode_scratch(rows.rows, rows.cols);
+  if (const SideId below = base(id); below != kNoSide)
+    values += codec(below).decode_scratch(rows.rows, width(below));
+  std::vector<float> scratch(static_cast<std::size_t>(values));
+  codec(id).decode(data(id), scratch.data(), rows);
 }
 
 std::byte* PageStore::writable_payload(SideId id) {

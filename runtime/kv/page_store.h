@@ -63,6 +63,8 @@ class PageStore {
     return streams_[index(side(id).stream)].codec;
   }
   SideData data(SideId id) const;
+  // Decodes the side: rows [its tokens, its width]. Thread-safe beside itself.
+  void read(SideId id, MatView<float> rows) const;
   // Only for an appendable side with one reference.
   std::byte* writable_payload(SideId id);
   // Payload and scales of the side's tokens, without its base.

@@ -41,6 +41,10 @@ class SideArray {
   Buffer buffer_;
 };
 
+inline std::span<const std::byte> bytes_of(const SideArray& array) {
+  return {array.data(), static_cast<std::size_t>(array.bytes())};
+}
+
 // The numbers rounded to f16.
 SideArray make_f16_array(std::shared_ptr<SideMemory> memory, std::span<const float> numbers,
                          std::string_view purpose);

@@ -214,7 +214,11 @@ INSTANTIATE_TEST_SUITE_P(
         "gear(rank=3)", "keys(plain); gear(bits=2, rank=1, axes=token, group=8)",
         "merge(window=0) | gear(bits=8, outliers=0)", "lowrank(rank=8, fit_tokens=32) | gear(bits=3, rank=2)",
         "budget(bits=9)", "keys(plain); side(v): budget(ratio=1.5, outliers=0)",
-        "evict(0.5, window=0) | budget(bits=12, axes=token)"),
+        "evict(0.5, window=0) | budget(bits=12, axes=token)", "zstd", "zstd(level=1, window=40)",
+        "dedup(exact, scope=cache) | zstd", "quant(bits=8) | zstd@tokens>64",
+        "minicache(start=0) | quant(bits=4) | zstd", "lowrank(rank=8, fit_tokens=32) | quant(bits=4) | zstd",
+        "lowrank(layers=2, fit_tokens=64) | zstd", "merge(window=0) | zstd", "pq(m=8) | zstd@prefill",
+        "layershare(start=0) | zstd"),
     name_of);
 
 }  // namespace

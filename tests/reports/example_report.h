@@ -19,6 +19,9 @@ nlohmann::ordered_json example_report(const ExampleShape& shape = {});
 // and with nothing finite to show. Bytes, quality and intervals are made up but fit together.
 nlohmann::ordered_json example_ab_report(int layers = 4);
 
+// The same of kind "compression"; a dry run has no errors and nothing on disk.
+nlohmann::ordered_json example_compress_report(bool dry_run = false);
+
 // The redundancy report with such an A/B at its end.
 nlohmann::ordered_json example_judged_report();
 

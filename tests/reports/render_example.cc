@@ -1,6 +1,6 @@
 // The report code for tests in Python:
 //   render_example plain|hostile|ab|judged|hostile-ab FOLDER [plotly.min.js]   writes an example report
-//   render_example json|json-ab FILE                                    only its report.json
+//   render_example json|json-ab|json-compress FILE                      only its report.json
 //   render_example check FILE            loads a report.json; 1 and one line where it is refused
 #include <fmt/format.h>
 
@@ -19,8 +19,9 @@ int main(int argc, char** argv) {
                       : kind == "hostile-ab"              ? kva::hostile_ab_report()
                       : kind == "judged"                  ? kva::example_judged_report()
                       : kind == "ab" || kind == "json-ab" ? kva::example_ab_report()
+                      : kind == "json-compress"           ? kva::example_compress_report()
                                                           : kva::example_report();
-  if (kind == "json" || kind == "json-ab") {
+  if (kind.starts_with("json")) {
     kva::write_text_file(argv[2], report.dump());
     return 0;
   }

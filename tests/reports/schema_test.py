@@ -68,7 +68,16 @@ BROKEN_AB = [
     (("ab", "rows", 0, "layers", 0, "layer"), 4096), (("ab", "rows", 0, "on_front"), 1), (("ab", "rows", 0, "recipe"), ""),
     (("ab", "noise_floor", 0, "chunk_tokens"), -1), (("ab", "equal_bytes", 0, "kl_mean", "low"), MISSING),
 ]
-for kind, changes in (("json", BROKEN), ("json-ab", BROKEN_AB)):
+BROKEN_COMPRESS = [
+    (("compression",), MISSING), (("compression", "recipe"), ""), (("compression", "dry_run"), "no"),
+    (("compression", "stored_basis"), "turned"), (("compression", "bytes", "ledger", "held"), -1),
+    (("compression", "bytes", "predicted_bytes"), MISSING), (("compression", "files", "zstd_level"), 99),
+    (("compression", "files", "parts", 0, "disk_bytes"), "x"), (("compression", "errors", "k", "max_abs"), "x"),
+    (("compression", "errors", "queries"), MISSING), (("compression", "layers", 0, "layer"), 4096),
+    (("compression", "layers", 0, "attention"), 0.5), (("compression", "codecs", 0, "sides"), 1.5),
+    (("compression", "codec", "remarks"), MISSING), (("compression", "timing"), None),
+]
+for kind, changes in (("json", BROKEN), ("json-ab", BROKEN_AB), ("json-compress", BROKEN_COMPRESS)):
     good = good_report(kind)
     for path, value in changes:
         report = copy.deepcopy(good)
@@ -85,5 +94,5 @@ for kind, changes in (("json", BROKEN), ("json-ab", BROKEN_AB)):
         elif str(path[0]) not in said or said.count("\n"):
             failures.append(f"kvanalyze does not name {where} on one line: {said}")
 
-print("\n".join(failures) or f"two good reports and {len(BROKEN) + len(BROKEN_AB)} broken ones: the schema and kvanalyze agree")
+print("\n".join(failures) or f"three good reports and {len(BROKEN) + len(BROKEN_AB) + len(BROKEN_COMPRESS)} broken ones: the schema and kvanalyze agree")
 sys.exit(1 if failures else 0)
