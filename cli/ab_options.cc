@@ -17,15 +17,17 @@ void add_passkey_options(CLI::App& app, PasskeyOptions& options) {
                "Hide a number in the text and ask the compressed cache for it; hours for many recipes")
       ->group(group);
   const auto add_list = [&](const char* name, auto& values, const char* help) {
-    app.add_option(name, values, help)
+    return app.add_option(name, values, help)
         ->delimiter(',')
+        ->allow_extra_args(false)
         ->needs("--passkey")
         ->type_name("LIST")
-        ->capture_default_str()
         ->group(group);
   };
-  add_list("--passkey-depths", options.depths, "Where the number stands: shares of the text before it");
-  add_list("--passkey-lengths", options.lengths, "Tokens of prompt and question");
+  add_list("--passkey-depths", options.depths, "Where the number stands: shares of the text before it")
+      ->capture_default_str();
+  add_list("--passkey-lengths", options.lengths,
+           "Tokens of prompt and question (default: 512,1024,2048, or what the model has positions for)");
   app.add_option("--passkey-trials", options.trials, "Prompts of each depth and length")
       ->needs("--passkey")
       ->type_name("N")

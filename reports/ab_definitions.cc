@@ -4,6 +4,41 @@
 
 namespace kva {
 
+namespace {
+
+// Of what is in the compressed cache.
+std::vector<Definition> cache_definitions() {
+  return {
+      {"layer_error",
+       "‖candidate − base‖ ÷ ‖base‖ of a layer's keys (after the position encoding) and of its values, over "
+       "the tokens that the candidate still holds at the last scored token, the dense tail included, summed "
+       "over KV heads and windows. What the errors of earlier layers and steps did to a token's own keys and "
+       "values is in it. missing: share of tokens that were dropped or folded into others."},
+      {"codec",
+       "What compressing took over all windows. observe_seconds is spent within attention on what methods "
+       "ask to be told; counters are the methods' own."},
+  };
+}
+
+std::vector<Definition> passkey_definitions(const WindowOptions& windows, const PasskeyOptions& passkey) {
+  return {
+      {"passkey",
+       fmt::format("A number of {} digits hidden in words of the text, {} prompts at each length (tokens of "
+                   "prompt and question, at most) and depth (share of the words before the number). "
+                   "Query-agnostic: the prompt is decoded in steps of {} through the recipe's cache and "
+                   "compressed, the end of the prompt included, before the question is asked; then greedy "
+                   "decoding. A trial is right if the digits of the answer are those of the number.",
+                   kPasskeyDigits, passkey.trials, windows.chunk)},
+      {"passkey_accuracy",
+       fmt::format("Right trials over the informative cells, with Wilson's 95% interval. A cell (length and "
+                   "depth) is informative if the dense f32 base is right in at least {:g}% of its trials.",
+                   100 * passkey.informative)},
+      {"digit_accuracy", "Right digits, place by place, over the same cells."},
+  };
+}
+
+}  // namespace
+
 std::vector<Definition> ab_definitions(const WindowOptions& windows, const PasskeyOptions& passkey) {
   std::vector<Definition> definitions = {
       {"window",
@@ -42,33 +77,12 @@ std::vector<Definition> ab_definitions(const WindowOptions& windows, const Passk
       {"decode_tokens_per_s",
        "Greedy decoding at the end of a context, compression included, the recipe alone in "
        "memory; median of the runs."},
-      {"layer_error",
-       "‖candidate − base‖ ÷ ‖base‖ of a layer's keys (after the position encoding) and of its values, over "
-       "the "
-       "tokens that the candidate still holds at the last scored token, the dense tail included, summed over "
-       "KV heads and windows. What the errors of earlier layers and steps did to a token's own keys and "
-       "values "
-       "is in it. missing: share of tokens that were dropped or folded into others."},
-      {"codec",
-       "What compressing took over all windows. observe_seconds is spent within attention on what methods "
-       "ask "
-       "to be told; counters are the methods' own."},
   };
-  if (!passkey.run) return definitions;
-  definitions.insert(
-      definitions.end(),
-      {{"passkey",
-        fmt::format("A number of {} digits hidden in words of the text, {} prompts at each length (tokens of "
-                    "prompt and question, at most) and depth (share of the words before the number). "
-                    "Query-agnostic: the prompt is decoded in steps of {} through the recipe's cache and "
-                    "compressed, the end of the prompt included, before the question is asked; then greedy "
-                    "decoding. A trial is right if the digits of the answer are those of the number.",
-                    kPasskeyDigits, passkey.trials, windows.chunk)},
-       {"passkey_accuracy",
-        fmt::format("Right trials over the informative cells, with Wilson's 95% interval. A cell (length and "
-                    "depth) is informative if the dense f32 base is right in at least {:g}% of its trials.",
-                    100 * passkey.informative)},
-       {"digit_accuracy", "Right digits, place by place, over the same cells."}});
+  const auto add = [&](const std::vector<Definition>& more) {
+    definitions.insert(definitions.end(), more.begin(), more.end());
+  };
+  add(cache_definitions());
+  if (passkey.run) add(passkey_definitions(windows, passkey));
   return definitions;
 }
 

@@ -316,9 +316,7 @@ Json ab_json(const AbFacts& facts) {
   json["differences"] = differences_json(facts);
   json["equal_bytes"] = equal_bytes_json(facts);
   json["against_bases"] = against_bases_json(facts);
-  json["passkey"] = facts.passkey ? passkey_json(*facts.passkey, facts.options.passkey,
-                                                 facts.options.windows.chunk, facts.options.text_file)
-                                  : Json(nullptr);
+  json["passkey"] = facts.passkey ? passkey_json(*facts.passkey, facts.options.text_file) : Json(nullptr);
   return json;
 }
 

@@ -136,6 +136,7 @@ struct Inputs {
   Text text;
   Text sample;
   std::vector<Window> windows;
+  PasskeyOptions passkey_options;    // lengths settled
   std::vector<PasskeyCell> passkey;  // empty: not asked for
 
   int64_t fed_tokens() const {
@@ -151,15 +152,15 @@ Inputs read_inputs(const AbOptions& options, Progress& progress) {
   const std::string text = options.text ? *options.text : read_utf8(options.text_file);
   const std::string calibration = calibration_text(options);
   FoundModel found = open_model(options.model);
-  Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}, {}};
+  Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}, {}, {}};
   inputs.text = encode(options.text_file, text, inputs.found.tokenizer);
   inputs.sample = encode(options.calibration_file, calibration, inputs.found.tokenizer, kCalibrationTokens);
   inputs.windows =
       plan_windows(static_cast<int64_t>(inputs.text.ids.size()), options.windows, options.text_file.c_str());
   check_evaluation(inputs.found.config, inputs.windows, inputs.recipes, options.windows);
   if (options.passkey.run) {
-    check_passkey(options.passkey, inputs.found.config);
-    inputs.passkey = plan_passkey(options.passkey, text, inputs.found.tokenizer, options.seed);
+    inputs.passkey_options = settled_passkey(options.passkey, inputs.found.config);
+    inputs.passkey = plan_passkey(inputs.passkey_options, text, inputs.found.tokenizer, options.seed);
     progress.say(
         fmt::format("passkey: {} prompts make {} tokens for each of {} caches, where the evaluation has {}",
                     format_count(static_cast<double>(inputs.passkey.size()) * options.passkey.trials),
@@ -177,7 +178,7 @@ std::optional<PasskeyResult> retrieve(const AbOptions& options, Inputs& inputs, 
   seconds *= static_cast<double>(passkey_tokens(inputs.passkey)) / static_cast<double>(inputs.fed_tokens());
   progress.say(fmt::format("passkey: about {} at the evaluation's speed, and more for long lengths",
                            format_seconds(seconds)));
-  return run_passkey(std::move(inputs.passkey), inputs.recipes, options.passkey, options.windows.chunk,
+  return run_passkey(std::move(inputs.passkey), inputs.recipes, inputs.passkey_options, options.windows.chunk,
                      inputs.found.tokenizer, setup, progress);
 }
 

@@ -47,7 +47,7 @@ struct AbRequest {
   int timing_runs = 3;  // 0: no speed is measured
   bool passkey = false;
   std::vector<double> passkey_depths = {0, 0.25, 0.5, 0.75, 1};
-  std::vector<int64_t> passkey_lengths = {512, 1024, 2048};
+  std::vector<int64_t> passkey_lengths;  // tokens; empty: 512, 1024 and 2048 where the model has positions
   int passkey_trials = 20;
   int threads = 0;  // 0: one a hardware thread
   uint64_t seed = 0;

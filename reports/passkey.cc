@@ -9,6 +9,7 @@
 #include "reports/text_format.h"
 #include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
+#include "runtime/interrupt.h"
 
 namespace kva {
 namespace {
@@ -129,10 +130,15 @@ int64_t PasskeyCell::tokens() const {
   return sum;
 }
 
-void check_passkey(const PasskeyOptions& options, const ModelConfig& config) {
+PasskeyOptions settled_passkey(PasskeyOptions options, const ModelConfig& config) {
   const auto refuse = [](const char* option, const std::string& expected, const std::string& found) {
     throw InputError(fmt::format("{}: expected {}, found {}", option, expected, found));
   };
+  const int64_t most = config.usable_positions() - kPasskeyAnswerTokens;
+  if (options.lengths.empty()) {
+    options.lengths = {512, 1024, 2048};
+    if (options.lengths.back() > most) options.lengths = {most / 4, most / 2, most};
+  }
   const std::string places = fmt::format("1 to {}, each once", kMostPlaces);
   if (options.depths.empty() || options.depths.size() > kMostPlaces || has_twice(options.depths))
     refuse("--passkey-depths", places, fmt::format("{}", fmt::join(options.depths, ",")));
@@ -140,7 +146,6 @@ void check_passkey(const PasskeyOptions& options, const ModelConfig& config) {
     refuse("--passkey-lengths", places, fmt::format("{}", fmt::join(options.lengths, ",")));
   for (const double depth : options.depths)
     if (!(depth >= 0 && depth <= 1)) refuse("--passkey-depths", "shares from 0 to 1", fmt::to_string(depth));
-  const int64_t most = config.usable_positions() - kPasskeyAnswerTokens;
   for (const int64_t length : options.lengths)
     if (length < 1 || length > most)
       refuse("--passkey-lengths",
@@ -161,6 +166,7 @@ void check_passkey(const PasskeyOptions& options, const ModelConfig& config) {
   if (tokens > kMostTokens)
     refuse("--passkey-trials", fmt::format("prompts of at most {} tokens in all", format_count(kMostTokens)),
            format_count(tokens));
+  return options;
 }
 
 std::vector<PasskeyCell> plan_passkey(const PasskeyOptions& options, std::string_view text,
@@ -171,9 +177,11 @@ std::vector<PasskeyCell> plan_passkey(const PasskeyOptions& options, std::string
   for (const int64_t length : options.lengths) {
     for (const double depth : options.depths) {
       cells.push_back({.length = length, .depth = depth, .trials = {}});
-      for (int trial = 0; trial < options.trials; ++trial)
+      for (int trial = 0; trial < options.trials; ++trial) {
+        throw_if_interrupted();
         cells.back().trials.push_back(
             TrialMaker(words, tokenizer, stream_of(seed, length, depth, trial), depth).make(length));
+      }
     }
   }
   return cells;

@@ -19,8 +19,10 @@ inline constexpr int kPasskeyAnswerTokens = kPasskeyDigits + 3;
 struct PasskeyOptions {
   bool run = false;
   std::vector<double> depths = {0, 0.25, 0.5, 0.75, 1};  // share of the filler before the key
-  std::vector<int64_t> lengths = {512, 1024, 2048};      // tokens of prompt and question, at most
-  int trials = 20;                                       // at each length and depth
+  // Tokens of prompt and question, at most. Empty: 512, 1024 and 2048, or a quarter, half and all of what
+  // the model has positions for.
+  std::vector<int64_t> lengths;
+  int trials = 20;  // at each length and depth
   // Share of right answers that the dense base needs for a length and depth to tell anything of recipes.
   double informative = 0.8;
 };
@@ -40,14 +42,15 @@ struct PasskeyCell {
   int64_t tokens() const;  // of all prompts and questions
 };
 
-// Throws InputError for depths outside [0, 1] or given twice, for lengths that are given twice or that the
-// model has no positions for with an answer, for no trials, and for more than 100 million tokens in all.
-void check_passkey(const PasskeyOptions& options, const ModelConfig& config);
+// The options with lengths that suit the model where there are none. Throws InputError for depths outside [0,
+// 1] or given twice, for lengths that are given twice or that the model has no positions for with an answer,
+// for no trials, and for more than 100 million tokens in all.
+PasskeyOptions settled_passkey(PasskeyOptions options, const ModelConfig& config);
 
-// Lengths in the order given, depths within each. The filler is words of `text`, from a place and with a key
-// that are drawn for each trial from seed, length, depth and number alone: other lengths, depths or more
-// trials leave a trial as it is. Texts that are too short begin again. Throws InputError where a length has
-// no room for the key, or the text has no words.
+// Of settled options: lengths in the order given, depths within each. The filler is words of `text`, from a
+// place and with a key that are drawn for each trial from seed, length, depth and number alone: other
+// lengths, depths or more trials leave a trial as it is. Texts that are too short begin again. Throws
+// InputError where a length has no room for the key, or the text has no words; Interrupted.
 std::vector<PasskeyCell> plan_passkey(const PasskeyOptions& options, std::string_view text,
                                       const Tokenizer& tokenizer, uint64_t seed);
 

@@ -46,13 +46,13 @@ Estimate passkey_accuracy(const PasskeyResult& result, const PasskeyRow& row) {
   return wilson_estimate(total.exact, total.trials);
 }
 
-Json passkey_json(const PasskeyResult& result, const PasskeyOptions& options, int64_t chunk_tokens,
-                  const std::string& filler) {
+Json passkey_json(const PasskeyResult& result, const std::string& filler) {
+  const PasskeyOptions& options = result.options;
   Json json = {{"lengths", options.lengths},
                {"depths", options.depths},
                {"trials", options.trials},
                {"digits", kPasskeyDigits},
-               {"chunk_tokens", chunk_tokens},
+               {"chunk_tokens", result.chunk_tokens},
                {"query_agnostic", true},
                {"informative_from", options.informative},
                {"prompt", passkey_template()},

@@ -10,8 +10,7 @@
 namespace kva {
 
 // `filler` names the text that the key was hidden in.
-nlohmann::ordered_json passkey_json(const PasskeyResult& result, const PasskeyOptions& options,
-                                    int64_t chunk_tokens, const std::string& filler);
+nlohmann::ordered_json passkey_json(const PasskeyResult& result, const std::string& filler);
 
 // Exact answers over the informative cells, with Wilson's interval; NaN where no cell is informative.
 Estimate passkey_accuracy(const PasskeyResult& result, const PasskeyRow& row);

@@ -109,7 +109,7 @@ PasskeyResult run_passkey(std::vector<PasskeyCell> cells, const std::vector<Reci
                           const PasskeyOptions& options, int64_t chunk_tokens, const Tokenizer& tokenizer,
                           const CacheSetup& setup, Progress& progress) {
   const auto start = Clock::now();
-  PasskeyResult result;
+  PasskeyResult result{.options = options, .chunk_tokens = chunk_tokens};
   for (const PasskeyCell& cell : cells) result.tokens.push_back(cell.tokens());
   progress.stage("passkey", passkey_tokens(cells) * (static_cast<int64_t>(recipes.size()) + 2), "tokens");
   PasskeyRunner runner(chunk_tokens, tokenizer, setup, progress);

@@ -28,6 +28,8 @@ struct PasskeyRow {
 };
 
 struct PasskeyResult {
+  PasskeyOptions options;  // that it was run with
+  int64_t chunk_tokens = 0;
   std::vector<PasskeyCell> cells;  // without their trials
   std::vector<int64_t> tokens;     // of the cells' prompts and questions, summed over the trials
   PasskeyRow base;

@@ -38,8 +38,7 @@ Table ab_passkey_table(const Json& report) {
   if (!passkey) return table;
   table.caption = fmt::format(
       "A number of {} digits hidden in {}, asked for after the prompt was compressed (query-agnostic), over "
-      "the "
-      "{} of {} lengths and depths at which the dense base answers at least {} exactly.",
+      "the {} of {} lengths and depths at which the dense base answers at least {} exactly.",
       format_count(number_at(*passkey, "digits")), one_line(text_at(*passkey, "filler"), 120),
       format_count(number_at(*passkey, "informative_cells")), passkey->at("cells").size(),
       format_share(number_at(*passkey, "informative_from"), 0));

@@ -33,7 +33,8 @@ void grid(const Json& passkey, const Json& row, FigureScript& script) {
   const std::size_t depths = passkey.at("depths").size();
   Rows cells, bright, dark, crossed;
   for (std::size_t i = 0; i < row.at("cells").size(); ++i) {
-    const auto x = static_cast<double>(i % depths), y = static_cast<double>(i / depths);
+    const std::size_t length = i / depths;
+    const auto x = static_cast<double>(i % depths), y = static_cast<double>(length);
     const double percent = 100 * number_at(row.at("cells")[i], "accuracy");
     cells.push_back({x, y, x - 0.48, x + 0.48, y - 0.47, y + 0.47, percent});
     (percent >= kBright ? bright : dark).push_back({x, y, percent});

@@ -135,7 +135,7 @@ check([window["tokens"] for window in turns["windows"]] == [256, 200], "the last
 
 # Passkeys: a random model finds none, so nothing is informative, and the report says so.
 long_model = random_model(work / "long-model", "--layers", 2, "--positions", 640)
-passkey = ["--model", long_model, *settings[2:], *with_recipes("dense(bf16)", "evict(keep=0.5,sinks=0,window=0)"), "--tokens", 128,
+passkey = ["--model", long_model, *settings[2:], *with_recipes("dense(bf16)", "evict(keep=0.5,sinks=0,window=0)", "merge(0.5,value,0,0)"), "--tokens", 128,
            "--no-timing", "--passkey", "--passkey-lengths", "400,480", "--passkey-depths", "0,0.5,1", "--passkey-trials", 2]
 done = run("ab", *passkey, "--output-dir", work / "passkey")
 check(done.returncode == 0, f"passkey: {done.stderr}")
@@ -149,7 +149,7 @@ for row in (found["base"], *found["rows"]):
     check(len(row["cells"]) == 6 and all(cell["trials"] == 2 for cell in row["cells"]), f"{row['recipe']}: trials")
     check(row["accuracy"] is None and row["trials"] == 0, f"{row['recipe']}: no informative cell")
 rows = report_of("passkey")["ab"]["rows"]
-check([row["passkey_accuracy"] for row in rows] == [None] * 3, "no accuracy without an informative cell")
+check([row["passkey_accuracy"] for row in rows] == [None] * 4, "no accuracy without an informative cell")
 check("tells nothing of recipes" in (work / "passkey/report.md").read_text(), "the report says that the base fails")
 check(ab["passkey"] is None and row_of(report, "dense(bf16)")["passkey_accuracy"] is None, "null where it was not run")
 run("ab", *passkey, "--threads", 1, "--quiet", "--output-dir", work / "passkey-1")
@@ -163,6 +163,11 @@ evicted = rows[2]
 check(evicted["layer_error"]["missing"] == [0.5] * 2, f"half the tokens of full pages gone: {evicted['layer_error']}")
 check(evicted["layer_error"]["v"][0] < 1e-3 < evicted["layer_error"]["v"][1], "the first layer sees no error of others")
 dropped = evicted["codec"]["counters"]["evict.dropped_tokens"]
+(merging,) = report_of("passkey")["ab"]["against_bases"]
+check((merging["recipe"], merging["base"]) == ("merge(keep=0.5,by=value,sinks=0,window=0)", rows[2]["recipe"]), f"{merging}")
+check(merging["merged_tokens"] == dropped, f"merging folds what eviction drops: {merging['merged_tokens']} and {dropped}")
+check(merging["bytes_held"] == merging["base_bytes_held"], "at equal bytes")
+check(close(merging["kl_mean"]["value"], rows[3]["kl_mean"] - rows[2]["kl_mean"], 1e-3), "merging less eviction")
 check(dropped == 2 * 2 * 128, f"dropped tokens of 2 layers and 2 KV heads: {dropped}")
 
 # compare: aligned rows, intervals, conditions; refused where nothing can be paired.

@@ -44,8 +44,11 @@ after = {path.name: path.read_bytes() for path in folder.iterdir()}
 check(before == after, f"the old report changed: {sorted(before)} -> {sorted(after)}")
 
 interrupted(2.0, "capture", "--model", model, "--output-dir", work / "capture")
-left = [path.name for path in work.iterdir() if path.name not in {"model", "small", "report"}]
-check(not left, f"an interrupted capture left {left}")
+(work / "text.txt").write_text("Some words to hide a number in, and to score. " * 200)
+interrupted(4.0, "eval", "--model", model, "--text", work / "text.txt", "--recipe", "dense(f32)", "--context", 128, "--tokens", 16,
+            "--chunk", 16, "--no-timing", "--passkey", "--output-dir", work / "passkey")
+left = [path.name for path in work.iterdir() if path.name not in {"model", "small", "report", "text.txt"}]
+check(not left, f"interrupted jobs left {left}")
 
 shutil.rmtree(work)
 finish()

@@ -28,6 +28,7 @@ struct Session {
   }
   static std::vector<Recipe> recipes(const std::vector<std::string>& texts) {
     std::vector<Recipe> parsed;
+    parsed.reserve(texts.size());
     for (const std::string& text : texts) parsed.push_back(Recipe::parse(text));
     return parsed;
   }

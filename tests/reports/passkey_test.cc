@@ -124,15 +124,19 @@ TEST(PlanPasskey, RefusesWhatHasNoRoomOrNoWords) {
   EXPECT_EQ(plan_passkey({.depths = {0}, .lengths = {600}, .trials = 1}, "word", tokenizer(), 0).size(), 1u);
 }
 
-TEST(CheckPasskey, NamesTheOption) {
+TEST(SettledPasskey, SuitsTheModelOrNamesTheOption) {
   ModelConfig config;
   config.layers = config.kv_heads = config.heads = config.head_dim = 1;
   config.max_positions = 1000;
   const auto refusal = [&](const PasskeyOptions& options) {
-    return error_of([&] { check_passkey(options, config); });
+    return error_of([&] { settled_passkey(options, config); });
   };
   const std::vector<int64_t> lengths = {500};
-  EXPECT_NO_THROW(check_passkey({.lengths = lengths}, config));
+  EXPECT_EQ(settled_passkey({.lengths = lengths}, config).lengths, lengths);
+  EXPECT_EQ(settled_passkey({}, config).lengths, (std::vector<int64_t>{248, 496, 992}));
+  config.max_positions = 2056;
+  EXPECT_EQ(settled_passkey({}, config).lengths, (std::vector<int64_t>{512, 1024, 2048}));
+  config.max_positions = 1000;
   EXPECT_THAT(refusal({.depths = {0, 1.5}, .lengths = lengths}), HasSubstr("--passkey-depths"));
   EXPECT_THAT(refusal({.depths = {0, 0}, .lengths = lengths}), HasSubstr("--passkey-depths"));
   EXPECT_THAT(refusal({.depths = {NAN}, .lengths = lengths}), HasSubstr("--passkey-depths"));
@@ -176,8 +180,8 @@ class RunPasskey : public testing::Test {
     return score_passkey(words_.decode(result.generations[0].tokens), trial.key);
   }
   PasskeyResult answer(const std::vector<std::string>& recipes, double informative = 0) {
-    PasskeyOptions options;
-    options.informative = informative;
+    const PasskeyOptions options = {
+        .depths = {0.5}, .lengths = {33}, .trials = 40, .informative = informative};
     return run_passkey({cell_}, Session::recipes(recipes), options, 8, words_, run_.setup(), run_.progress);
   }
 
@@ -207,7 +211,7 @@ TEST_F(RunPasskey, CountsWhatTheGeneratorSays) {
     EXPECT_EQ(row->cells[0].exact, exact);
     EXPECT_EQ(row->cells[0].digits, digits);
   }
-  EXPECT_EQ(result.tokens, std::vector<int64_t>{40 * 33});
+  EXPECT_EQ(result.tokens, std::vector<int64_t>{int64_t{40} * 33});
 }
 
 TEST_F(RunPasskey, TheQuestionReadsTheCompressedPrompt) {
@@ -222,7 +226,7 @@ TEST_F(RunPasskey, CellsInWhichTheBaseFailsDoNotCount) {
   const PasskeyResult fails = answer({}, 0.8);
   EXPECT_FALSE(fails.informative[0]);
   EXPECT_EQ(fails.total(fails.rows[0]).trials, 0);
-  const auto json = passkey_json(fails, {.depths = {0.5}, .lengths = {33}, .trials = 40}, 8, "text");
+  const auto json = passkey_json(fails, "text");
   EXPECT_EQ(json["informative_cells"], 0);
   EXPECT_TRUE(json["rows"][0]["accuracy"].is_null());
   EXPECT_EQ(json["rows"][0]["cells"][0]["accuracy"], 0);

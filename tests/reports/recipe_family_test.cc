@@ -2,10 +2,21 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "compressors/recipe.h"
 
 namespace kva {
 namespace {
+
+// An argument for methods that cannot do without.
+std::string first_of(const MethodInfo& method) {
+  if (method.name == "evict" || method.name == "merge") return "(keep=0.5)";
+  return method.name == "lowrank" ? "(rank=0.5)" : "";
+}
 
 TEST(RecipeFamily, NumbersAloneMakeNoOtherMethod) {
   EXPECT_EQ(recipe_family("quant(k=4,v=4,axes=kivi,outliers=0.01)"), "quant(bits=#,axes=kivi,outliers=#)");
@@ -35,6 +46,26 @@ TEST(RecipeFamily, SayingTheDefaultMakesNoOtherMethod) {
   EXPECT_NE(recipe_family("quant(bits=4,outliers=0.01)"), recipe_family("quant(bits=4)"));
   EXPECT_EQ(recipe_family("merge(keep=0.5,by=value)"), recipe_family("merge(keep=0.3)"));
   EXPECT_NE(recipe_family("merge(keep=0.5,by=d2o)"), recipe_family("merge(keep=0.5)"));
+}
+
+// Two settings of each, which are one method's.
+TEST(RecipeFamily, KnowsEveryMethod) {
+  const std::vector<std::pair<const char*, const char*>> pairs = {
+      {"budget(bits=4.5)", "budget(bits=3)"},
+      {"gear(bits=2,rank=4)", "gear(bits=4,rank=2)"},
+      {"layershare(start=0,every=2)", "layershare(start=0.5,every=3)"},
+      {"lowrank(rank=32)", "lowrank(rank=0.5)"},
+      {"minicache(start=0.5,t=0.6)", "minicache(start=8,t=0.9)"},
+      {"nuq(bits=3,outliers=0.02)", "nuq(bits=4,outliers=0.01)"},
+      {"turboquant(bits=3)", "turboquant(4)"},
+      {"dedup(cos=0.98)", "dedup(cos=0.9)"},
+      {"evict(keep=0.5,window=128)", "evict(keep=0.25,window=64)"},
+      {"lowrank(rank=0.5) | quant(bits=8)", "lowrank(rank=0.25) | quant(k=4,v=4)"}};
+  for (const auto& [a, b] : pairs) EXPECT_EQ(recipe_family(a), recipe_family(b)) << a;
+  std::set<std::string> families;
+  for (const MethodInfo& method : methods())
+    families.insert(recipe_family(std::string(method.name) + first_of(method)));
+  EXPECT_EQ(families.size(), methods().size());
 }
 
 TEST(EvictionBase, DropsWhatTheRecipeMerges) {
