@@ -132,6 +132,7 @@ std::vector<CodecShare> StoredPages::by_codec() const {
     share.bytes += record.bytes;
   }
   std::vector<CodecShare> list;
+  list.reserve(shares.size());
   for (auto& [name, share] : shares) list.push_back(std::move(share));
   return list;
 }

@@ -124,7 +124,7 @@ ordered_json run_compress(const CompressOptions& options, const RunStamp& stamp,
     facts.write_s = writing.seconds();
   }
   progress.finish();
-  const ordered_json report = report_json(facts, *capture.facts, stamp, pool.threads());
+  ordered_json report = report_json(facts, *capture.facts, stamp, pool.threads());
   check_report(ordered_json::parse(report.dump()), source + ": facts as they go into the report");
   if (writer) {
     write_report(report, writer->path(), {.plots = false});

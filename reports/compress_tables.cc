@@ -98,16 +98,17 @@ std::vector<std::string> compress_sentences(const Json& report) {
   const Json& held = all.at("bytes");
   std::vector<std::string> sentences;
   sentences.push_back(
-      fmt::format("{} pages of {} tokens from {} prompts, {} as captured ({}, {} keys); {} keys stored.",
+      fmt::format("{} pages of {} tokens, prompts: {}, {} as captured ({}, {} keys); {} keys stored.",
                   format_count(number_at(capture, "pages")), format_count(number_at(capture, "page_tokens")),
                   format_count(number_at(capture, "prompts")), format_bytes(number_at(capture, "bytes")),
                   text_at(capture, "dtype"), text_at(capture, "key_basis"), text_at(all, "stored_basis")));
-  sentences.push_back(fmt::format(
-      "Held in memory: {}, {} bits a number, {}x less than dense f16. Payload and scales: {} predicted, {} "
-      "achieved.",
-      format_bytes(number_at(held, "bytes_held")), format_number(number_at(held, "bits_per_value")),
-      format_number(number_at(held, "compression"), 2), format_bytes(number_at(held, "predicted_bytes")),
-      format_bytes(number_at(held, "achieved_bytes"))));
+  sentences.push_back(fmt::format("Held in memory: {}, {} bits a number, {}x less than dense f16.",
+                                  format_bytes(number_at(held, "bytes_held")),
+                                  format_number(number_at(held, "bits_per_value")),
+                                  format_number(number_at(held, "compression"), 2)));
+  sentences.push_back(fmt::format("Payload and scales: {} predicted, {} achieved.",
+                                  format_bytes(number_at(held, "predicted_bytes")),
+                                  format_bytes(number_at(held, "achieved_bytes"))));
   if (all.at("dry_run") == true) {
     sentences.push_back("Dry run: nothing was written, and no error measured.");
   } else {

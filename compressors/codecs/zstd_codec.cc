@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "kernels/check.h"
 
@@ -20,9 +21,12 @@ constexpr int64_t kAlignment = 8;  // of zstd's state
 
 int64_t state_bytes() { return static_cast<int64_t>(ZSTD_estimateDCtxSize()); }
 
+// The first place in the scratch that zstd's state may have.
 std::byte* aligned(float* scratch) {
-  const auto address = reinterpret_cast<std::uintptr_t>(scratch);
-  return reinterpret_cast<std::byte*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  void* place = scratch;
+  auto room = static_cast<std::size_t>(state_bytes() + kAlignment);
+  return static_cast<std::byte*>(
+      std::align(static_cast<std::size_t>(kAlignment), static_cast<std::size_t>(state_bytes()), place, room));
 }
 
 // Every second byte from `first` on.
