@@ -11,6 +11,7 @@
 // are 0.
 //
 // A number is code * scale + zero; symmetric pages have no zeros, there it is (code - 2^(bits-1)) * scale.
+// Where codes stand for levels of a codebook, it is level * scale + zero, without zeros level * scale.
 // Arithmetic is f32; every sum is taken in an order that depends on shapes alone.
 #pragma once
 
@@ -33,9 +34,22 @@ struct PackedPage {
   int64_t width = 0;
   ScaleAxis axis = ScaleAxis::kToken;
   int64_t group = 1;
-  // f16, packed_scales() of each: [token, group of channels] or [group of tokens, channel]; 2-byte aligned.
+  // f16, scale_count() of each: [token, group of channels] or [group of tokens, channel]; 2-byte aligned.
   const uint16_t* scales = nullptr;
   const uint16_t* zeros = nullptr;  // null: symmetric
+  const float* levels = nullptr;    // [2^bits]; null: codes are numbers themselves
+
+  // Groups of a token where scales are per token, else of a channel.
+  int64_t groups() const {
+    const int64_t numbers = axis == ScaleAxis::kToken ? width : tokens;
+    return group >= numbers ? numbers > 0 : (numbers + group - 1) / group;
+  }
+  int64_t scale_count() const { return groups() * (axis == ScaleAxis::kToken ? tokens : width); }
+  // Where a number's scale is.
+  int64_t scale_of(int64_t token, int64_t channel) const {
+    if (axis == ScaleAxis::kToken) return group >= width ? token : token * groups() + channel / group;
+    return group >= tokens ? channel : token / group * width + channel;
+  }
 };
 
 // The blocks of a packed row.
@@ -44,12 +58,13 @@ struct PackedShape {
 
   PackedShape(int bits_, int64_t width_)
       : bits(bits_),
-        slices(bits_ == 3 ? 8 : 8 / bits_),
+        slices(1 << log2_slices(bits_)),
         lane_bytes(bits_ == 3 ? 3 : 1),
         width(width_),
-        full_blocks(width_ / (kLanes * slices)),
-        tail_lanes((width_ - full_blocks * kLanes * slices + slices - 1) / slices) {}
+        full_blocks(width_ >> (4 + log2_slices(bits_))),
+        tail_lanes((width_ - full_blocks * kLanes * slices + slices - 1) >> log2_slices(bits_)) {}
 
+  static constexpr int log2_slices(int bits) { return bits == 8 ? 0 : bits == 4 ? 1 : bits == 2 ? 2 : 3; }
   int64_t blocks() const { return full_blocks + (tail_lanes > 0); }
   int64_t lanes(int64_t block) const { return block < full_blocks ? kLanes : tail_lanes; }
   int64_t row_bytes() const { return (full_blocks * kLanes + tail_lanes) * lane_bytes; }
@@ -71,13 +86,10 @@ struct PackedShape {
 
 inline int64_t packed_row_bytes(int bits, int64_t width) { return PackedShape(bits, width).row_bytes(); }
 
-inline int64_t packed_scales(ScaleAxis axis, int64_t group, int64_t tokens, int64_t width) {
-  const auto groups = [&](int64_t count) { return (count + group - 1) / group; };
-  return axis == ScaleAxis::kToken ? tokens * groups(width) : groups(tokens) * width;
-}
-
 // One row of `width` codes, each below 2^bits.
 void pack_row(const uint8_t* codes, int bits, int64_t width, std::byte* packed);
+// The part of a row behind its full blocks, written where it is in the whole row.
+void pack_tail(const PackedShape& shape, const uint8_t* codes, std::byte* packed);
 void unpack_row(const std::byte* packed, int bits, int64_t width, uint8_t* codes);
 
 // Floats of scratch that the functions below want for pages of this shape and up to `queries` rows.

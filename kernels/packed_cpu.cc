@@ -49,53 +49,61 @@ float SumOf(const float* a, int64_t count) {
   return sum;
 }
 
-// Calls body(Codes<bits>(), tag): full vectors, but none wider than a padded slice.
+// Calls body(tag, Codes<bits>() or Levels<bits>()): full vectors, but none wider than a padded slice.
+template <int bits, class Body>
+HWY_INLINE void with_tag(const PackedJob& job, const Body& body) {
+  const auto with_codes_of = [&](auto d) {
+    if (job.page.levels) return body(d, Levels<bits, decltype(d)>(d, job.page.levels));
+    body(d, Codes<bits>());
+  };
+  const hn::CappedTag<float, 16> full;
+  if constexpr (hn::MaxLanes(full) > 8) {
+    if (job.pad < static_cast<int64_t>(hn::Lanes(full))) return with_codes_of(hn::CappedTag<float, 8>());
+  }
+  with_codes_of(full);
+}
+
 template <class Body>
 HWY_INLINE void with_codes(const PackedJob& job, const Body& body) {
-  const auto with_tag = [&](auto codes) {
-    const hn::CappedTag<float, 16> full;
-    if constexpr (hn::MaxLanes(full) > 8) {
-      if (job.pad < static_cast<int64_t>(hn::Lanes(full))) return body(codes, hn::CappedTag<float, 8>());
-    }
-    body(codes, full);
-  };
   switch (job.shape.bits) {
-    case 2: return with_tag(Codes<2>());
-    case 3: return with_tag(Codes<3>());
-    case 4: return with_tag(Codes<4>());
-    default: return with_tag(Codes<8>());
+    case 2: return with_tag<2>(job, body);
+    case 3: return with_tag<3>(job, body);
+    case 4: return with_tag<4>(job, body);
+    default: return with_tag<8>(job, body);
   }
 }
 
-template <class C, class D>
-void ScoreTokens(D d, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
+template <class D, class C>
+void ScoreTokens(D d, const C& codes, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
   const int64_t stride = job.slices() * job.pad;
   float* padded = job.take(queries.rows * stride);
   for (int64_t q = 0; q < queries.rows; ++q)
-    PadQuery<C>(job, queries.row(q), nullptr, true, padded + q * stride);
-  Dots<C, false>(d, job, padded, {}, 0, scores);
+    PadQuery<C>(d, job, queries.row(q), nullptr, true, padded + q * stride);
+  Dots<C, false>(d, codes, job, padded, {}, 0, scores);
   for (int64_t q = 0; q < queries.rows; ++q) {
     const float sum = SumOf(queries.row(q), queries.cols);
-    float* row = scores.row(q);
-    for (int64_t t = 0; t < scores.cols; ++t) row[t] = row[t] * job.scales[t] + sum * job.zeros[t];
+    const float* HWY_RESTRICT scales = job.scales;
+    const float* HWY_RESTRICT zeros = job.zeros;
+    float* HWY_RESTRICT row = scores.row(q);
+    for (int64_t t = 0; t < scores.cols; ++t) row[t] = row[t] * scales[t] + sum * zeros[t];
   }
 }
 
-template <class C, class D>
-void ScoreChannels(D d, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
+template <class D, class C>
+void ScoreChannels(D d, const C& codes, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
   const int64_t stride = job.slices() * job.pad;
   float* padded = job.take(queries.rows * stride);
   const PackedPage& page = job.page;
-  for (int64_t t = 0; t < page.tokens; t += page.group) {
-    const float* scales = job.scales + t / page.group * page.width;
-    const float* zeros = job.zeros + t / page.group * page.width;
+  int64_t at = 0;  // of the group's scales
+  for (int64_t t = 0; t < page.tokens; t += page.group, at += page.width) {
     for (int64_t q = 0; q < queries.rows; ++q)
-      PadQuery<C>(job, queries.row(q), scales, true, padded + q * stride);
+      PadQuery<C>(d, job, queries.row(q), job.scales + at, true, padded + q * stride);
     const MatView<float> of_group = scores.col_range(t, std::min(page.group, page.tokens - t));
-    Dots<C, false>(d, job, padded, {}, t, of_group);
+    Dots<C, false>(d, codes, job, padded, {}, t, of_group);
     for (int64_t q = 0; q < queries.rows; ++q) {
-      const float constant = DotOf(queries.row(q), zeros, page.width);
-      for (int64_t i = 0; i < of_group.cols; ++i) of_group.at(q, i) += constant;
+      const float constant = DotOf(queries.row(q), job.zeros + at, page.width);
+      float* row = of_group.row(q);
+      for (int64_t i = 0; i < of_group.cols; ++i) row[i] += constant;
     }
   }
 }
@@ -118,22 +126,26 @@ SliceScales ScalesOfSlices(PackedJob& job) {
   return {scales, zeros, stride};
 }
 
-template <class C, class D>
-void ScoreSlices(D d, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
+template <class D, class C>
+void ScoreSlices(D d, const C& codes, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
   const SliceScales of = ScalesOfSlices<C>(job);
   const int64_t stride = job.slices() * job.pad;
   float* padded = job.take(queries.rows * stride);
   for (int64_t q = 0; q < queries.rows; ++q)
-    PadQuery<C>(job, queries.row(q), nullptr, false, padded + q * stride);
-  Dots<C, true>(d, job, padded, of, 0, scores);
+    PadQuery<C>(d, job, queries.row(q), nullptr, false, padded + q * stride);
+  Dots<C, true>(d, codes, job, padded, of, 0, scores);
 }
 
-template <class C, class D>
-void AccumulateTokens(D d, PackedJob& job, MatView<const float> weights, MatView<float> out) {
+template <class D, class C>
+void AccumulateTokens(D d, const C& codes, PackedJob& job, MatView<const float> weights, MatView<float> out) {
   const MatView<float> scaled(job.take(weights.rows * weights.cols), weights.rows, weights.cols);
-  for (int64_t q = 0; q < weights.rows; ++q)
-    for (int64_t t = 0; t < weights.cols; ++t) scaled.at(q, t) = weights.at(q, t) * job.scales[t];
-  Sums<C, false>(d, job, {}, 0, scaled, out);
+  for (int64_t q = 0; q < weights.rows; ++q) {
+    const float* HWY_RESTRICT from = weights.row(q);
+    const float* HWY_RESTRICT scales = job.scales;
+    float* HWY_RESTRICT to = scaled.row(q);
+    for (int64_t t = 0; t < weights.cols; ++t) to[t] = from[t] * scales[t];
+  }
+  Sums<C, false>(d, codes, job, {}, 0, scaled, out);
   for (int64_t q = 0; q < weights.rows; ++q) {
     const float constant = DotOf(weights.row(q), job.zeros, weights.cols);
     float* row = out.row(q);
@@ -141,15 +153,16 @@ void AccumulateTokens(D d, PackedJob& job, MatView<const float> weights, MatView
   }
 }
 
-template <class C, class D>
-void AccumulateChannels(D d, PackedJob& job, MatView<const float> weights, MatView<float> out) {
+template <class D, class C>
+void AccumulateChannels(D d, const C& codes, PackedJob& job, MatView<const float> weights,
+                        MatView<float> out) {
   const PackedPage& page = job.page;
   const MatView<float> sums(job.take(out.rows * out.cols), out.rows, out.cols);
-  for (int64_t t = 0; t < page.tokens; t += page.group) {
-    const int64_t at = t / page.group * page.width;
+  int64_t at = 0;  // of the group's scales
+  for (int64_t t = 0; t < page.tokens; t += page.group, at += page.width) {
     const MatView<const float> of_group = weights.col_range(t, std::min(page.group, page.tokens - t));
     std::fill_n(sums.data, sums.rows * sums.cols, 0.0f);
-    Sums<C, false>(d, job, {}, t, of_group, sums);
+    Sums<C, false>(d, codes, job, {}, t, of_group, sums);
     for (int64_t q = 0; q < out.rows; ++q) {
       const float total = SumOf(of_group.row(q), of_group.cols);
       AddScaled(sums.row(q), job.scales + at, job.zeros + at, total, out.row(q), out.cols);
@@ -157,64 +170,86 @@ void AccumulateChannels(D d, PackedJob& job, MatView<const float> weights, MatVi
   }
 }
 
-// The codes of a row as floats.
-template <class C, class D>
-HWY_INLINE void DecodeRow(D d, const PackedJob& job, const uint8_t* row, float* out) {
-  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t block = 0; block < job.shape.blocks(); ++block) {
-    const int64_t plane = job.shape.lanes(block);
-    for (int64_t lane = 0; lane < plane; lane += step) {
-      const auto lanes = C::load(d, row + block * PackedShape::kLanes * C::kLaneBytes + lane, plane);
-      for (int j = 0; j < C::kSlices; ++j) {
-        const auto codes = hn::Mul(C::slice(d, lanes, j), hn::Set(d, C::unit(j)));
-        const int64_t count = std::clamp<int64_t>(job.shape.channels(block, j) - lane, 0, step);
-        if (count > 0) StoreFirst(d, codes, count, out + job.shape.first_channel(block, j) + lane);
-      }
+// Reads a row as floats: store(codes over unit, unit, how many of the vector count, first channel) for each
+// slice of each vector of lanes.
+template <class D, class C, class Store>
+HWY_INLINE void DecodeRow(D d, const C& codes, const PackedShape& shape, const uint8_t* row,
+                          const Store& store) {
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t block = 0; block < shape.full_blocks; ++block) {
+    for (int64_t lane = 0; lane < PackedShape::kLanes; lane += step) {
+      const auto lanes =
+          C::load(d, row + block * PackedShape::kLanes * C::kLaneBytes + lane, PackedShape::kLanes);
+#pragma GCC unroll 8
+      for (int j = 0; j < C::kSlices; ++j)
+        store(codes.slice(d, lanes, j), C::unit(j), step,
+              (block * C::kSlices + j) * PackedShape::kLanes + lane);
+    }
+  }
+  if (shape.tail_lanes == 0) return;
+  const int64_t block = shape.full_blocks;
+  for (int64_t lane = 0; lane < shape.tail_lanes; lane += step) {
+    const auto lanes = C::load(d, row + block * PackedShape::kLanes * C::kLaneBytes + lane, shape.tail_lanes);
+    for (int j = 0; j < C::kSlices; ++j) {
+      const int64_t count = std::min<int64_t>(shape.channels(block, j) - lane, step);
+      if (count > 0) store(codes.slice(d, lanes, j), C::unit(j), count, shape.first_channel(block, j) + lane);
     }
   }
 }
 
-template <class C, class D>
-void DecodeRows(D d, const PackedJob& job, int64_t first_token, MatView<float> rows) {
+template <class D, class C>
+void DecodeRows(D d, const C& codes, const PackedJob& job, int64_t first_token, MatView<float> rows) {
   const PackedPage& page = job.page;
   for (int64_t r = 0; r < rows.rows; ++r) {
     const int64_t t = first_token + r;
-    float* HWY_RESTRICT row = rows.row(r);
-    DecodeRow<C>(d, job, job.rows.row(t), row);
+    float* HWY_RESTRICT out = rows.row(r);
     if (page.axis == ScaleAxis::kChannel) {
-      const float* HWY_RESTRICT scales = job.scales + t / page.group * page.width;
-      const float* HWY_RESTRICT zeros = job.zeros + t / page.group * page.width;
-      for (int64_t c = 0; c < page.width; ++c) row[c] = row[c] * scales[c] + zeros[c];
+      const int64_t at = page.group >= page.tokens ? 0 : t / page.group * page.width;
+      const float* HWY_RESTRICT scales = job.scales + at;
+      const float* HWY_RESTRICT zeros = job.zeros + at;
+      DecodeRow(d, codes, job.shape, job.rows.row(t),
+                [&](auto values, float unit, int64_t count, int64_t channel) HWY_ATTR {
+                  const auto scale = LoadFirst(d, scales + channel, count);
+                  const auto zero = LoadFirst(d, zeros + channel, count);
+                  StoreFirst(d, hn::MulAdd(hn::Mul(values, hn::Set(d, unit)), scale, zero), count,
+                             out + channel);
+                });
       continue;
     }
-    for (int64_t g = 0; g < job.groups; ++g) {
+    // With one group its scale and zero, else codes alone.
+    const float one_scale = job.groups == 1 ? job.scales[t] : 1.0f;
+    const auto zero = hn::Set(d, job.groups == 1 ? job.zeros[t] : 0.0f);
+    DecodeRow(d, codes, job.shape, job.rows.row(t),
+              [&](auto values, float unit, int64_t count, int64_t channel) HWY_ATTR {
+                StoreFirst(d, hn::MulAdd(values, hn::Set(d, one_scale * unit), zero), count, out + channel);
+              });
+    for (int64_t g = 0; g < job.groups && job.groups > 1; ++g) {
       const float scale = job.scales[t * job.groups + g];
-      const float zero = job.zeros[t * job.groups + g];
+      const float zero_of_group = job.zeros[t * job.groups + g];
       const int64_t end = std::min(page.width, (g + 1) * page.group);
-      for (int64_t c = g * page.group; c < end; ++c) row[c] = row[c] * scale + zero;
+      for (int64_t c = g * page.group; c < end; ++c) out[c] = out[c] * scale + zero_of_group;
     }
   }
 }
 
 void Decode(const PackedJob& job, int64_t first_token, MatView<float> rows) {
-  with_codes(job, [&](auto codes, auto d) { DecodeRows<decltype(codes)>(d, job, first_token, rows); });
+  with_codes(job, [&](auto d, const auto& codes) { DecodeRows(d, codes, job, first_token, rows); });
 }
 
 void Scores(PackedJob job, MatView<const float> queries, MatView<float> scores) {
-  with_codes(job, [&](auto codes, auto d) {
-    using C = decltype(codes);
-    if (job.page.axis == ScaleAxis::kChannel) return ScoreChannels<C>(d, job, queries, scores);
-    if (job.groups == 1) return ScoreTokens<C>(d, job, queries, scores);
-    ScoreSlices<C>(d, job, queries, scores);
+  with_codes(job, [&](auto d, const auto& codes) {
+    if (job.page.axis == ScaleAxis::kChannel) return ScoreChannels(d, codes, job, queries, scores);
+    if (job.groups == 1) return ScoreTokens(d, codes, job, queries, scores);
+    ScoreSlices(d, codes, job, queries, scores);
   });
 }
 
 void Accumulate(PackedJob job, MatView<const float> weights, MatView<float> out) {
-  with_codes(job, [&](auto codes, auto d) {
-    using C = decltype(codes);
-    if (job.page.axis == ScaleAxis::kChannel) return AccumulateChannels<C>(d, job, weights, out);
-    if (job.groups == 1) return AccumulateTokens<C>(d, job, weights, out);
-    Sums<C, true>(d, job, ScalesOfSlices<C>(job), 0, weights, out);
+  with_codes(job, [&](auto d, const auto& codes) {
+    using C = std::decay_t<decltype(codes)>;
+    if (job.page.axis == ScaleAxis::kChannel) return AccumulateChannels(d, codes, job, weights, out);
+    if (job.groups == 1) return AccumulateTokens(d, codes, job, weights, out);
+    Sums<C, true>(d, codes, job, ScalesOfSlices<C>(job), 0, weights, out);
   });
 }
 
@@ -233,10 +268,6 @@ HWY_EXPORT(Accumulate);
 constexpr int64_t kTileTokens = 16;
 constexpr int64_t kLoadRoom = 2 * PackedShape::kLanes;  // behind the copy of the last rows, and its rounding
 
-int64_t groups_of_token(const PackedPage& page) {
-  return page.axis == ScaleAxis::kToken ? (page.width + page.group - 1) / page.group : 1;
-}
-
 // Whether all channels of each slice share their scale, so that a vector needs only one.
 bool slices_within_groups(const PackedJob& job) {
   if (job.groups == 1) return true;
@@ -253,7 +284,8 @@ bool slices_within_groups(const PackedJob& job) {
 PackedRows safe_rows(const PackedJob& job, std::byte* copy) {
   const auto* codes = reinterpret_cast<const uint8_t*>(job.page.codes);
   const int64_t row_bytes = job.shape.row_bytes();
-  const int64_t past = job.shape.tail_lanes == 0 ? 0 : job.pad - job.shape.tail_lanes;
+  if (job.shape.tail_lanes == 0) return {codes, nullptr, job.page.tokens, row_bytes};
+  const int64_t past = job.pad - job.shape.tail_lanes;
   const int64_t unsafe = std::min(job.page.tokens, (past + row_bytes - 1) / row_bytes);
   const int64_t split = job.page.tokens - unsafe;
   if (unsafe > 0) {
@@ -267,15 +299,17 @@ PackedJob prepare(const PackedPage& page, float* scratch) {
   PackedJob job;
   job.page = page;
   job.shape = PackedShape(page.bits, page.width);
-  job.groups = groups_of_token(page);
+  job.groups = page.axis == ScaleAxis::kToken ? page.groups() : 1;
   job.scratch = scratch;
   if (job.shape.full_blocks == 0 && job.shape.tail_lanes <= 8) job.pad = 8;
-  const int64_t count = packed_scales(page.axis, page.group, page.tokens, page.width);
+  const int64_t count = page.scale_count();
   float* scales = job.take(count);
   float* zeros = job.take(count);
   to_f32(page.scales, DType::kF16, scales, count);
   if (page.zeros) {
     to_f32(page.zeros, DType::kF16, zeros, count);
+  } else if (page.levels) {
+    std::fill_n(zeros, count, 0.0f);
   } else {
     const float middle = -static_cast<float>(1 << (page.bits - 1));
     for (int64_t i = 0; i < count; ++i) zeros[i] = middle * scales[i];
@@ -303,10 +337,11 @@ void for_tiles(PackedJob& job, const Body& body) {
 int64_t packed_scratch(int64_t queries, const PackedPage& shape) {
   const PackedShape row(shape.bits, shape.width);
   const int64_t slices = row.blocks() * row.slices;
-  int64_t values = 2 * packed_scales(shape.axis, shape.group, shape.tokens, shape.width);
+  int64_t values = 2 * shape.scale_count();
   values += (row.row_bytes() + kLoadRoom + 3) / 4;
   values += queries * std::max({slices * PackedShape::kLanes, shape.tokens, shape.width});
-  if (groups_of_token(shape) > 1) values += std::max(2 * shape.tokens * slices, kTileTokens * shape.width);
+  if (shape.axis == ScaleAxis::kToken && shape.groups() > 1)
+    values += std::max(2 * shape.tokens * slices, kTileTokens * shape.width);
   return values;
 }
 
