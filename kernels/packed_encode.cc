@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/check.h"
-#include "kernels/convert.h"
+#include "kernels/transpose.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/packed_encode.cc"
@@ -170,23 +170,29 @@ void PackRow(const PackedShape& shape, const uint8_t* codes, std::byte* packed) 
   if (shape.tail_lanes > 0) pack_tail(shape, codes, packed);
 }
 
+// rows: as they are packed. scales and zeros: [group of columns, row], or [group of rows, column].
 void PackNumbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, const float* scales,
                  const float* zeros, uint8_t* codes, std::byte* packed) {
   const PackedShape shape(page.bits, rows.cols);
   const int64_t row_bytes = shape.row_bytes();
-  Coding by{scales, zeros, page.axis == ScaleAxis::kToken,
-            page.zeros ? 0.0f : static_cast<float>(1 << (page.bits - 1)),
+  const bool by_row = page.by_channel == (page.axis == ScaleAxis::kChannel);
+  Coding by{scales, zeros, by_row, page.zeros ? 0.0f : static_cast<float>(1 << (page.bits - 1)),
             static_cast<float>((1 << page.bits) - 1)};
-  for (int64_t t = 0; t < rows.rows; ++t, packed += row_bytes) {
-    const uint8_t* of_row = kept ? kept + t * rows.cols : nullptr;
-    if (by.one) {
-      for (int64_t first = 0; first < rows.cols; first += page.group, ++by.scales, ++by.zeros)
-        CodeColumns(rows.row(t), of_row, first, std::min(rows.cols, first + page.group), by, codes);
+  for (int64_t r = 0; r < rows.rows; ++r, packed += row_bytes) {
+    const uint8_t* of_row = kept ? kept + r * rows.cols : nullptr;
+    if (by_row) {
+      by.scales = scales + r;
+      by.zeros = zeros + r;
+      for (int64_t first = 0; first < rows.cols; first += page.group) {
+        CodeColumns(rows.row(r), of_row, first, std::min(rows.cols, first + page.group), by, codes);
+        by.scales += rows.rows;
+        by.zeros += rows.rows;
+      }
     } else {
-      const int64_t at = page.group >= rows.rows ? 0 : t / page.group * rows.cols;
+      const int64_t at = page.group >= rows.rows ? 0 : r / page.group * rows.cols;
       by.scales = scales + at;
       by.zeros = zeros + at;
-      CodeColumns(rows.row(t), of_row, 0, rows.cols, by, codes);
+      CodeColumns(rows.row(r), of_row, 0, rows.cols, by, codes);
     }
     PackRow(shape, codes, packed);
   }
@@ -225,11 +231,23 @@ void pack_numbers(MatView<const float> rows, const PackedPage& page, const uint8
   KVA_CHECK(rows.rows == page.tokens && rows.cols == page.width && !page.levels, "rows of the page's shape");
   const int64_t count = page.scale_count();
   std::vector<float> factors(static_cast<std::size_t>(2 * count), 0.0f);
-  to_f32(page.scales, DType::kF16, factors.data(), count);
-  if (page.zeros) to_f32(page.zeros, DType::kF16, factors.data() + count, count);
-  std::vector<uint8_t> codes(static_cast<std::size_t>(rows.cols));
-  HWY_DYNAMIC_DISPATCH(PackNumbers)
-  (rows, page, kept, factors.data(), factors.data() + count, codes.data(), packed);
+  packed_scales(page, page.scales, factors.data());
+  if (page.zeros) packed_scales(page, page.zeros, factors.data() + count);
+  std::vector<uint8_t> codes(static_cast<std::size_t>(std::max(rows.rows, rows.cols)));
+  const auto pack = [&](MatView<const float> as_packed, const uint8_t* without) {
+    HWY_DYNAMIC_DISPATCH(PackNumbers)
+    (as_packed, page, without, factors.data(), factors.data() + count, codes.data(), packed);
+  };
+  if (!page.by_channel) return pack(rows, kept);
+  std::vector<float> turned(static_cast<std::size_t>(rows.rows * rows.cols));
+  const MatView<float> channels(turned.data(), rows.cols, rows.rows);
+  transpose(rows, channels);
+  if (!kept) return pack(channels, nullptr);
+  std::vector<uint8_t> of_channels(turned.size());
+  for (int64_t c = 0; c < rows.cols; ++c)
+    for (int64_t t = 0; t < rows.rows; ++t)
+      of_channels[static_cast<std::size_t>(c * rows.rows + t)] = kept[t * rows.cols + c];
+  pack(channels, of_channels.data());
 }
 
 }  // namespace kva

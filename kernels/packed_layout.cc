@@ -1,9 +1,19 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "kernels/convert.h"
+#include "kernels/dtype.h"
 #include "kernels/packed.h"
 
 namespace kva {
+
+void packed_scales(const PackedPage& page, const uint16_t* stored, float* scales) {
+  const int64_t groups = page.groups();
+  if (page.axis == ScaleAxis::kChannel || groups == 1)
+    return to_f32(stored, DType::kF16, scales, page.scale_count());
+  for (int64_t t = 0; t < page.tokens; ++t)
+    for (int64_t g = 0; g < groups; ++g) scales[g * page.tokens + t] = f32_from_f16(stored[t * groups + g]);
+}
 
 void pack_tail(const PackedShape& shape, const uint8_t* codes, std::byte* packed) {
   const int64_t block = shape.full_blocks;

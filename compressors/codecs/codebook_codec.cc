@@ -85,9 +85,9 @@ float place_in(const Affine& affine, std::size_t vector, float value) {
 
 class CodebookCodec : public SideCodec {
  public:
-  CodebookCodec(const CodebookFormat& format, SideArray codebook)
+  CodebookCodec(const CodebookFormat& format, std::shared_ptr<const SideArray> codebook)
       : format_(format), codebook_(std::move(codebook)) {
-    KVA_CHECK(codebook_.bytes() == int64_t{format.levels()} * 2, "a codebook of the format");
+    KVA_CHECK(codebook_->bytes() == int64_t{format.levels()} * 2, "a codebook of the format");
     KVA_CHECK(!by_length() || (format.axis == ScaleAxis::kToken && format.outliers == 0.0),
               "tokens have a length");
   }
@@ -95,7 +95,7 @@ class CodebookCodec : public SideCodec {
   std::string name() const override { return format_.name; }
 
   int64_t bytes(int64_t tokens, int64_t width) const override {
-    return scale_bytes(tokens, width) + tokens * packed_row_bytes(format_.bits, width);
+    return scale_bytes(tokens, width) + shape(tokens, width).code_bytes();
   }
   int64_t scale_bytes(int64_t tokens, int64_t width) const override {
     return vectors_of(format_.axis, tokens, width) * (by_length() ? 2 : 4) +
@@ -115,10 +115,7 @@ class CodebookCodec : public SideCodec {
       from_f32(coded.affine.offsets.data(), DType::kF16, payload + vectors * 2, vectors);
       write_outliers(rows, coded.outliers, payload + vectors * 4);
     }
-    std::byte* packed = payload + scale_bytes(rows.rows, rows.cols);
-    for (int64_t t = 0; t < rows.rows; ++t)
-      pack_row(codes.data() + t * rows.cols, format_.bits, rows.cols,
-               packed + t * packed_row_bytes(format_.bits, rows.cols));
+    pack_codes(codes, shape(rows.rows, rows.cols), payload + scale_bytes(rows.rows, rows.cols));
   }
 
   int64_t decode_scratch(int64_t tokens, int64_t width) const override {
@@ -126,7 +123,8 @@ class CodebookCodec : public SideCodec {
   }
 
   void decode(const SideData& side, float* scratch, MatView<float> rows) const override {
-    packed_decode(page(side.payload, rows.rows, rows.cols, scratch), scratch, rows);
+    const PackedPage packed = page(side.payload, rows.rows, rows.cols, scratch);
+    packed_decode(packed, scratch, rows);
     if (!by_length())
       restore_outliers(outlier_list(side.payload, rows.rows, rows.cols), outliers(rows.rows, rows.cols),
                        rows);
@@ -170,13 +168,14 @@ class CodebookCodec : public SideCodec {
             .tokens = tokens,
             .width = width,
             .axis = format_.axis,
-            .group = std::max<int64_t>(1, format_.axis == ScaleAxis::kToken ? width : tokens)};
+            .group = std::max<int64_t>(1, format_.axis == ScaleAxis::kToken ? width : tokens),
+            .by_channel = format_.for_keys && no_larger_by_channel(format_.bits, tokens, width)};
   }
 
   // The levels go to the front of the scratch, which moves on.
   PackedPage page(const std::byte* payload, int64_t tokens, int64_t width, float*& scratch) const {
     PackedPage result = shape(tokens, width);
-    to_f32(codebook_.data(), DType::kF16, scratch, format_.levels());
+    to_f32(codebook_->data(), DType::kF16, scratch, format_.levels());
     result.levels = std::exchange(scratch, scratch + format_.levels());
     result.codes = payload + scale_bytes(tokens, width);
     result.scales = reinterpret_cast<const uint16_t*>(payload);
@@ -196,11 +195,26 @@ class CodebookCodec : public SideCodec {
                          page, coded, coded + vectors);
   }
 
+  // codes: [tokens, width].
+  static void pack_codes(std::vector<uint8_t>& codes, const PackedPage& page, std::byte* packed) {
+    int64_t rows = page.tokens, cols = page.width;
+    if (page.by_channel) {
+      std::vector<uint8_t> turned(codes.size());
+      for (int64_t c = 0; c < cols; ++c)
+        for (int64_t t = 0; t < rows; ++t)
+          turned[static_cast<std::size_t>(c * rows + t)] = codes[static_cast<std::size_t>(t * cols + c)];
+      codes.swap(turned);
+      std::swap(rows, cols);
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      pack_row(codes.data() + r * cols, page.bits, cols, packed + r * packed_row_bytes(page.bits, cols));
+  }
+
   bool by_length() const { return format_.scaling == CodebookFormat::Scaling::kLength; }
 
   std::vector<float> read_levels() const {
     std::vector<float> levels(static_cast<std::size_t>(format_.levels()));
-    to_f32(codebook_.data(), DType::kF16, levels.data(), format_.levels());
+    to_f32(codebook_->data(), DType::kF16, levels.data(), format_.levels());
     return levels;
   }
 
@@ -245,12 +259,13 @@ class CodebookCodec : public SideCodec {
   }
 
   CodebookFormat format_;
-  SideArray codebook_;
+  std::shared_ptr<const SideArray> codebook_;
 };
 
 }  // namespace
 
-std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook) {
+std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format,
+                                                     std::shared_ptr<const SideArray> codebook) {
   return std::make_shared<CodebookCodec>(format, std::move(codebook));
 }
 

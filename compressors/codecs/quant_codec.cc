@@ -37,7 +37,8 @@ struct Layout {
              .axis = format.axis,
              .group = format.group > 0
                           ? format.group
-                          : std::max<int64_t>(1, format.axis == ScaleAxis::kToken ? width : tokens)},
+                          : std::max<int64_t>(1, format.axis == ScaleAxis::kToken ? width : tokens),
+             .by_channel = format.for_keys && no_larger_by_channel(format.bits, tokens, width)},
         scales(page.scale_count()),
         channels(tokens > 0 ? std::min(format.dense_channels, width) : 0),
         kept(std::min(outlier_count(format.outliers, tokens * width), tokens * (width - channels))),
@@ -47,7 +48,7 @@ struct Layout {
         channel_values_at(channels_at + channels * 2),
         factors_at(channel_values_at + channels * tokens * 2),
         codes_at(factors_at + (format.norm_correct ? tokens * 2 : 0)),
-        end(codes_at + tokens * packed_row_bytes(format.bits, width)) {}
+        end(codes_at + page.code_bytes()) {}
 
   PackedPage page;   // without its payload
   int64_t scales;    // how many, and zeros where there are any

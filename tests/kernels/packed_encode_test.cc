@@ -89,6 +89,20 @@ TEST(PackedEncode, SymmetricCodesAndWhatIsKeptByHand) {
   });
 }
 
+// [tokens, width], whatever the rows are.
+std::vector<uint8_t> codes_of(const PackedPage& page, const std::byte* packed) {
+  const int64_t rows = page.by_channel ? page.width : page.tokens;
+  const int64_t cols = page.by_channel ? page.tokens : page.width;
+  std::vector<uint8_t> codes(static_cast<std::size_t>(rows * cols)), row(static_cast<std::size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    unpack_row(packed + r * packed_row_bytes(page.bits, cols), page.bits, cols, row.data());
+    for (int64_t c = 0; c < cols; ++c)
+      codes[static_cast<std::size_t>(page.by_channel ? c * page.width + r : r * page.width + c)] =
+          row[static_cast<std::size_t>(c)];
+  }
+  return codes;
+}
+
 // Against the definition one number at a time, for shapes with and without ends of blocks.
 TEST(PackedEncode, EqualsItsDefinitionInEveryShape) {
   std::mt19937 random(1);
@@ -120,16 +134,17 @@ TEST(PackedEncode, EqualsItsDefinitionInEveryShape) {
               expected[i] =
                   static_cast<uint8_t>(std::clamp(steps + middle, 0.0f, static_cast<float>((1 << bits) - 1)));
             }
-            const int64_t row_bytes = packed_row_bytes(bits, width);
-            for_each_simd_target([&] {
-              std::vector<std::byte> packed(static_cast<std::size_t>(9 * row_bytes) + 1, std::byte{0xa5});
-              pack_numbers({rows.data(), 9, width}, page, kept.data(), packed.data());
-              EXPECT_EQ(packed.back(), std::byte{0xa5});
-              std::vector<uint8_t> codes(expected.size());
-              for (int64_t t = 0; t < 9; ++t)
-                unpack_row(packed.data() + t * row_bytes, bits, width, codes.data() + t * width);
-              ASSERT_EQ(codes, expected) << bits << " bits, " << width << " wide, groups of " << group;
-            });
+            for (const bool by_channel : {false, true}) {
+              page.by_channel = by_channel;
+              for_each_simd_target([&] {
+                std::vector<std::byte> packed(static_cast<std::size_t>(page.code_bytes()) + 1,
+                                              std::byte{0xa5});
+                pack_numbers({rows.data(), 9, width}, page, kept.data(), packed.data());
+                EXPECT_EQ(packed.back(), std::byte{0xa5});
+                ASSERT_EQ(codes_of(page, packed.data()), expected)
+                    << bits << " bits, " << width << " wide, groups of " << group << by_channel;
+              });
+            }
           }
 }
 

@@ -81,13 +81,14 @@ struct Case {
   int64_t tokens, width, group;
   bool symmetric;
   int64_t queries;
-  bool levels = false;  // codes stand for them
+  bool levels = false;      // codes stand for them
+  bool by_channel = false;  // packed rows
 
   std::string text() const {
     return std::to_string(bits) + " bits, axis " + std::to_string(static_cast<int>(axis)) + ", " +
            std::to_string(tokens) + " x " + std::to_string(width) + ", group " + std::to_string(group) +
-           (symmetric ? ", symmetric, " : ", ") + (levels ? "levels, " : "") + std::to_string(queries) +
-           " queries";
+           (symmetric ? ", symmetric, " : ", ") + (levels ? "levels, " : "") +
+           (by_channel ? "by channel, " : "") + std::to_string(queries) + " queries";
   }
 };
 
@@ -97,11 +98,17 @@ struct RandomPage {
     std::mt19937 random(static_cast<unsigned>(of.tokens * 1000 + of.width + of.bits));
     std::uniform_real_distribution<float> uniform(0.01f, 1.0f);
     const std::vector<uint8_t> codes = random_codes(of.tokens * of.width, of.bits, 7);
-    const int64_t row_bytes = packed_row_bytes(of.bits, of.width);
+    const int64_t rows = of.by_channel ? of.width : of.tokens;
+    const int64_t cols = of.by_channel ? of.tokens : of.width;
+    const int64_t row_bytes = packed_row_bytes(of.bits, cols);
     // Exactly as long as the rows: a load past them is a fault under a sanitizer.
-    packed = std::make_unique<std::byte[]>(static_cast<std::size_t>(of.tokens * row_bytes));
-    for (int64_t t = 0; t < of.tokens; ++t)
-      pack_row(codes.data() + t * of.width, of.bits, of.width, packed.get() + t * row_bytes);
+    packed = std::make_unique<std::byte[]>(static_cast<std::size_t>(rows * row_bytes));
+    for (int64_t r = 0; r < rows; ++r) {
+      std::vector<uint8_t> row;
+      for (int64_t c = 0; c < cols; ++c)
+        row.push_back(codes[static_cast<std::size_t>(of.by_channel ? c * of.width + r : r * of.width + c)]);
+      pack_row(row.data(), of.bits, cols, packed.get() + r * row_bytes);
+    }
     for (int i = 0; i < 1 << of.bits; ++i) levels.push_back(uniform(random) - 0.5f);
     page = {.codes = packed.get(),
             .bits = of.bits,
@@ -109,7 +116,9 @@ struct RandomPage {
             .width = of.width,
             .axis = of.axis,
             .group = of.group,
-            .levels = of.levels ? levels.data() : nullptr};
+            .levels = of.levels ? levels.data() : nullptr,
+            .by_channel = of.by_channel};
+    EXPECT_EQ(page.code_bytes(), rows * row_bytes);
     const int64_t count = page.scale_count();
     for (int64_t i = 0; i < count; ++i) {
       scales.push_back(f16_from_f32(uniform(random)));
@@ -159,7 +168,7 @@ std::vector<float> guarded(int64_t count, float fill) {
   return values;
 }
 
-void check(const Case& of) {
+void check_layout(const Case& of) {
   SCOPED_TRACE(of.text());
   const RandomPage page(of);
   const int64_t n = of.queries, tokens = of.tokens, width = of.width;
@@ -198,6 +207,13 @@ void check(const Case& of) {
       }
       ASSERT_NEAR(out[at(q, c, width)], sum, static_cast<double>(tokens + 4) * kEpsilon * magnitude);
     }
+  }
+}
+
+void check(Case of) {
+  for (of.by_channel = false;; of.by_channel = true) {
+    check_layout(of);
+    if (of.by_channel) return;
   }
 }
 
