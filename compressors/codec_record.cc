@@ -99,12 +99,14 @@ Codec read_quant(const Record& record) {
                            .symmetric = record.flag("symmetric"),
                            .outliers = record.share("outliers", kMostOutliers),
                            .dense_channels = record.integer("dense_channels", 0, kMostWidth),
-                           .norm_correct = record.flag("norm_correct")});
+                           .norm_correct = record.flag("norm_correct"),
+                           .for_keys = record.flag("for_keys")});
 }
 
 Codec read_codebook(const Record& record) {
   CodebookFormat format{.name = record.text("name"), .bits = record.bits(), .axis = record.axis()};
   format.outliers = record.share("outliers", kMostOutliers);
+  format.for_keys = record.flag("for_keys");
   if (record.flag("by_length")) {
     format.scaling = CodebookFormat::Scaling::kLength;
     if (format.axis != ScaleAxis::kToken || format.outliers != 0.0)

@@ -136,7 +136,9 @@ HWY_INLINE void with_tag(int64_t dim, const Body& body) {
   body(d);
 }
 
-void DenseScores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores) {
+template <class Type>
+HWY_INLINE void StoredScores(MatView<const float> queries, const void* stored, Type type,
+                             MatView<float> scores) {
   with_stored(type, [&](auto s) {
     using S = decltype(s);
     const auto* rows = static_cast<const typename S::Stored*>(stored);
@@ -148,7 +150,9 @@ void DenseScores(MatView<const float> queries, const void* stored, DType type, M
   });
 }
 
-void DenseAccumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
+template <class Type>
+HWY_INLINE void StoredAccumulate(MatView<const float> weights, const void* stored, Type type,
+                                 MatView<float> out) {
   with_stored(type, [&](auto s) {
     using S = decltype(s);
     const auto* rows = static_cast<const typename S::Stored*>(stored);
@@ -158,6 +162,19 @@ void DenseAccumulate(MatView<const float> weights, const void* stored, DType typ
       });
     });
   });
+}
+
+void DenseScores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores) {
+  StoredScores(queries, stored, type, scores);
+}
+void DenseAccumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
+  StoredAccumulate(weights, stored, type, out);
+}
+void Fp8Scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores) {
+  StoredScores(queries, stored, type, scores);
+}
+void Fp8Accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out) {
+  StoredAccumulate(weights, stored, type, out);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -170,6 +187,8 @@ namespace {
 
 HWY_EXPORT(DenseScores);
 HWY_EXPORT(DenseAccumulate);
+HWY_EXPORT(Fp8Scores);
+HWY_EXPORT(Fp8Accumulate);
 
 }  // namespace
 
@@ -181,6 +200,16 @@ void dense_scores(MatView<const float> queries, const void* stored, DType type, 
 void dense_accumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
   KVA_CHECK(weights.rows == out.rows, "one row of weights a row of results");
   HWY_DYNAMIC_DISPATCH(DenseAccumulate)(weights, stored, type, out);
+}
+
+void fp8_scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores) {
+  KVA_CHECK(scores.rows == queries.rows, "one row of scores a query");
+  HWY_DYNAMIC_DISPATCH(Fp8Scores)(queries, stored, type, scores);
+}
+
+void fp8_accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out) {
+  KVA_CHECK(weights.rows == out.rows, "one row of weights a row of results");
+  HWY_DYNAMIC_DISPATCH(Fp8Accumulate)(weights, stored, type, out);
 }
 
 }  // namespace kva

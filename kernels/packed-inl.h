@@ -1,5 +1,5 @@
-// Products with packed rows (packed.h) before scales are applied: dot products with queries and weighted
-// sums, the codes unpacked in registers (included once per SIMD target by Highway's foreach_target).
+// Sums of packed rows (packed.h), the codes unpacked in registers (included once per SIMD target by Highway's
+// foreach_target).
 #if defined(KVA_KERNELS_PACKED_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KVA_KERNELS_PACKED_INL_H_
 #undef KVA_KERNELS_PACKED_INL_H_
@@ -13,8 +13,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/packed.h"
 #include "kernels/packed_job.h"
-#include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kva {
@@ -22,13 +22,11 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr int kRows = 4;  // packed rows taken together, so that their sums share one reduction
 #if HWY_TARGET <= HWY_AVX3
-constexpr int kMostQueries = 4;  // whose sums stay in registers
+constexpr int kRegisters = 32;
 #else
-constexpr int kMostQueries = 3;
+constexpr int kRegisters = 16;
 #endif
-constexpr int kColumns = 4;  // vectors of a row whose weighted sums stay in registers
 
 // The first `count` values, at least one; the rest is 0.
 template <class D>
@@ -48,15 +46,18 @@ HWY_INLINE void StoreFirst(D d, hn::Vec<D> v, int64_t count, float* values) {
 }
 
 template <int bits>
-struct Codes {
+struct PackedLanes {
   static constexpr int kBits = bits;
   static constexpr int kSlices = bits == 3 ? 8 : 8 / bits;
   static constexpr int64_t kLaneBytes = bits == 3 ? 3 : 1;
+  // Vectors of a row, and left rows, whose sums stay in registers together: slices of one vector of lanes, or
+  // all slices of several.
+  static constexpr int kVectors = kRegisters == 16 ? (bits == 3 ? 4 : 2) : (bits == 3 ? 8 : 4);
+  static constexpr int kSlicesAtOnce = std::min(kSlices, kVectors);
+  static constexpr int kLoads = kVectors / kSlicesAtOnce;
+  static constexpr int kMostLeft = bits != 3 ? 4 : (kRegisters == 16 ? 2 : 3);
 
-  // What turns the j-th slice, as it comes out of a lane, into codes. Exact.
-  static constexpr float unit(int j) { return 1.0f / static_cast<float>(1 << (bits * j)); }
-
-  // A vector of lanes. plane: distance of a three-byte lane's bytes.
+  // A vector of lanes. plane: lanes of the block, the distance of a three-byte lane's bytes.
   template <class D>
   static HWY_INLINE hn::Vec<hn::RebindToSigned<D>> load(D, const uint8_t* lanes, int64_t plane) {
     const hn::RebindToSigned<D> words;
@@ -70,108 +71,64 @@ struct Codes {
       return low;
     }
   }
+};
+
+// Codes that are numbers themselves.
+template <int bits>
+struct Codes : PackedLanes<bits> {
+  // What turns the j-th slice, as it comes out of a lane, into codes. Exact.
+  static constexpr float unit(int j) { return 1.0f / static_cast<float>(1 << (bits * j)); }
 
   // The j-th slice's codes over unit(j).
   template <class D>
-  static HWY_INLINE hn::Vec<D> slice(D d, hn::Vec<hn::RebindToSigned<D>> lanes, int j) {
+  HWY_INLINE hn::Vec<D> slice(D d, hn::Vec<hn::RebindToSigned<D>> lanes, int j) const {
     const hn::RebindToSigned<D> words;
-    if constexpr (kSlices > 1) lanes = hn::And(lanes, hn::Set(words, ((1 << bits) - 1) << (bits * j)));
+    if constexpr (PackedLanes<bits>::kSlices > 1)
+      lanes = hn::And(lanes, hn::Set(words, ((1 << bits) - 1) << (bits * j)));
     return hn::ConvertTo(d, lanes);
   }
 };
 
-// Dot products of kQueries padded queries with four rows. A padded query has `pad` numbers for each slice,
-// zeros behind the slice's channels; times the slice's unit, unless the page comes with slice scales.
-template <class C, int kQueries, bool kScaled, class D>
-HWY_INLINE void DotRows(D d, const PackedShape& shape, const PackedRows& source, const SliceScales& of,
-                        const int64_t (&tokens)[kRows], const float* HWY_RESTRICT queries,
-                        int64_t query_stride, int64_t pad, float (&dots)[kQueries][kRows]) {
-  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  const uint8_t* HWY_RESTRICT rows[kRows];
-  for (int i = 0; i < kRows; ++i) rows[i] = source.row(tokens[i]);
-  hn::Vec<D> sums[kQueries][kRows];
-#pragma GCC unroll 4
-  for (int q = 0; q < kQueries; ++q) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kRows; ++i) sums[q][i] = hn::Zero(d);
+// Codes that stand for levels. Up to 16 of those stay in registers, where the target can look up in them.
+template <int bits, class D>
+struct Levels : PackedLanes<bits> {
+#if HWY_TARGET <= HWY_AVX2
+  static constexpr bool kInRegisters = bits <= 4;
+#else
+  static constexpr bool kInRegisters = false;
+#endif
+  static constexpr bool kTwo = (1 << bits) > static_cast<int>(hn::MaxLanes(D()));
+
+  static constexpr float unit(int) { return 1.0f; }
+
+  Levels(D d, const float* levels_) : levels(levels_) {
+    HWY_ALIGN float padded[2 * hn::MaxLanes(d)] = {};
+    std::copy_n(levels, std::min<int64_t>(1 << bits, 2 * static_cast<int64_t>(hn::Lanes(d))), padded);
+    low = hn::Load(d, padded);
+    high = hn::Load(d, padded + hn::Lanes(d));
   }
-  for (int64_t block = 0; block < shape.blocks(); ++block) {
-    const int64_t plane = shape.lanes(block);
-    for (int64_t lane = 0; lane < plane; lane += step) {
-      const int64_t at = block * PackedShape::kLanes * C::kLaneBytes + lane;
-      const float* HWY_RESTRICT query = queries + block * C::kSlices * pad + lane;
-#pragma GCC unroll 4
-      for (int i = 0; i < kRows; ++i) {
-        const auto lanes = C::load(d, rows[i] + at, plane);
-#pragma GCC unroll 8
-        for (int j = 0; j < C::kSlices; ++j) {
-          auto values = C::slice(d, lanes, j);
-          if constexpr (kScaled) {
-            const int64_t s = tokens[i] * of.stride + block * C::kSlices + j;
-            values = hn::MulAdd(values, hn::Set(d, of.scales[s]), hn::Set(d, of.zeros[s]));
-          }
-#pragma GCC unroll 4
-          for (int q = 0; q < kQueries; ++q)
-            sums[q][i] = hn::MulAdd(hn::LoadU(d, query + q * query_stride + j * pad), values, sums[q][i]);
-        }
-      }
+
+  HWY_INLINE hn::Vec<D> slice(D d, hn::Vec<hn::RebindToSigned<D>> lanes, int j) const {
+    const hn::RebindToSigned<D> words;
+    const auto places = hn::And(hn::ShiftRightSame(lanes, bits * j), hn::Set(words, (1 << bits) - 1));
+    if constexpr (!kInRegisters) {
+      return hn::GatherIndex(d, levels, places);
+    } else if constexpr (kTwo) {
+      const auto last = hn::Set(words, static_cast<int32_t>(hn::Lanes(d)) - 1);
+      const auto indices = hn::IndicesFromVec(d, hn::And(places, last));
+      return hn::IfThenElse(hn::RebindMask(d, hn::Gt(places, last)), hn::TableLookupLanes(high, indices),
+                            hn::TableLookupLanes(low, indices));
+    } else {
+      return hn::TableLookupLanes(low, hn::IndicesFromVec(d, places));
     }
   }
-#pragma GCC unroll 4
-  for (int q = 0; q < kQueries; ++q) SumFour(d, sums[q][0], sums[q][1], sums[q][2], sums[q][3], dots[q]);
-}
 
-// Calls body(constant number of queries, first query) for blocks that cover `queries`.
-template <class Body>
-HWY_INLINE void for_query_blocks(int64_t queries, const Body& body) {
-  for (int64_t first = 0; first < queries;) {
-    const int64_t left = queries - first;
-    const int64_t count = left == kMostQueries + 1 ? (left + 1) / 2 : std::min<int64_t>(left, kMostQueries);
-    if (count == 1) body(std::integral_constant<int, 1>(), first);
-    if (count == 2) body(std::integral_constant<int, 2>(), first);
-    if (count == 3) body(std::integral_constant<int, 3>(), first);
-    if constexpr (kMostQueries == 4) {
-      if (count == 4) body(std::integral_constant<int, 4>(), first);
-    }
-    first += count;
-  }
-}
+  const float* levels;
+  hn::Vec<D> low;
+  hn::Vec<D> high;
+};
 
-// The query as DotRows reads it. by: a factor for each channel, or null.
-template <class C>
-void PadQuery(const PackedJob& job, const float* query, const float* by, bool units, float* out) {
-  for (int64_t block = 0; block < job.shape.blocks(); ++block) {
-    for (int j = 0; j < C::kSlices; ++j, out += job.pad) {
-      const float unit = units ? C::unit(j) : 1.0f;
-      const int64_t first = job.shape.first_channel(block, j);
-      const int64_t count = job.shape.channels(block, j);
-      for (int64_t i = 0; i < count; ++i) out[i] = query[first + i] * (by ? unit * by[first + i] : unit);
-      for (int64_t i = count; i < job.pad; ++i) out[i] = 0.0f;
-    }
-  }
-}
-
-// Products of padded queries with the tokens [first_token, first_token + scores.cols).
-template <class C, bool kScaled, class D>
-void Dots(D d, const PackedJob& job, const float* queries, const SliceScales& of, int64_t first_token,
-          MatView<float> scores) {
-  const int64_t stride = job.slices() * job.pad;
-  for_query_blocks(scores.rows, [&](auto block, int64_t first) {
-    constexpr int kQueries = decltype(block)::value;
-    float dots[kQueries][kRows];
-    for (int64_t t = 0; t < scores.cols; t += kRows) {
-      // The last row stands in for those that are missing, and their results are dropped.
-      int64_t tokens[kRows];
-      for (int i = 0; i < kRows; ++i) tokens[i] = first_token + std::min(t + i, scores.cols - 1);
-      DotRows<C, kQueries, kScaled>(d, job.shape, job.rows, of, tokens, queries + first * stride, stride,
-                                    job.pad, dots);
-      const int64_t count = std::min<int64_t>(kRows, scores.cols - t);
-      for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], count, scores.row(first + q) + t);
-    }
-  });
-}
-
-// Some columns of a page: vectors of lanes from `lane` of the row on, and of each lane the slices from
+// Some columns of a matrix: vectors of lanes from `lane` of the row on, and of each lane the slices from
 // first_slice on. plane: lanes of the block.
 struct Columns {
   int64_t lane = 0;
@@ -179,97 +136,136 @@ struct Columns {
   int first_slice = 0;
 };
 
-// sums += weighted columns of rows [first, last), kLoads vectors of lanes with kSlices slices each. row and
-// weights: of the row `first`.
-template <class C, int kQueries, int kLoads, int kSlices, bool kScaled, class D>
-HWY_INLINE void SumRows(D d, const uint8_t* HWY_RESTRICT row, int64_t row_bytes, const Columns& columns,
-                        const SliceScales& of, int64_t first, int64_t last, const float* HWY_RESTRICT weights,
-                        int64_t weight_stride, hn::Vec<D> (&sums)[kQueries][kLoads * kSlices]) {
+// Rows [first, first + count) and their weights: by left row and row, and also by group of columns where
+// scales are per row and there are several groups. Where scales are per column, of the rows' group:
+struct WeightedRows {
+  int64_t first = 0;
+  int64_t count = 0;
+  const float* weights = nullptr;  // of row `first`
+  int64_t left_stride = 0;
+  int64_t group_stride = 0;
+  const float* scales = nullptr;  // by column
+  const float* zeros = nullptr;   // by column
+  const float* totals = nullptr;  // of the weights of a left row
+};
+
+// sums += weighted columns of `count` rows; vector v is weighted by the numbers at weights + by[v] where
+// kGrouped. row, weights: of the first row.
+template <class C, int kLeft, int kLoads, bool kGrouped, class D, int kVectors>
+HWY_INLINE void SumRows(D d, const C& codes, const uint8_t* HWY_RESTRICT row, int64_t row_bytes,
+                        const Columns& columns, int64_t count, const float* HWY_RESTRICT weights,
+                        int64_t left_stride, const int64_t (&by)[kVectors],
+                        hn::Vec<D> (&sums)[kLeft][kVectors]) {
+  constexpr int kSlices = kVectors / kLoads;
   const int64_t step = static_cast<int64_t>(hn::Lanes(d));
   const int64_t in_block = columns.lane % PackedShape::kLanes;
   row += (columns.lane - in_block) * C::kLaneBytes + in_block;
-  int64_t scale[kLoads];
-  for (int l = 0; l < kLoads; ++l)
-    scale[l] = (columns.lane + l * step) / PackedShape::kLanes * C::kSlices + columns.first_slice;
-  for (int64_t t = first; t < last; ++t, row += row_bytes) {
-#pragma GCC unroll 4
-    for (int l = 0; l < kLoads; ++l) {
-      const auto lanes = C::load(d, row + l * step, columns.plane);
-#pragma GCC unroll 4
+  for (int64_t r = 0; r < count; ++r, row += row_bytes) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; v += kSlices) {
+      const auto lanes = C::load(d, row + v / kSlices * step, columns.plane);
+#pragma GCC unroll 8
       for (int j = 0; j < kSlices; ++j) {
-        auto values = C::slice(d, lanes, columns.first_slice + j);
-        if constexpr (kScaled) {
-          const int64_t s = t * of.stride + scale[l] + j;
-          values = hn::MulAdd(values, hn::Set(d, of.scales[s]), hn::Set(d, of.zeros[s]));
-        }
+        const auto values = codes.slice(d, lanes, columns.first_slice + j);
 #pragma GCC unroll 4
-        for (int q = 0; q < kQueries; ++q) {
-          auto& sum = sums[q][l * kSlices + j];
-          sum = hn::MulAdd(hn::Set(d, weights[q * weight_stride + t - first]), values, sum);
+        for (int q = 0; q < kLeft; ++q) {
+          const float weight = weights[(kGrouped ? by[v + j] : 0) + q * left_stride + r];
+          sums[q][v + j] = hn::MulAdd(hn::Set(d, weight), values, sums[q][v + j]);
         }
       }
     }
   }
 }
 
-// Adds the weighted sums of kLoads vectors of lanes, kSlices slices each, to kQueries rows of out.
-template <class C, int kQueries, int kLoads, bool kScaled, class D>
-HWY_INLINE void SumColumns(D d, const PackedJob& job, const Columns& columns, const SliceScales& of,
-                           int64_t first_token, MatView<const float> weights, int64_t first,
-                           MatView<float> out) {
-  constexpr int kSlices = std::min(C::kSlices, kColumns);
+// Adds the weighted sums of kLoads vectors of lanes to kLeft rows of out, from row `first` on.
+template <class C, int kLeft, int kLoads, bool kGrouped, class D>
+HWY_INLINE void SumColumns(D d, const C& codes, const PackedJob& job, const Columns& columns,
+                           const WeightedRows& of, int64_t first, MatView<float> out) {
+  constexpr int kVectors = kLoads * C::kSlicesAtOnce;
   const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  const PackedRows& rows = job.rows;
-  const int64_t end = first_token + weights.cols;
-  hn::Vec<D> sums[kQueries][kLoads * kSlices];
-  for (auto& of_query : sums)
-    for (auto& sum : of_query) sum = hn::Zero(d);
-  // Only a block that is not full is read past its end.
-  const int64_t split = columns.plane == PackedShape::kLanes ? end : std::clamp(rows.split, first_token, end);
-  const float* by = weights.row(first);
-  SumRows<C, kQueries, kLoads, kSlices, kScaled>(d, rows.front + first_token * rows.row_bytes, rows.row_bytes,
-                                                 columns, of, first_token, split, by, weights.stride, sums);
-  if (split < end)
-    SumRows<C, kQueries, kLoads, kSlices, kScaled>(d, rows.row(split), rows.row_bytes, columns, of, split,
-                                                   end, by + (split - first_token), weights.stride, sums);
-  for (int i = 0; i < kLoads * kSlices; ++i) {
-    const int64_t lane = columns.lane + i / kSlices * step;
+  int64_t column[kVectors], count[kVectors], by[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t lane = columns.lane + v / C::kSlicesAtOnce * step;
     const int64_t block = lane / PackedShape::kLanes;
     const int64_t in_block = lane % PackedShape::kLanes;
-    const int slice = columns.first_slice + i % kSlices;
-    const int64_t channel = job.shape.first_channel(block, slice) + in_block;
-    const int64_t count = std::clamp<int64_t>(job.shape.channels(block, slice) - in_block, 0, step);
-    const auto unit = hn::Set(d, kScaled ? 1.0f : C::unit(slice));
-    for (int q = 0; q < kQueries && count > 0; ++q) {
-      float* target = out.row(first + q) + channel;
-      StoreFirst(d, hn::MulAdd(sums[q][i], unit, LoadFirst(d, target, count)), count, target);
+    const int slice = columns.first_slice + v % C::kSlicesAtOnce;
+    column[v] = block * PackedShape::kLanes * C::kSlices + slice * columns.plane + in_block;
+    count[v] = std::clamp<int64_t>(std::min(columns.plane - in_block, job.cols - column[v]), 0, step);
+    // An empty slice is weighted by the last group; nobody reads its sums.
+    by[v] = kGrouped ? std::min(column[v] / job.group, job.groups - 1) * of.group_stride : 0;
+  }
+  hn::Vec<D> sums[kLeft][kVectors];
+#pragma GCC unroll 4
+  for (int q = 0; q < kLeft; ++q) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sums[q][v] = hn::Zero(d);
+  }
+  // Only a block that is not full is read past its end.
+  const int64_t front = columns.plane == PackedShape::kLanes
+                            ? of.count
+                            : std::clamp<int64_t>(job.split - of.first, 0, of.count);
+  const float* weights = of.weights + first * of.left_stride;
+  SumRows<C, kLeft, kLoads, kGrouped>(d, codes, job.front + of.first * job.row_bytes, job.row_bytes, columns,
+                                      front, weights, of.left_stride, by, sums);
+  if (front < of.count)
+    SumRows<C, kLeft, kLoads, kGrouped>(d, codes, job.row(of.first + front), job.row_bytes, columns,
+                                        of.count - front, weights + front, of.left_stride, by, sums);
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    if (count[v] == 0) continue;
+    auto scale = hn::Set(d, C::unit(columns.first_slice + v % C::kSlicesAtOnce));
+    auto zero = hn::Zero(d);
+    if (of.totals) {
+      scale = hn::Mul(scale, LoadFirst(d, of.scales + column[v], count[v]));
+      zero = LoadFirst(d, of.zeros + column[v], count[v]);
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < kLeft; ++q) {
+      float* target = out.row(first + q) + column[v];
+      auto sum = hn::MulAdd(sums[q][v], scale, LoadFirst(d, target, count[v]));
+      if (of.totals) sum = hn::MulAdd(hn::Set(d, of.totals[first + q]), zero, sum);
+      StoreFirst(d, sum, count[v], target);
     }
   }
 }
 
-// out row q += sum over t of weights(q, t) * row first_token + t: of codes, or of numbers where kScaled.
-template <class C, bool kScaled, class D>
-void Sums(D d, const PackedJob& job, const SliceScales& of, int64_t first_token, MatView<const float> weights,
-          MatView<float> out) {
-  constexpr int kSlices = std::min(C::kSlices, kColumns);
-  constexpr int kLoads = kColumns / kSlices;
+// Adds the weighted sums of all columns to kLeft rows of out, from row `first` on.
+template <class C, int kLeft, bool kGrouped, class D>
+void SumBlocks(D d, const C& codes, const PackedJob& job, const WeightedRows& of, int64_t first,
+               MatView<float> out) {
   const int64_t step = static_cast<int64_t>(hn::Lanes(d));
   const int64_t full = job.shape.full_blocks * PackedShape::kLanes;
-  for_query_blocks(out.rows, [&](auto queries, int64_t first) {
-    constexpr int kQueries = decltype(queries)::value;
-    for (int slice = 0; slice < C::kSlices; slice += kSlices) {
-      int64_t lane = 0;
-      for (; lane + kLoads * step <= full; lane += kLoads * step)
-        SumColumns<C, kQueries, kLoads, kScaled>(d, job, {lane, PackedShape::kLanes, slice}, of, first_token,
-                                                 weights, first, out);
-      for (; lane < full; lane += step)
-        SumColumns<C, kQueries, 1, kScaled>(d, job, {lane, PackedShape::kLanes, slice}, of, first_token,
-                                            weights, first, out);
-      for (; lane < full + job.shape.tail_lanes; lane += step)
-        SumColumns<C, kQueries, 1, kScaled>(d, job, {lane, job.shape.tail_lanes, slice}, of, first_token,
-                                            weights, first, out);
+  for (int slice = 0; slice < C::kSlices; slice += C::kSlicesAtOnce) {
+    int64_t lane = 0;
+    for (; lane + C::kLoads * step <= full; lane += C::kLoads * step)
+      SumColumns<C, kLeft, C::kLoads, kGrouped>(d, codes, job, {lane, PackedShape::kLanes, slice}, of, first,
+                                                out);
+    for (; lane < full + job.shape.tail_lanes; lane += step) {
+      const int64_t plane = lane < full ? PackedShape::kLanes : job.shape.tail_lanes;
+      SumColumns<C, kLeft, 1, kGrouped>(d, codes, job, {lane, plane, slice}, of, first, out);
     }
-  });
+  }
+}
+
+// Adds the weighted sums of all columns to out.
+template <class C, bool kGrouped, class D>
+HWY_INLINE void Sums(D d, const C& codes, const PackedJob& job, const WeightedRows& of, MatView<float> out) {
+  for (int64_t first = 0; first < out.rows;) {
+    const int64_t left = out.rows - first;
+    const int64_t most = C::kMostLeft;
+    // Not a last row on its own, which would unpack all the codes for itself.
+    const int64_t count = left == most + 1 ? (left + 1) / 2 : std::min(left, most);
+    if (count == 1) SumBlocks<C, 1, kGrouped>(d, codes, job, of, first, out);
+    if (count == 2) SumBlocks<C, 2, kGrouped>(d, codes, job, of, first, out);
+    if constexpr (C::kMostLeft >= 3) {
+      if (count == 3) SumBlocks<C, 3, kGrouped>(d, codes, job, of, first, out);
+    }
+    if constexpr (C::kMostLeft == 4) {
+      if (count == 4) SumBlocks<C, 4, kGrouped>(d, codes, job, of, first, out);
+    }
+    first += count;
+  }
 }
 
 }  // namespace HWY_NAMESPACE

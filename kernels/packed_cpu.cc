@@ -1,13 +1,12 @@
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <type_traits>
 
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
 #include "kernels/packed.h"
 #include "kernels/packed_job.h"
+#include "kernels/transpose.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/packed_cpu.cc"
@@ -20,202 +19,172 @@ HWY_BEFORE_NAMESPACE();
 namespace kva {
 namespace HWY_NAMESPACE {
 
-// out[i] += sums[i] * scales[i] + zeros[i] * total
-void AddScaled(const float* sums, const float* scales, const float* zeros, float total, float* out,
-               int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] += sums[i] * scales[i] + zeros[i] * total;
-}
-
-// The sum of a[i] * b[i].
-float DotOf(const float* a, const float* b, int64_t count) {
+// scaled[i] = weights[i] * scales[i]; returns the sum of weights[i] * zeros[i].
+float ScaleWeights(const float* HWY_RESTRICT weights, const float* HWY_RESTRICT scales,
+                   const float* HWY_RESTRICT zeros, float* HWY_RESTRICT scaled, int64_t count) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   auto sums = hn::Zero(d);
   int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) sums = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sums);
+  for (; i + lanes <= count; i += lanes) {
+    const auto weight = hn::LoadU(d, weights + i);
+    hn::StoreU(hn::Mul(weight, hn::LoadU(d, scales + i)), d, scaled + i);
+    sums = hn::MulAdd(weight, hn::LoadU(d, zeros + i), sums);
+  }
   float sum = hn::GetLane(hn::SumOfLanes(d, sums));
-  for (; i < count; ++i) sum += a[i] * b[i];
+  for (; i < count; ++i) {
+    scaled[i] = weights[i] * scales[i];
+    sum += weights[i] * zeros[i];
+  }
   return sum;
 }
 
-float SumOf(const float* a, int64_t count) {
+float SumOf(const float* values, int64_t count) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   auto sums = hn::Zero(d);
   int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) sums = hn::Add(hn::LoadU(d, a + i), sums);
+  for (; i + lanes <= count; i += lanes) sums = hn::Add(hn::LoadU(d, values + i), sums);
   float sum = hn::GetLane(hn::SumOfLanes(d, sums));
-  for (; i < count; ++i) sum += a[i];
+  for (; i < count; ++i) sum += values[i];
   return sum;
 }
 
-// Calls body(Codes<bits>(), tag): full vectors, but none wider than a padded slice.
+void AddConstant(float constant, float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) values[i] += constant;
+}
+
+// Calls body(tag, Codes<bits>() or Levels<bits>()): full vectors, or half ones where rows are short.
+template <int bits, class Body>
+HWY_INLINE void with_tag(const PackedJob& job, const Body& body) {
+  const auto with_codes_of = [&](auto d) {
+    if (job.page.levels) return body(d, Levels<bits, decltype(d)>(d, job.page.levels));
+    body(d, Codes<bits>());
+  };
+  const hn::CappedTag<float, 16> full;
+  if constexpr (hn::MaxLanes(full) > 8) {
+    if (!job.wide) return with_codes_of(hn::CappedTag<float, 8>());
+  }
+  with_codes_of(full);
+}
+
 template <class Body>
 HWY_INLINE void with_codes(const PackedJob& job, const Body& body) {
-  const auto with_tag = [&](auto codes) {
-    const hn::CappedTag<float, 16> full;
-    if constexpr (hn::MaxLanes(full) > 8) {
-      if (job.pad < static_cast<int64_t>(hn::Lanes(full))) return body(codes, hn::CappedTag<float, 8>());
-    }
-    body(codes, full);
-  };
   switch (job.shape.bits) {
-    case 2: return with_tag(Codes<2>());
-    case 3: return with_tag(Codes<3>());
-    case 4: return with_tag(Codes<4>());
-    default: return with_tag(Codes<8>());
+    case 2: return with_tag<2>(job, body);
+    case 3: return with_tag<3>(job, body);
+    case 4: return with_tag<4>(job, body);
+    default: return with_tag<8>(job, body);
   }
 }
 
-template <class C, class D>
-void ScoreTokens(D d, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
-  const int64_t stride = job.slices() * job.pad;
-  float* padded = job.take(queries.rows * stride);
-  for (int64_t q = 0; q < queries.rows; ++q)
-    PadQuery<C>(job, queries.row(q), nullptr, true, padded + q * stride);
-  Dots<C, false>(d, job, padded, {}, 0, scores);
-  for (int64_t q = 0; q < queries.rows; ++q) {
-    const float sum = SumOf(queries.row(q), queries.cols);
-    float* row = scores.row(q);
-    for (int64_t t = 0; t < scores.cols; ++t) row[t] = row[t] * job.scales[t] + sum * job.zeros[t];
+// The rows' scales go into the weights, once for each group of columns.
+template <class D, class C>
+void ProductByRow(D d, const C& codes, PackedJob& job, MatView<const float> left, MatView<float> out) {
+  const int64_t rows = left.cols;
+  WeightedRows of{.count = rows, .left_stride = rows, .group_stride = left.rows * rows};
+  float* weights = job.take(job.groups * of.group_stride);
+  of.weights = weights;
+  for (int64_t g = 0; g < job.groups; ++g) {
+    const int64_t first = g * job.group;
+    const int64_t count = std::min(job.group, out.cols - first);
+    for (int64_t q = 0; q < left.rows; ++q, weights += rows)
+      AddConstant(ScaleWeights(left.row(q), job.scales + g * rows, job.zeros + g * rows, weights, rows),
+                  out.row(q) + first, count);
+  }
+  if (job.groups == 1) return Sums<C, false>(d, codes, job, of, out);
+  Sums<C, true>(d, codes, job, of, out);
+}
+
+// The columns' scales go into the sums, once for each group of rows.
+template <class D, class C>
+void ProductByColumn(D d, const C& codes, PackedJob& job, MatView<const float> left, MatView<float> out) {
+  float* totals = job.take(left.rows);
+  for (int64_t g = 0; g < job.groups; ++g) {
+    const int64_t first = g * job.group;
+    const int64_t count = std::min(job.group, left.cols - first);
+    for (int64_t q = 0; q < left.rows; ++q) totals[q] = SumOf(left.row(q) + first, count);
+    Sums<C, false>(d, codes, job,
+                   {.first = first,
+                    .count = count,
+                    .weights = left.data + first,
+                    .left_stride = left.stride,
+                    .scales = job.scales + g * out.cols,
+                    .zeros = job.zeros + g * out.cols,
+                    .totals = totals},
+                   out);
   }
 }
 
-template <class C, class D>
-void ScoreChannels(D d, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
-  const int64_t stride = job.slices() * job.pad;
-  float* padded = job.take(queries.rows * stride);
-  const PackedPage& page = job.page;
-  for (int64_t t = 0; t < page.tokens; t += page.group) {
-    const float* scales = job.scales + t / page.group * page.width;
-    const float* zeros = job.zeros + t / page.group * page.width;
-    for (int64_t q = 0; q < queries.rows; ++q)
-      PadQuery<C>(job, queries.row(q), scales, true, padded + q * stride);
-    const MatView<float> of_group = scores.col_range(t, std::min(page.group, page.tokens - t));
-    Dots<C, false>(d, job, padded, {}, t, of_group);
-    for (int64_t q = 0; q < queries.rows; ++q) {
-      const float constant = DotOf(queries.row(q), zeros, page.width);
-      for (int64_t i = 0; i < of_group.cols; ++i) of_group.at(q, i) += constant;
+void Product(PackedJob& job, MatView<const float> left, MatView<float> out) {
+  with_codes(job, [&](auto d, const auto& codes) {
+    if (job.scale_by_row) return ProductByRow(d, codes, job, left, out);
+    ProductByColumn(d, codes, job, left, out);
+  });
+}
+
+// Reads a row as floats: store(codes over unit, unit, how many of the vector count, first column) for each
+// slice of each vector of lanes.
+template <class D, class C, class Store>
+HWY_INLINE void DecodeRow(D d, const C& codes, const PackedShape& shape, const uint8_t* row,
+                          const Store& store) {
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t block = 0; block < shape.full_blocks; ++block) {
+    for (int64_t lane = 0; lane < PackedShape::kLanes; lane += step) {
+      const auto lanes =
+          C::load(d, row + block * PackedShape::kLanes * C::kLaneBytes + lane, PackedShape::kLanes);
+#pragma GCC unroll 8
+      for (int j = 0; j < C::kSlices; ++j)
+        store(codes.slice(d, lanes, j), C::unit(j), step,
+              (block * C::kSlices + j) * PackedShape::kLanes + lane);
+    }
+  }
+  if (shape.tail_lanes == 0) return;
+  const int64_t block = shape.full_blocks;
+  for (int64_t lane = 0; lane < shape.tail_lanes; lane += step) {
+    const auto lanes = C::load(d, row + block * PackedShape::kLanes * C::kLaneBytes + lane, shape.tail_lanes);
+    for (int j = 0; j < C::kSlices; ++j) {
+      const int64_t count = std::min<int64_t>(shape.channels(block, j) - lane, step);
+      if (count > 0) store(codes.slice(d, lanes, j), C::unit(j), count, shape.first_channel(block, j) + lane);
     }
   }
 }
 
-template <class C>
-SliceScales ScalesOfSlices(PackedJob& job) {
-  const int64_t stride = job.slices();
-  float* scales = job.take(job.page.tokens * stride);
-  float* zeros = job.take(job.page.tokens * stride);
-  for (int64_t s = 0; s < stride; ++s) {
-    const int j = static_cast<int>(s % C::kSlices);
-    // An empty slice has the row's last group for a scale, and no query.
-    const int64_t channel = std::min(job.shape.first_channel(s / C::kSlices, j), job.page.width - 1);
-    const int64_t group = channel / job.page.group;
-    for (int64_t t = 0; t < job.page.tokens; ++t) {
-      scales[t * stride + s] = job.scales[t * job.groups + group] * C::unit(j);
-      zeros[t * stride + s] = job.zeros[t * job.groups + group];
-    }
-  }
-  return {scales, zeros, stride};
-}
-
-template <class C, class D>
-void ScoreSlices(D d, PackedJob& job, MatView<const float> queries, MatView<float> scores) {
-  const SliceScales of = ScalesOfSlices<C>(job);
-  const int64_t stride = job.slices() * job.pad;
-  float* padded = job.take(queries.rows * stride);
-  for (int64_t q = 0; q < queries.rows; ++q)
-    PadQuery<C>(job, queries.row(q), nullptr, false, padded + q * stride);
-  Dots<C, true>(d, job, padded, of, 0, scores);
-}
-
-template <class C, class D>
-void AccumulateTokens(D d, PackedJob& job, MatView<const float> weights, MatView<float> out) {
-  const MatView<float> scaled(job.take(weights.rows * weights.cols), weights.rows, weights.cols);
-  for (int64_t q = 0; q < weights.rows; ++q)
-    for (int64_t t = 0; t < weights.cols; ++t) scaled.at(q, t) = weights.at(q, t) * job.scales[t];
-  Sums<C, false>(d, job, {}, 0, scaled, out);
-  for (int64_t q = 0; q < weights.rows; ++q) {
-    const float constant = DotOf(weights.row(q), job.zeros, weights.cols);
-    float* row = out.row(q);
-    for (int64_t c = 0; c < out.cols; ++c) row[c] += constant;
-  }
-}
-
-template <class C, class D>
-void AccumulateChannels(D d, PackedJob& job, MatView<const float> weights, MatView<float> out) {
-  const PackedPage& page = job.page;
-  const MatView<float> sums(job.take(out.rows * out.cols), out.rows, out.cols);
-  for (int64_t t = 0; t < page.tokens; t += page.group) {
-    const int64_t at = t / page.group * page.width;
-    const MatView<const float> of_group = weights.col_range(t, std::min(page.group, page.tokens - t));
-    std::fill_n(sums.data, sums.rows * sums.cols, 0.0f);
-    Sums<C, false>(d, job, {}, t, of_group, sums);
-    for (int64_t q = 0; q < out.rows; ++q) {
-      const float total = SumOf(of_group.row(q), of_group.cols);
-      AddScaled(sums.row(q), job.scales + at, job.zeros + at, total, out.row(q), out.cols);
-    }
-  }
-}
-
-// The codes of a row as floats.
-template <class C, class D>
-HWY_INLINE void DecodeRow(D d, const PackedJob& job, const uint8_t* row, float* out) {
-  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t block = 0; block < job.shape.blocks(); ++block) {
-    const int64_t plane = job.shape.lanes(block);
-    for (int64_t lane = 0; lane < plane; lane += step) {
-      const auto lanes = C::load(d, row + block * PackedShape::kLanes * C::kLaneBytes + lane, plane);
-      for (int j = 0; j < C::kSlices; ++j) {
-        const auto codes = hn::Mul(C::slice(d, lanes, j), hn::Set(d, C::unit(j)));
-        const int64_t count = std::clamp<int64_t>(job.shape.channels(block, j) - lane, 0, step);
-        if (count > 0) StoreFirst(d, codes, count, out + job.shape.first_channel(block, j) + lane);
-      }
-    }
-  }
-}
-
-template <class C, class D>
-void DecodeRows(D d, const PackedJob& job, int64_t first_token, MatView<float> rows) {
-  const PackedPage& page = job.page;
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    const int64_t t = first_token + r;
-    float* HWY_RESTRICT row = rows.row(r);
-    DecodeRow<C>(d, job, job.rows.row(t), row);
-    if (page.axis == ScaleAxis::kChannel) {
-      const float* HWY_RESTRICT scales = job.scales + t / page.group * page.width;
-      const float* HWY_RESTRICT zeros = job.zeros + t / page.group * page.width;
-      for (int64_t c = 0; c < page.width; ++c) row[c] = row[c] * scales[c] + zeros[c];
+template <class D, class C>
+void DecodeRows(D d, const C& codes, const PackedJob& job, MatView<float> out) {
+  for (int64_t r = 0; r < out.rows; ++r) {
+    float* HWY_RESTRICT row = out.row(r);
+    if (!job.scale_by_row) {
+      const int64_t at = job.groups == 1 ? 0 : r / job.group * job.cols;
+      const float* HWY_RESTRICT scales = job.scales + at;
+      const float* HWY_RESTRICT zeros = job.zeros + at;
+      DecodeRow(d, codes, job.shape, job.row(r),
+                [&](auto values, float unit, int64_t count, int64_t column) HWY_ATTR {
+                  const auto scale = LoadFirst(d, scales + column, count);
+                  const auto zero = LoadFirst(d, zeros + column, count);
+                  StoreFirst(d, hn::MulAdd(hn::Mul(values, hn::Set(d, unit)), scale, zero), count,
+                             row + column);
+                });
       continue;
     }
-    for (int64_t g = 0; g < job.groups; ++g) {
-      const float scale = job.scales[t * job.groups + g];
-      const float zero = job.zeros[t * job.groups + g];
-      const int64_t end = std::min(page.width, (g + 1) * page.group);
-      for (int64_t c = g * page.group; c < end; ++c) row[c] = row[c] * scale + zero;
+    // With one group its scale and zero, else codes alone.
+    const float one_scale = job.groups == 1 ? job.scales[r] : 1.0f;
+    const auto zero = hn::Set(d, job.groups == 1 ? job.zeros[r] : 0.0f);
+    DecodeRow(d, codes, job.shape, job.row(r),
+              [&](auto values, float unit, int64_t count, int64_t column) HWY_ATTR {
+                StoreFirst(d, hn::MulAdd(values, hn::Set(d, one_scale * unit), zero), count, row + column);
+              });
+    for (int64_t g = 0; g < job.groups && job.groups > 1; ++g) {
+      const float scale = job.scales[g * job.rows + r];
+      const float zero_of_group = job.zeros[g * job.rows + r];
+      const int64_t end = std::min(job.cols, (g + 1) * job.group);
+      for (int64_t c = g * job.group; c < end; ++c) row[c] = row[c] * scale + zero_of_group;
     }
   }
 }
 
-void Decode(const PackedJob& job, int64_t first_token, MatView<float> rows) {
-  with_codes(job, [&](auto codes, auto d) { DecodeRows<decltype(codes)>(d, job, first_token, rows); });
-}
-
-void Scores(PackedJob job, MatView<const float> queries, MatView<float> scores) {
-  with_codes(job, [&](auto codes, auto d) {
-    using C = decltype(codes);
-    if (job.page.axis == ScaleAxis::kChannel) return ScoreChannels<C>(d, job, queries, scores);
-    if (job.groups == 1) return ScoreTokens<C>(d, job, queries, scores);
-    ScoreSlices<C>(d, job, queries, scores);
-  });
-}
-
-void Accumulate(PackedJob job, MatView<const float> weights, MatView<float> out) {
-  with_codes(job, [&](auto codes, auto d) {
-    using C = decltype(codes);
-    if (job.page.axis == ScaleAxis::kChannel) return AccumulateChannels<C>(d, job, weights, out);
-    if (job.groups == 1) return AccumulateTokens<C>(d, job, weights, out);
-    Sums<C, true>(d, job, ScalesOfSlices<C>(job), 0, weights, out);
-  });
+void Decode(const PackedJob& job, MatView<float> out) {
+  with_codes(job, [&](auto d, const auto& codes) { DecodeRows(d, codes, job, out); });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -227,117 +196,113 @@ namespace kva {
 namespace {
 
 HWY_EXPORT(Decode);
-HWY_EXPORT(Scores);
-HWY_EXPORT(Accumulate);
+HWY_EXPORT(Product);
 
-constexpr int64_t kTileTokens = 16;
-constexpr int64_t kLoadRoom = 2 * PackedShape::kLanes;  // behind the copy of the last rows, and its rounding
+// Behind the copy of the last rows, and what those have more than one row.
+constexpr int64_t kLoadRoom = 2 * PackedShape::kLanes;
 
-int64_t groups_of_token(const PackedPage& page) {
-  return page.axis == ScaleAxis::kToken ? (page.width + page.group - 1) / page.group : 1;
-}
-
-// Whether all channels of each slice share their scale, so that a vector needs only one.
+// Whether all columns of each slice share their scale, so that a vector needs only one weight.
 bool slices_within_groups(const PackedJob& job) {
-  if (job.groups == 1) return true;
+  if (!job.scale_by_row || job.groups == 1) return true;
   for (int64_t block = 0; block < job.shape.blocks(); ++block)
     for (int j = 0; j < job.shape.slices; ++j) {
       const int64_t first = job.shape.first_channel(block, j);
       const int64_t count = job.shape.channels(block, j);
-      if (count > 0 && first / job.page.group != (first + count - 1) / job.page.group) return false;
+      if (count > 0 && first / job.group != (first + count - 1) / job.group) return false;
     }
   return true;
 }
 
-// Copies the last rows that a load may read past. Needs row_bytes + kLoadRoom bytes.
-PackedRows safe_rows(const PackedJob& job, std::byte* copy) {
-  const auto* codes = reinterpret_cast<const uint8_t*>(job.page.codes);
-  const int64_t row_bytes = job.shape.row_bytes();
-  const int64_t past = job.shape.tail_lanes == 0 ? 0 : job.pad - job.shape.tail_lanes;
-  const int64_t unsafe = std::min(job.page.tokens, (past + row_bytes - 1) / row_bytes);
-  const int64_t split = job.page.tokens - unsafe;
-  if (unsafe > 0) {
-    std::memcpy(copy, codes + split * row_bytes, static_cast<std::size_t>(unsafe * row_bytes));
-    std::memset(copy + unsafe * row_bytes, 0, static_cast<std::size_t>(past));
-  }
-  return {codes, reinterpret_cast<const uint8_t*>(copy), split, row_bytes};
+// Reads the rows [tokens, width] of a page.
+void decode(const PackedPage& page, float* scratch, MatView<float> rows) {
+  PackedJob job(page, scratch);
+  if (!page.by_channel) return HWY_DYNAMIC_DISPATCH(Decode)(job, rows);
+  const MatView<float> channels(job.take(page.width * page.tokens), page.width, page.tokens);
+  HWY_DYNAMIC_DISPATCH(Decode)(job, channels);
+  transpose(channels, rows);
 }
 
-PackedJob prepare(const PackedPage& page, float* scratch) {
-  PackedJob job;
-  job.page = page;
-  job.shape = PackedShape(page.bits, page.width);
-  job.groups = groups_of_token(page);
-  job.scratch = scratch;
-  if (job.shape.full_blocks == 0 && job.shape.tail_lanes <= 8) job.pad = 8;
-  const int64_t count = packed_scales(page.axis, page.group, page.tokens, page.width);
-  float* scales = job.take(count);
-  float* zeros = job.take(count);
-  to_f32(page.scales, DType::kF16, scales, count);
-  if (page.zeros) {
-    to_f32(page.zeros, DType::kF16, zeros, count);
-  } else {
-    const float middle = -static_cast<float>(1 << (page.bits - 1));
-    for (int64_t i = 0; i < count; ++i) zeros[i] = middle * scales[i];
-  }
-  job.scales = scales;
-  job.zeros = zeros;
-  job.rows =
-      safe_rows(job, reinterpret_cast<std::byte*>(job.take((job.shape.row_bytes() + kLoadRoom + 3) / 4)));
-  return job;
-}
-
-// Calls body(first token, decoded rows) for tiles of a page.
-template <class Body>
-void for_tiles(PackedJob& job, const Body& body) {
-  float* tile = job.take(kTileTokens * job.page.width);
-  for (int64_t t = 0; t < job.page.tokens; t += kTileTokens) {
-    const MatView<float> rows(tile, std::min(kTileTokens, job.page.tokens - t), job.page.width);
-    HWY_DYNAMIC_DISPATCH(Decode)(job, t, rows);
-    body(t, rows);
-  }
+// out += left · matrix, in registers; false: where its groups do not allow that.
+bool add_product(const PackedPage& page, MatView<const float> left, float* scratch, MatView<float> out) {
+  PackedJob job(page, scratch);
+  if (!slices_within_groups(job)) return false;
+  HWY_DYNAMIC_DISPATCH(Product)(job, left, out);
+  return true;
 }
 
 }  // namespace
 
+PackedJob::PackedJob(const PackedPage& page_, float* scratch_)
+    : page(page_),
+      rows(page_.by_channel ? page_.width : page_.tokens),
+      cols(page_.by_channel ? page_.tokens : page_.width),
+      shape(page_.bits, cols),
+      scale_by_row(page_.by_channel == (page_.axis == ScaleAxis::kChannel)),
+      group(page_.group),
+      groups(page_.groups()),
+      scratch(scratch_),
+      row_bytes(shape.row_bytes()),
+      split(rows),
+      front(reinterpret_cast<const uint8_t*>(page_.codes)),
+      back(nullptr),
+      wide(shape.full_blocks > 0 || shape.tail_lanes > 8) {
+  const int64_t count = page.scale_count();
+  scales = take(count);
+  zeros = take(count);
+  packed_scales(page, page.scales, scales);
+  if (page.zeros) {
+    packed_scales(page, page.zeros, zeros);
+  } else {
+    const float middle = page.levels ? 0.0f : -static_cast<float>(1 << (page.bits - 1));
+    for (int64_t i = 0; i < count; ++i) zeros[i] = middle * scales[i];
+  }
+  if (shape.tail_lanes == 0) return;
+  const int64_t past = (wide ? 16 : 8) - shape.tail_lanes;
+  const int64_t copied = std::min(rows, (past + row_bytes - 1) / row_bytes);
+  auto* copy = reinterpret_cast<std::byte*>(take((row_bytes + kLoadRoom + 3) / 4));
+  split = rows - copied;
+  back = reinterpret_cast<const uint8_t*>(copy);
+  if (copied == 0) return;
+  std::memcpy(copy, page.codes + split * row_bytes, static_cast<std::size_t>(copied * row_bytes));
+  std::memset(copy + copied * row_bytes, 0, static_cast<std::size_t>(past));
+}
+
 int64_t packed_scratch(int64_t queries, const PackedPage& shape) {
-  const PackedShape row(shape.bits, shape.width);
-  const int64_t slices = row.blocks() * row.slices;
-  int64_t values = 2 * packed_scales(shape.axis, shape.group, shape.tokens, shape.width);
-  values += (row.row_bytes() + kLoadRoom + 3) / 4;
-  values += queries * std::max({slices * PackedShape::kLanes, shape.tokens, shape.width});
-  if (groups_of_token(shape) > 1) values += std::max(2 * shape.tokens * slices, kTileTokens * shape.width);
-  return values;
+  const int64_t rows = shape.by_channel ? shape.width : shape.tokens;
+  const int64_t cols = shape.by_channel ? shape.tokens : shape.width;
+  const int64_t of_job = 2 * shape.scale_count() + (packed_row_bytes(shape.bits, cols) + kLoadRoom + 3) / 4;
+  const int64_t of_product = queries * shape.groups() * std::max<int64_t>(rows, 1);
+  // A decoded page, and what decoding it takes where its rows are channels.
+  const int64_t of_decoding = shape.tokens * shape.width * (shape.by_channel ? 2 : 1);
+  return of_job + std::max(of_product, of_decoding);
 }
 
 void packed_decode(const PackedPage& page, float* scratch, MatView<float> rows) {
   KVA_CHECK(rows.rows == page.tokens && rows.cols == page.width, "rows of another shape than the page");
-  if (page.tokens == 0) return;
-  HWY_DYNAMIC_DISPATCH(Decode)(prepare(page, scratch), 0, rows);
+  if (page.tokens > 0 && page.width > 0) decode(page, scratch, rows);
 }
 
 void packed_scores(MatView<const float> queries, const PackedPage& page, float* scratch,
                    MatView<float> scores) {
   KVA_CHECK(scores.rows == queries.rows && scores.cols == page.tokens && queries.cols == page.width,
             "queries and scores of another shape than the page");
-  if (page.tokens == 0) return;
-  PackedJob job = prepare(page, scratch);
-  if (slices_within_groups(job)) return HWY_DYNAMIC_DISPATCH(Scores)(job, queries, scores);
-  for_tiles(job, [&](int64_t t, MatView<const float> rows) {
-    dense_scores(queries, rows.data, DType::kF32, scores.col_range(t, rows.rows));
-  });
+  if (page.tokens == 0 || page.width == 0) return;
+  for (int64_t q = 0; q < scores.rows; ++q) std::fill_n(scores.row(q), scores.cols, 0.0f);
+  if (page.by_channel && add_product(page, queries, scratch, scores)) return;
+  const MatView<float> rows(scratch, page.tokens, page.width);
+  decode(page, scratch + page.tokens * page.width, rows);
+  dense_scores(queries, rows.data, DType::kF32, scores);
 }
 
 void packed_accumulate(MatView<const float> weights, const PackedPage& page, float* scratch,
                        MatView<float> out) {
   KVA_CHECK(weights.rows == out.rows && weights.cols == page.tokens && out.cols == page.width,
             "weights and sums of another shape than the page");
-  if (page.tokens == 0) return;
-  PackedJob job = prepare(page, scratch);
-  if (slices_within_groups(job)) return HWY_DYNAMIC_DISPATCH(Accumulate)(job, weights, out);
-  for_tiles(job, [&](int64_t t, MatView<const float> rows) {
-    dense_accumulate(weights.col_range(t, rows.rows), rows.data, DType::kF32, out);
-  });
+  if (page.tokens == 0 || page.width == 0) return;
+  if (!page.by_channel && add_product(page, weights, scratch, out)) return;
+  const MatView<float> rows(scratch, page.tokens, page.width);
+  decode(page, scratch + page.tokens * page.width, rows);
+  dense_accumulate(weights, rows.data, DType::kF32, out);
 }
 
 }  // namespace kva

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "kernels/dtype.h"
+#include "kernels/fp8.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kva {
@@ -64,6 +65,44 @@ struct StoredBF16 {
   }
 };
 
+// A vector's worth of 8-bit floats, widened to 16-bit words.
+template <class D>
+HWY_INLINE hn::Vec<hn::Rebind<uint16_t, D>> LoadBytes(D, const uint8_t* p) {
+  const hn::Rebind<uint8_t, D> bytes;
+  const hn::Rebind<uint16_t, D> words;
+  return hn::PromoteTo(words, hn::LoadU(bytes, p));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> WidenHalves(D d, hn::Vec<hn::Rebind<uint16_t, D>> words) {
+  const hn::Rebind<hwy::float16_t, D> half;
+  return hn::PromoteTo(d, hn::BitCast(half, words));
+}
+
+template <Fp8 type>
+struct StoredFp8 {
+  using Stored = uint8_t;
+  static float one(const Stored* p) { return f32_from_fp8(*p, type); }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
+    if constexpr (!kSimdHalf) {
+      HWY_ALIGN float values[hn::MaxLanes(d)];
+      for (size_t i = 0; i < hn::Lanes(d); ++i) values[i] = one(p + i);
+      return hn::Load(d, values);
+    } else if constexpr (type == Fp8::kE5M2) {
+      return WidenHalves(d, hn::ShiftLeft<8>(LoadBytes(d, p)));
+    } else {
+      const hn::Rebind<uint16_t, D> words;
+      const auto codes = LoadBytes(d, p);
+      const auto magnitude = hn::And(codes, hn::Set(words, uint16_t{0x7f}));
+      const auto nan = hn::Eq(magnitude, hn::Set(words, uint16_t{0x7f}));
+      const auto bits = hn::IfThenElse(nan, hn::Set(words, uint16_t{0x7e00}), hn::ShiftLeft<7>(magnitude));
+      const auto sign = hn::ShiftLeft<8>(hn::Xor(codes, magnitude));
+      return hn::Mul(WidenHalves(d, hn::Or(bits, sign)), hn::Set(d, 256.0f));
+    }
+  }
+};
+
 // Calls body(StoredX()) for the storage type of `type`.
 template <class Body>
 HWY_INLINE void with_stored(DType type, const Body& body) {
@@ -72,6 +111,12 @@ HWY_INLINE void with_stored(DType type, const Body& body) {
     case DType::kF16: return body(StoredF16());
     case DType::kBF16: return body(StoredBF16());
   }
+}
+
+template <class Body>
+HWY_INLINE void with_stored(Fp8 type, const Body& body) {
+  if (type == Fp8::kE4M3) return body(StoredFp8<Fp8::kE4M3>());
+  body(StoredFp8<Fp8::kE5M2>());
 }
 
 // The sums of four vectors' lanes, as sums[0..3].

@@ -23,12 +23,16 @@ OPERATIONS = [
      "attention of 1 token to {tokens}, {type}", "GB/s", "read bandwidth", None),
     ("attention_bench", r"prefill/(?P<type>\w+)/tokens:(?P<tokens>\d+)/threads:(?P<threads>\d+)",
      "attention of 256 tokens to {tokens}, {type}", "GFLOP/s", "product peak", None),
+    ("recipe_bench", r"decode/(?P<recipe>.+)/tokens:(?P<tokens>\d+)/page:\d+/threads:(?P<threads>\d+)",
+     "attention of 1 token to {tokens}, {recipe}", "GB/s of f16", "f16 pages", None),
+    ("recipe_bench", r"(?P<what>encode|read_back)/(?P<recipe>.+)/manual_time", "{what} pages, {recipe}", "GB/s", "copy", None),
     ("similarity_bench", r"all_pairs_five_metrics/threads:(?P<threads>\d+)", "all pairs, five metrics", "Mpairs/s",
      "plain GEMM", 0.50),
     ("similarity_bench", r"differing_bits_of_tiles", "Hamming tile", "Mpairs/s", "popcount", None),
 ]
 FILTERS = {"decoder_bench": "/(batch:1|chunk:512)/",
            "attention_bench": "^(decode/(f16|bf16|f32)/tokens:2048/page:16|prefill/f16)/",
+           "recipe_bench": r"^(decode/(quant.(4|8).|kivi.*outliers)/tokens:8192/page:64|(encode|read_back)/quant.(4|8).)/",
            "similarity_bench": "^(all_pairs|differing_bits)"}
 TYPES = {"f16": 0, "bf16": 1, "f32": 2}
 
@@ -147,7 +151,7 @@ def main():
           f"{busy:.1f} of them busy with other programs\n")
     print(table(rows))
     print("\nshare: ratio of medians of turns. Decoding: bytes of weights over time. Prefill: operations of the layers' "
-          "products;\nf16 is multiplied in f32. All pairs: pages squared over time; the plain GEMM computes both triangles.")
+          "products;\nf16 is multiplied in f32. Recipes: bytes as f16 over time. All pairs: pages squared over time; the plain GEMM computes both triangles.")
     below = [row["operation"] for row in rows if verdict(row) == "BELOW"]
     if below:
         print(f"Below the floor: {'; '.join(below)}.")

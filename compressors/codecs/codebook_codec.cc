@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "compressors/codecs/outliers.h"
 #include "kernels/check.h"
 #include "kernels/convert.h"
-#include "kernels/lookup.h"
+#include "kernels/packed.h"
+#include "kernels/sparse.h"
 #include "runtime/error.h"
 
 namespace kva {
@@ -93,7 +95,7 @@ class CodebookCodec : public SideCodec {
   std::string name() const override { return format_.name; }
 
   int64_t bytes(int64_t tokens, int64_t width) const override {
-    return scale_bytes(tokens, width) + tokens * packed_row_bytes(format_.bits, width);
+    return scale_bytes(tokens, width) + shape(tokens, width).code_bytes();
   }
   int64_t scale_bytes(int64_t tokens, int64_t width) const override {
     return vectors_of(format_.axis, tokens, width) * (by_length() ? 2 : 4) +
@@ -113,37 +115,37 @@ class CodebookCodec : public SideCodec {
       from_f32(coded.affine.offsets.data(), DType::kF16, payload + vectors * 2, vectors);
       write_outliers(rows, coded.outliers, payload + vectors * 4);
     }
-    std::byte* packed = payload + scale_bytes(rows.rows, rows.cols);
-    for (int64_t t = 0; t < rows.rows; ++t)
-      pack_row(codes.data() + t * rows.cols, format_.bits, rows.cols,
-               packed + t * packed_row_bytes(format_.bits, rows.cols));
+    pack_codes(codes, shape(rows.rows, rows.cols), payload + scale_bytes(rows.rows, rows.cols));
   }
 
-  // Levels, scales, offsets and codes.
   int64_t decode_scratch(int64_t tokens, int64_t width) const override {
-    return format_.levels() + 2 * vectors_of(format_.axis, tokens, width) + (tokens * width + 3) / 4;
+    return scratch_of(1, tokens, width);
   }
 
   void decode(const SideData& side, float* scratch, MatView<float> rows) const override {
-    const int64_t vectors = vectors_of(format_.axis, rows.rows, rows.cols);
-    float* levels = scratch;
-    float* scales = levels + format_.levels();
-    float* offsets = scales + vectors;
-    auto* codes = reinterpret_cast<uint8_t*>(offsets + vectors);
-    to_f32(codebook_->data(), DType::kF16, levels, format_.levels());
-    to_f32(side.payload, DType::kF16, scales, vectors);
-    if (by_length()) {
-      std::fill_n(offsets, vectors, 0.0f);
-    } else {
-      to_f32(side.payload + vectors * 2, DType::kF16, offsets, vectors);
-    }
-    const std::byte* packed = side.payload + scale_bytes(rows.rows, rows.cols);
-    for (int64_t t = 0; t < rows.rows; ++t)
-      unpack_row(packed + t * packed_row_bytes(format_.bits, rows.cols), format_.bits, rows.cols,
-                 codes + t * rows.cols);
-    lookup_levels(codes, {levels, static_cast<std::size_t>(format_.levels())}, format_.axis, scales, offsets,
-                  rows);
-    if (!by_length()) restore_outliers(side.payload + vectors * 4, outliers(rows.rows, rows.cols), rows);
+    const PackedPage packed = page(side.payload, rows.rows, rows.cols, scratch);
+    packed_decode(packed, scratch, rows);
+    if (!by_length())
+      restore_outliers(outlier_list(side.payload, rows.rows, rows.cols), outliers(rows.rows, rows.cols),
+                       rows);
+  }
+
+  int64_t scratch_values(int64_t queries, int64_t tokens, int64_t width) const override {
+    return scratch_of(queries, tokens, width);
+  }
+  void scores(MatView<const float> queries, const SideData& side, float* scratch,
+              MatView<float> scores) const override {
+    const PackedPage packed = page(side.payload, scores.cols, queries.cols, scratch);
+    packed_scores(queries, packed, scratch, scores);
+    if (outliers(packed.tokens, packed.width) > 0)
+      sparse_scores(queries, outliers_of(side.payload, packed, scratch), scores);
+  }
+  void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
+                  MatView<float> out) const override {
+    const PackedPage packed = page(side.payload, weights.cols, out.cols, scratch);
+    packed_accumulate(weights, packed, scratch, out);
+    if (outliers(packed.tokens, packed.width) > 0)
+      sparse_accumulate(weights, outliers_of(side.payload, packed, scratch), out);
   }
 
   CodecSpec spec() const override {
@@ -151,7 +153,8 @@ class CodebookCodec : public SideCodec {
             .numbers = {{"bits", format_.bits},
                         {"by_channel", format_.axis == ScaleAxis::kChannel ? 1 : 0},
                         {"by_length", by_length() ? 1 : 0},
-                        {"outliers", format_.outliers}},
+                        {"outliers", format_.outliers},
+                        {"for_keys", format_.for_keys ? 1 : 0}},
             .arrays = {bytes_of(*codebook_)}};
   }
   bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
@@ -163,6 +166,64 @@ class CodebookCodec : public SideCodec {
   int64_t outliers(int64_t tokens, int64_t width) const {
     return outlier_count(format_.outliers, tokens * width);
   }
+  const std::byte* outlier_list(const std::byte* payload, int64_t tokens, int64_t width) const {
+    return payload + vectors_of(format_.axis, tokens, width) * 4;
+  }
+
+  // Levels, and what the packed page or, once that is through, the outliers want.
+  int64_t scratch_of(int64_t queries, int64_t tokens, int64_t width) const {
+    const int64_t beside =
+        2 * vectors_of(format_.axis, tokens, width) + outlier_scratch(outliers(tokens, width));
+    return format_.levels() + std::max(packed_scratch(queries, shape(tokens, width)), beside);
+  }
+
+  PackedPage shape(int64_t tokens, int64_t width) const {
+    return {.bits = format_.bits,
+            .tokens = tokens,
+            .width = width,
+            .axis = format_.axis,
+            .group = std::max<int64_t>(1, format_.axis == ScaleAxis::kToken ? width : tokens),
+            .by_channel = format_.for_keys && no_larger_by_channel(format_.bits, tokens, width)};
+  }
+
+  // The levels go to the front of the scratch, which moves on.
+  PackedPage page(const std::byte* payload, int64_t tokens, int64_t width, float*& scratch) const {
+    PackedPage result = shape(tokens, width);
+    to_f32(codebook_->data(), DType::kF16, scratch, format_.levels());
+    result.levels = std::exchange(scratch, scratch + format_.levels());
+    result.codes = payload + scale_bytes(tokens, width);
+    result.scales = reinterpret_cast<const uint16_t*>(payload);
+    if (!by_length()) result.zeros = result.scales + vectors_of(format_.axis, tokens, width);
+    return result;
+  }
+
+  // An outlier has the lowest code, of the offset and the lowest level.
+  SparseNumbers outliers_of(const std::byte* payload, const PackedPage& page, float* scratch) const {
+    const int64_t vectors = page.scale_count();
+    float* scales = scratch;
+    float* coded = scales + vectors;
+    to_f32(page.scales, DType::kF16, scales, vectors);
+    to_f32(page.zeros, DType::kF16, coded, vectors);
+    for (int64_t v = 0; v < vectors; ++v) coded[v] += scales[v] * page.levels[0];
+    return read_outliers(outlier_list(payload, page.tokens, page.width), outliers(page.tokens, page.width),
+                         page, coded, coded + vectors);
+  }
+
+  // codes: [tokens, width].
+  static void pack_codes(std::vector<uint8_t>& codes, const PackedPage& page, std::byte* packed) {
+    int64_t rows = page.tokens, cols = page.width;
+    if (page.by_channel) {
+      std::vector<uint8_t> turned(codes.size());
+      for (int64_t c = 0; c < cols; ++c)
+        for (int64_t t = 0; t < rows; ++t)
+          turned[static_cast<std::size_t>(c * rows + t)] = codes[static_cast<std::size_t>(t * cols + c)];
+      codes.swap(turned);
+      std::swap(rows, cols);
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      pack_row(codes.data() + r * cols, page.bits, cols, packed + r * packed_row_bytes(page.bits, cols));
+  }
+
   bool by_length() const { return format_.scaling == CodebookFormat::Scaling::kLength; }
 
   std::vector<float> read_levels() const {
@@ -184,6 +245,7 @@ class CodebookCodec : public SideCodec {
     for (int64_t t = 0; t < rows.rows; ++t)
       for (int64_t c = 0; c < rows.cols; ++c)
         codes[i++] = nearest(borders, place_in(ranges.affine, vector_at(format_.axis, t, c), rows.at(t, c)));
+    for (const int64_t place : ranges.outliers) codes[static_cast<std::size_t>(place)] = 0;
     return ranges;
   }
 
@@ -219,10 +281,6 @@ class CodebookCodec : public SideCodec {
 std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format,
                                                      std::shared_ptr<const SideArray> codebook) {
   return std::make_shared<CodebookCodec>(format, std::move(codebook));
-}
-
-std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook) {
-  return make_codebook_codec(format, std::make_shared<const SideArray>(std::move(codebook)));
 }
 
 void add_scaled(const CodebookFormat& format, MatView<const float> rows, const float* weights,

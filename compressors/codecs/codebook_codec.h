@@ -24,6 +24,7 @@ struct CodebookFormat {
   int bits = 4;                        // 2 to 4, or 8
   ScaleAxis axis = ScaleAxis::kToken;  // what a vector is: a token, or a channel over the page
   Scaling scaling = Scaling::kRange;
+  bool for_keys = false;  // packed so that scores are fast, else sums of values; the same numbers
   double outliers = 0.0;  // share of a page side's numbers that are kept as they are, to f16; for kRange
 
   int levels() const { return 1 << bits; }
@@ -32,7 +33,6 @@ struct CodebookFormat {
 // codebook: f16 [levels], ascending. Payload: scales f16 [vectors], offsets f16 [vectors] where there are
 // any, then the tokens' packed rows (kernels/packed.h); everything but the rows counts as scales. encode()
 // throws InputError for numbers that are not finite or scales over f16's range.
-std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format, SideArray codebook);
 std::shared_ptr<const SideCodec> make_codebook_codec(const CodebookFormat& format,
                                                      std::shared_ptr<const SideArray> codebook);
 

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/check.h"
+#include "kernels/convert.h"
 #include "kernels/dtype.h"
 
 namespace kva {
@@ -26,6 +27,44 @@ int place_bits(int64_t numbers) {
 }
 
 int64_t place_bytes(int64_t count, int64_t numbers) { return (count * place_bits(numbers) + 15) / 16 * 2; }
+
+// Reads the places of a list; damaged ones stay within the page side.
+class PlaceReader {
+ public:
+  PlaceReader(const std::byte* list, int64_t count, int64_t tokens, int64_t width)
+      : list_(list),
+        values_(list + place_bytes(count, tokens * width)),
+        bits_(place_bits(tokens * width)),
+        last_(tokens * width - 1),
+        by_width_((uint64_t{1} << kShift) / static_cast<uint64_t>(std::max<int64_t>(width, 1)) + 1) {
+    KVA_CHECK(bits_ <= kMostBits, "a page side of so many numbers");
+  }
+
+  const std::byte* values() const { return values_; }
+  // As it is written; a stranger's may lie behind the page.
+  int64_t written(int64_t i) const {
+    const int64_t first = i * bits_;
+    // It lies in four bytes; behind the places there are at least as many of values or codes.
+    uint32_t window;
+    std::memcpy(&window, list_ + first / 8, sizeof(window));
+    return (window >> (first % 8)) & ((1u << bits_) - 1);
+  }
+  int64_t operator()(int64_t i) const { return std::min(written(i), last_); }
+  // place / width, without dividing: exact as place * width < 2^kShift.
+  int64_t token(int64_t place) const {
+    return static_cast<int64_t>((static_cast<uint64_t>(place) * by_width_) >> kShift);
+  }
+
+ private:
+  static constexpr int kShift = 40;
+  static constexpr int kMostBits = 24;
+
+  const std::byte* list_;
+  const std::byte* values_;
+  int bits_;
+  int64_t last_;
+  uint64_t by_width_;
+};
 
 }  // namespace
 
@@ -92,29 +131,42 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
   }
 }
 
-Outlier outlier_at(const std::byte* list, int64_t i, int64_t count, int64_t numbers) {
-  const int bits = place_bits(numbers);
-  const int64_t first = i * bits;
-  // A place lies in at most three bytes for pages of up to 2^16 numbers, in four for any (2^20).
-  uint32_t window = 0;
-  const int64_t end = place_bytes(count, numbers);
-  std::memcpy(&window, list + first / 8, static_cast<std::size_t>(std::min<int64_t>(4, end - first / 8)));
-  uint16_t value;
-  std::memcpy(&value, list + end + i * 2, sizeof(value));
-  return {int64_t{(window >> (first % 8)) & ((1u << bits) - 1)}, f32_from_f16(value)};
-}
-
 bool outliers_within(const std::byte* list, int64_t count, int64_t numbers) {
+  const PlaceReader place(list, count, 1, numbers);
   for (int64_t i = 0; i < count; ++i)
-    if (outlier_at(list, i, count, numbers).place >= numbers) return false;
+    if (place.written(i) >= numbers) return false;
   return true;
 }
 
 void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows) {
+  const PlaceReader place(list, count, rows.rows, rows.cols);
   for (int64_t i = 0; i < count; ++i) {
-    const Outlier outlier = outlier_at(list, i, count, rows.rows * rows.cols);
-    rows.at(outlier.place / rows.cols, outlier.place % rows.cols) = outlier.value;
+    uint16_t value;
+    std::memcpy(&value, place.values() + i * 2, sizeof(value));
+    const int64_t token = place.token(place(i));
+    rows.at(token, place(i) - token * rows.cols) = f32_from_f16(value);
   }
+}
+
+SparseNumbers read_outliers(const std::byte* list, int64_t count, const PackedPage& page, const float* coded,
+                            float* scratch) {
+  auto* tokens = reinterpret_cast<int32_t*>(scratch);
+  int32_t* channels = tokens + count;
+  float* values = scratch + 2 * count;
+  const PlaceReader place(list, count, page.tokens, page.width);
+  to_f32(place.values(), DType::kF16, values, count);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = place(i);
+    const int64_t token = place.token(at);
+    tokens[i] = static_cast<int32_t>(token);
+    channels[i] = static_cast<int32_t>(at - token * page.width);
+  }
+  const int32_t* group = page.axis == ScaleAxis::kToken ? tokens : channels;
+  if (coded && page.groups() <= 1)
+    for (int64_t i = 0; i < count; ++i) values[i] -= coded[group[i]];
+  else if (coded)
+    for (int64_t i = 0; i < count; ++i) values[i] -= coded[page.scale_of(tokens[i], channels[i])];
+  return {tokens, channels, values, count};
 }
 
 }  // namespace kva

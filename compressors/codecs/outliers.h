@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/packed.h"
+#include "kernels/sparse.h"
 #include "kernels/views.h"
 
 namespace kva {
@@ -34,11 +35,10 @@ void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows)
 // Whether every place of a list that a stranger wrote is below `numbers`.
 bool outliers_within(const std::byte* list, int64_t count, int64_t numbers);
 
-// Number i of such a list.
-struct Outlier {
-  int64_t place = 0;  // token * cols + channel
-  float value = 0.0f;
-};
-Outlier outlier_at(const std::byte* list, int64_t i, int64_t count, int64_t numbers);
+// A list as attention over the page reads it: each number less what its code decodes to, coded[] of its group
+// (PackedPage::scale_of()); null: 0. Good as long as `scratch`, outlier_scratch() floats.
+SparseNumbers read_outliers(const std::byte* list, int64_t count, const PackedPage& page, const float* coded,
+                            float* scratch);
+inline int64_t outlier_scratch(int64_t count) { return 3 * count; }
 
 }  // namespace kva

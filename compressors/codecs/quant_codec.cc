@@ -6,11 +6,14 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "compressors/codecs/outliers.h"
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
+#include "kernels/packed_encode.h"
+#include "kernels/sparse.h"
 #include "runtime/error.h"
 
 namespace kva {
@@ -25,18 +28,39 @@ uint16_t f16_at_least(double value) {
   return bits;
 }
 
-// Where the parts of a payload are.
-struct Parts {
-  int64_t scales = 0;  // number of scales, and of zeros where there are any
-  int64_t kept = 0;    // outliers
-  int64_t channels = 0;
-  int64_t zeros_at = 0;
-  int64_t kept_at = 0;
-  int64_t channels_at = 0;
-  int64_t channel_values_at = 0;
-  int64_t factors_at = 0;
-  int64_t codes_at = 0;
-  int64_t end = 0;
+// What of a payload is where, for one shape of page side.
+struct Layout {
+  Layout(const QuantFormat& format, int64_t tokens, int64_t width)
+      : page{.bits = format.bits,
+             .tokens = tokens,
+             .width = width,
+             .axis = format.axis,
+             .group = format.group > 0
+                          ? format.group
+                          : std::max<int64_t>(1, format.axis == ScaleAxis::kToken ? width : tokens),
+             .by_channel = format.for_keys && no_larger_by_channel(format.bits, tokens, width)},
+        scales(page.scale_count()),
+        channels(tokens > 0 ? std::min(format.dense_channels, width) : 0),
+        kept(std::min(outlier_count(format.outliers, tokens * width), tokens * (width - channels))),
+        zeros_at(scales * 2),
+        kept_at(zeros_at + (format.symmetric ? 0 : scales * 2)),
+        channels_at(kept_at + outlier_bytes(kept, tokens * width)),
+        channel_values_at(channels_at + channels * 2),
+        factors_at(channel_values_at + channels * tokens * 2),
+        codes_at(factors_at + (format.norm_correct ? tokens * 2 : 0)),
+        end(codes_at + page.code_bytes()) {}
+
+  PackedPage page;   // without its payload
+  int64_t scales;    // how many, and zeros where there are any
+  int64_t channels;  // dense ones
+  int64_t kept;      // outliers
+  int64_t zeros_at;
+  int64_t kept_at;
+  int64_t channels_at;
+  int64_t channel_values_at;
+  int64_t factors_at;
+  int64_t codes_at;
+  int64_t end;
 };
 
 class QuantCodec : public SideCodec {
@@ -48,57 +72,80 @@ class QuantCodec : public SideCodec {
                        format_.axis == ScaleAxis::kToken ? "token" : "channel");
   }
 
-  int64_t bytes(int64_t tokens, int64_t width) const override { return parts(tokens, width).end; }
-  int64_t scale_bytes(int64_t tokens, int64_t width) const override { return parts(tokens, width).codes_at; }
+  int64_t bytes(int64_t tokens, int64_t width) const override { return Layout(format_, tokens, width).end; }
+  int64_t scale_bytes(int64_t tokens, int64_t width) const override {
+    return Layout(format_, tokens, width).codes_at;
+  }
 
   void encode(MatView<const float> rows, const SideData&, std::byte* payload) const override;
 
   int64_t decode_scratch(int64_t tokens, int64_t width) const override {
-    return packed_scratch(1, page(nullptr, tokens, width));
+    return scratch_of(1, tokens, width);
   }
 
   void decode(const SideData& side, float* scratch, MatView<float> rows) const override {
-    packed_decode(page(side.payload, rows.rows, rows.cols), scratch, rows);
-    for_kept(side.payload, rows.rows, rows.cols,
-             [&](int64_t t, int64_t c, float value, float) { rows.at(t, c) = value; });
+    const Layout at(format_, rows.rows, rows.cols);
+    packed_decode(page(at, side.payload), scratch, rows);
+    restore_outliers(side.payload + at.kept_at, at.kept, rows);
+    for (int64_t i = 0; i < at.channels; ++i) {
+      const float* values = dense_channel(at, side.payload, i, nullptr, scratch);
+      for (int64_t t = 0; t < rows.rows; ++t) rows.at(t, channel(at, side.payload, i)) = values[t];
+    }
     if (!format_.norm_correct) return;
-    const uint16_t* factors = factors_of(side.payload, rows.rows, rows.cols);
+    to_f32(side.payload + at.factors_at, DType::kF16, scratch, rows.rows);
     for (int64_t t = 0; t < rows.rows; ++t)
-      for (int64_t c = 0; c < rows.cols; ++c) rows.at(t, c) *= f32_from_f16(factors[t]);
+      for (int64_t c = 0; c < rows.cols; ++c) rows.at(t, c) *= scratch[t];
   }
 
   int64_t scratch_values(int64_t queries, int64_t tokens, int64_t width) const override {
-    return queries * tokens + packed_scratch(queries, page(nullptr, tokens, width));
+    return (format_.norm_correct ? queries * tokens : 0) + scratch_of(queries, tokens, width);
   }
 
   void scores(MatView<const float> queries, const SideData& side, float* scratch,
               MatView<float> scores) const override {
-    packed_scores(queries, page(side.payload, scores.cols, queries.cols), scratch, scores);
-    for_kept(side.payload, scores.cols, queries.cols, [&](int64_t t, int64_t c, float value, float coded) {
-      for (int64_t q = 0; q < queries.rows; ++q) scores.at(q, t) += queries.at(q, c) * (value - coded);
-    });
+    const Layout at(format_, scores.cols, queries.cols);
+    const PackedPage packed = page(at, side.payload);
+    packed_scores(queries, packed, scratch, scores);
+    const float* coded = coded_zeros(at, side.payload, scratch);
+    if (at.kept > 0)
+      sparse_scores(queries, read_outliers(side.payload + at.kept_at, at.kept, packed, coded, scratch),
+                    scores);
+    for (int64_t i = 0; i < at.channels; ++i) {
+      const int64_t c = channel(at, side.payload, i);
+      const float* values = dense_channel(at, side.payload, i, coded, scratch);
+      for (int64_t q = 0; q < scores.rows; ++q)
+        for (int64_t t = 0; t < scores.cols; ++t) scores.at(q, t) += queries.at(q, c) * values[t];
+    }
     if (!format_.norm_correct) return;
-    const uint16_t* factors = factors_of(side.payload, scores.cols, queries.cols);
-    for (int64_t t = 0; t < scores.cols; ++t)
-      for (int64_t q = 0; q < queries.rows; ++q) scores.at(q, t) *= f32_from_f16(factors[t]);
+    to_f32(side.payload + at.factors_at, DType::kF16, scratch, scores.cols);
+    for (int64_t q = 0; q < scores.rows; ++q)
+      for (int64_t t = 0; t < scores.cols; ++t) scores.at(q, t) *= scratch[t];
   }
 
   void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                   MatView<float> out) const override {
+    const Layout at(format_, weights.cols, out.cols);
+    const PackedPage packed = page(at, side.payload);
     MatView<const float> factored = weights;
     if (format_.norm_correct) {
-      const uint16_t* factors = factors_of(side.payload, weights.cols, out.cols);
       const MatView<float> scaled(scratch, weights.rows, weights.cols);
+      scratch += weights.rows * weights.cols;
+      to_f32(side.payload + at.factors_at, DType::kF16, scratch, weights.cols);
       for (int64_t q = 0; q < weights.rows; ++q)
-        for (int64_t t = 0; t < weights.cols; ++t)
-          scaled.at(q, t) = weights.at(q, t) * f32_from_f16(factors[t]);
+        for (int64_t t = 0; t < weights.cols; ++t) scaled.at(q, t) = weights.at(q, t) * scratch[t];
       factored = scaled;
     }
-    packed_accumulate(factored, page(side.payload, weights.cols, out.cols),
-                      scratch + weights.rows * weights.cols, out);
-    for_kept(side.payload, weights.cols, out.cols, [&](int64_t t, int64_t c, float value, float coded) {
-      for (int64_t q = 0; q < out.rows; ++q) out.at(q, c) += factored.at(q, t) * (value - coded);
-    });
+    packed_accumulate(factored, packed, scratch, out);
+    const float* coded = coded_zeros(at, side.payload, scratch);
+    if (at.kept > 0)
+      sparse_accumulate(factored, read_outliers(side.payload + at.kept_at, at.kept, packed, coded, scratch),
+                        out);
+    for (int64_t i = 0; i < at.channels; ++i) {
+      const int64_t c = channel(at, side.payload, i);
+      const float* values = dense_channel(at, side.payload, i, coded, scratch);
+      for (int64_t q = 0; q < out.rows; ++q)
+        for (int64_t t = 0; t < factored.cols; ++t) out.at(q, c) += factored.at(q, t) * values[t];
+    }
   }
 
   CodecSpec spec() const override {
@@ -109,95 +156,69 @@ class QuantCodec : public SideCodec {
                         {"symmetric", format_.symmetric ? 1 : 0},
                         {"outliers", format_.outliers},
                         {"dense_channels", static_cast<double>(format_.dense_channels)},
-                        {"norm_correct", format_.norm_correct ? 1 : 0}}};
+                        {"norm_correct", format_.norm_correct ? 1 : 0},
+                        {"for_keys", format_.for_keys ? 1 : 0}}};
   }
   bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {
-    const Parts p = parts(tokens, width);
-    const auto* channels = reinterpret_cast<const uint16_t*>(side.payload + p.channels_at);
-    return outliers_within(side.payload + p.kept_at, p.kept, tokens * width) &&
-           std::all_of(channels, channels + p.channels, [&](uint16_t channel) { return channel < width; });
+    const Layout at(format_, tokens, width);
+    const auto* channels = reinterpret_cast<const uint16_t*>(side.payload + at.channels_at);
+    return outliers_within(side.payload + at.kept_at, at.kept, tokens * width) &&
+           std::all_of(channels, channels + at.channels, [&](uint16_t channel) { return channel < width; });
   }
 
  private:
-  int64_t group(int64_t tokens, int64_t width) const {
-    if (format_.group > 0) return format_.group;
-    return std::max<int64_t>(1, format_.axis == ScaleAxis::kToken ? width : tokens);
+  // Of the packed numbers; or, once those are through, of what is kept beside them.
+  int64_t scratch_of(int64_t queries, int64_t tokens, int64_t width) const {
+    const Layout at(format_, tokens, width);
+    const int64_t beside = at.scales + std::max(outlier_scratch(at.kept), tokens);
+    return std::max(packed_scratch(queries, at.page), beside);
   }
 
-  Parts parts(int64_t tokens, int64_t width) const {
-    Parts p;
-    p.scales = packed_scales(format_.axis, group(tokens, width), tokens, width);
-    p.channels = tokens > 0 ? std::min(format_.dense_channels, width) : 0;
-    p.kept = std::min(outlier_count(format_.outliers, tokens * width), tokens * (width - p.channels));
-    p.zeros_at = p.scales * 2;
-    p.kept_at = p.zeros_at + (format_.symmetric ? 0 : p.scales * 2);
-    p.channels_at = p.kept_at + outlier_bytes(p.kept, tokens * width);
-    p.channel_values_at = p.channels_at + p.channels * 2;
-    p.factors_at = p.channel_values_at + p.channels * tokens * 2;
-    p.codes_at = p.factors_at + (format_.norm_correct ? tokens * 2 : 0);
-    p.end = p.codes_at + tokens * packed_row_bytes(format_.bits, width);
-    return p;
-  }
-
-  PackedPage page(const std::byte* payload, int64_t tokens, int64_t width) const {
-    PackedPage result{.bits = format_.bits,
-                      .tokens = tokens,
-                      .width = width,
-                      .axis = format_.axis,
-                      .group = group(tokens, width)};
-    if (!payload) return result;
-    const Parts p = parts(tokens, width);
-    result.codes = payload + p.codes_at;
+  PackedPage page(const Layout& at, const std::byte* payload) const {
+    PackedPage result = at.page;
+    result.codes = payload + at.codes_at;
     result.scales = reinterpret_cast<const uint16_t*>(payload);
-    if (!format_.symmetric) result.zeros = reinterpret_cast<const uint16_t*>(payload + p.zeros_at);
+    if (!format_.symmetric) result.zeros = reinterpret_cast<const uint16_t*>(payload + at.zeros_at);
     return result;
   }
 
-  int64_t scale_index(int64_t token, int64_t channel, int64_t tokens, int64_t width) const {
-    const int64_t size = group(tokens, width);
-    if (format_.axis == ScaleAxis::kToken) return token * ((width + size - 1) / size) + channel / size;
-    return token / size * width + channel;
+  // What the codes of numbers kept beside them decode to, by group: the zeros, in `scratch`, which moves on.
+  // Null: 0, or there are none.
+  const float* coded_zeros(const Layout& at, const std::byte* payload, float*& scratch) const {
+    if (format_.symmetric || at.kept + at.channels == 0) return nullptr;
+    to_f32(payload + at.zeros_at, DType::kF16, scratch, at.scales);
+    return std::exchange(scratch, scratch + at.scales);
   }
 
-  const uint16_t* factors_of(const std::byte* payload, int64_t tokens, int64_t width) const {
-    return reinterpret_cast<const uint16_t*>(payload + parts(tokens, width).factors_at);
+  // Damaged indices stay within the page side.
+  static int64_t channel(const Layout& at, const std::byte* payload, int64_t i) {
+    uint16_t index;
+    std::memcpy(&index, payload + at.channels_at + i * 2, sizeof(index));
+    return std::min<int64_t>(index, at.page.width - 1);
   }
 
-  // Calls body(token, channel, value, what its code decodes to) for every number kept beside the codes: kept
-  // numbers have the code that stands for the zero point.
-  template <typename Body>
-  void for_kept(const std::byte* payload, int64_t tokens, int64_t width, const Body& body) const {
-    const Parts p = parts(tokens, width);
-    const auto coded = [&](int64_t t, int64_t c) {
-      if (format_.symmetric) return 0.0f;
-      const auto* zeros = reinterpret_cast<const uint16_t*>(payload + p.zeros_at);
-      return f32_from_f16(zeros[scale_index(t, c, tokens, width)]);
-    };
-    for (int64_t i = 0; i < p.kept; ++i) {
-      const Outlier outlier = outlier_at(payload + p.kept_at, i, p.kept, tokens * width);
-      const int64_t t = outlier.place / width;
-      const int64_t c = outlier.place % width;
-      body(t, c, outlier.value, coded(t, c));
-    }
-    const auto* channels = reinterpret_cast<const uint16_t*>(payload + p.channels_at);
-    const auto* dense = reinterpret_cast<const uint16_t*>(payload + p.channel_values_at);
-    for (int64_t i = 0; i < p.channels; ++i)
-      for (int64_t t = 0; t < tokens; ++t)
-        body(t, channels[i], f32_from_f16(dense[i * tokens + t]), coded(t, channels[i]));
+  // The numbers of the i-th dense channel, less what their codes decode to, in `into`.
+  static const float* dense_channel(const Layout& at, const std::byte* payload, int64_t i, const float* coded,
+                                    float* into) {
+    const int64_t tokens = at.page.tokens;
+    to_f32(payload + at.channel_values_at + i * tokens * 2, DType::kF16, into, tokens);
+    if (!coded) return into;
+    const int64_t c = channel(at, payload, i);
+    for (int64_t t = 0; t < tokens; ++t) into[t] -= coded[at.page.scale_of(t, c)];
+    return into;
   }
 
-  void check(MatView<const float> rows) const;
   std::vector<uint16_t> widest_channels(MatView<const float> rows) const;
-  void write_kept(MatView<const float> rows, const Parts& p, std::vector<uint8_t>& kept,
-                  std::byte* payload) const;
-  void write_codes(MatView<const float> rows, const Parts& p, const std::vector<uint8_t>& kept,
-                   std::byte* payload) const;
-  void write_factors(MatView<const float> rows, const Parts& p, std::byte* payload) const;
+  std::vector<uint8_t> write_kept(MatView<const float> rows, const Layout& at, std::byte* payload) const;
+  void write_scales(MatView<const float> rows, const Layout& at, const uint8_t* kept,
+                    std::byte* payload) const;
+  void write_factors(MatView<const float> rows, const Layout& at, std::byte* payload) const;
 
   QuantFormat format_;
 };
 
-void QuantCodec::check(MatView<const float> rows) const {
+void check(MatView<const float> rows) {
+  if (all_within(rows, kMostF16)) return;
   for (int64_t t = 0; t < rows.rows; ++t)
     for (int64_t c = 0; c < rows.cols; ++c)
       if (!(std::abs(rows.at(t, c)) <= kMostF16))
@@ -225,12 +246,16 @@ std::vector<uint16_t> QuantCodec::widest_channels(MatView<const float> rows) con
   return order;
 }
 
-void QuantCodec::write_kept(MatView<const float> rows, const Parts& p, std::vector<uint8_t>& kept,
-                            std::byte* payload) const {
-  if (p.channels > 0) {
+// Which numbers are kept beside the codes, by place; empty where none are.
+std::vector<uint8_t> QuantCodec::write_kept(MatView<const float> rows, const Layout& at,
+                                            std::byte* payload) const {
+  std::vector<uint8_t> kept;
+  if (at.channels + at.kept == 0) return kept;
+  kept.resize(static_cast<std::size_t>(rows.rows * rows.cols), 0);
+  if (at.channels > 0) {
     const std::vector<uint16_t> channels = widest_channels(rows);
-    std::memcpy(payload + p.channels_at, channels.data(), channels.size() * 2);
-    std::byte* values = payload + p.channel_values_at;
+    std::memcpy(payload + at.channels_at, channels.data(), channels.size() * 2);
+    std::byte* values = payload + at.channel_values_at;
     for (const uint16_t c : channels) {
       for (int64_t t = 0; t < rows.rows; ++t, values += 2) {
         from_f32(&rows.at(t, c), DType::kF16, values, 1);
@@ -238,58 +263,35 @@ void QuantCodec::write_kept(MatView<const float> rows, const Parts& p, std::vect
       }
     }
   }
-  if (p.kept == 0) return;
+  if (at.kept == 0) return kept;
   const std::vector<int64_t> outliers =
-      farthest_numbers(rows, format_.axis, group(rows.rows, rows.cols), p.kept, kept.data());
-  write_outliers(rows, outliers, payload + p.kept_at);
+      farthest_numbers(rows, format_.axis, at.page.group, at.kept, kept.data());
+  write_outliers(rows, outliers, payload + at.kept_at);
   for (const int64_t place : outliers) kept[static_cast<std::size_t>(place)] = 1;
+  return kept;
 }
 
-void QuantCodec::write_codes(MatView<const float> rows, const Parts& p, const std::vector<uint8_t>& kept,
-                             std::byte* payload) const {
-  const int64_t tokens = rows.rows;
-  const int64_t width = rows.cols;
-  const auto most = static_cast<float>((1 << format_.bits) - 1);
-  const auto middle = static_cast<float>(1 << (format_.bits - 1));
-  std::vector<float> low(static_cast<std::size_t>(p.scales), INFINITY), high(low.size(), -INFINITY);
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t c = 0; c < width; ++c) {
-      if (kept[static_cast<std::size_t>(t * width + c)]) continue;
-      const auto g = static_cast<std::size_t>(scale_index(t, c, tokens, width));
-      low[g] = std::min(low[g], rows.at(t, c));
-      high[g] = std::max(high[g], rows.at(t, c));
-    }
-  }
+void QuantCodec::write_scales(MatView<const float> rows, const Layout& at, const uint8_t* kept,
+                              std::byte* payload) const {
+  const double most = (1 << format_.bits) - 1;
+  const double half = (1 << (format_.bits - 1)) - 1;
+  std::vector<float> low(static_cast<std::size_t>(at.scales)), high(low.size());
+  group_ranges(rows, at.page, kept, low.data(), high.data());
   auto* scales = reinterpret_cast<uint16_t*>(payload);
-  auto* zeros = reinterpret_cast<uint16_t*>(payload + p.zeros_at);
+  auto* zeros = reinterpret_cast<uint16_t*>(payload + at.zeros_at);
   for (std::size_t g = 0; g < low.size(); ++g) {
     if (low[g] > high[g]) low[g] = high[g] = 0.0f;  // every number of the group is kept beside the codes
     if (format_.symmetric) {
-      scales[g] = f16_at_least(double{std::max(-low[g], high[g])} / (middle - 1.0f));
-      low[g] = 0.0f;
+      scales[g] = f16_at_least(double{std::max(-low[g], high[g])} / half);
     } else {
       zeros[g] = f16_from_f32(low[g]);
-      low[g] = f32_from_f16(zeros[g]);
-      scales[g] = f16_at_least(std::max(0.0, double{high[g]} - low[g]) / most);
+      scales[g] = f16_at_least(std::max(0.0, double{high[g]} - f32_from_f16(zeros[g])) / most);
     }
-    high[g] = f32_from_f16(scales[g]);
-  }
-  std::vector<uint8_t> codes(static_cast<std::size_t>(width));
-  const float offset = format_.symmetric ? middle : 0.0f;
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t c = 0; c < width; ++c) {
-      const auto g = static_cast<std::size_t>(scale_index(t, c, tokens, width));
-      const bool coded = !kept[static_cast<std::size_t>(t * width + c)] && high[g] > 0.0f;
-      const float steps = coded ? std::nearbyint((rows.at(t, c) - low[g]) / high[g]) : 0.0f;
-      codes[static_cast<std::size_t>(c)] = static_cast<uint8_t>(std::clamp(steps + offset, 0.0f, most));
-    }
-    pack_row(codes.data(), format_.bits, width,
-             payload + p.codes_at + t * packed_row_bytes(format_.bits, width));
   }
 }
 
-void QuantCodec::write_factors(MatView<const float> rows, const Parts& p, std::byte* payload) const {
-  std::fill_n(reinterpret_cast<uint16_t*>(payload + p.factors_at), rows.rows, f16_from_f32(1.0f));
+void QuantCodec::write_factors(MatView<const float> rows, const Layout& at, std::byte* payload) const {
+  std::fill_n(reinterpret_cast<uint16_t*>(payload + at.factors_at), rows.rows, f16_from_f32(1.0f));
   std::vector<float> decoded(static_cast<std::size_t>(rows.rows * rows.cols));
   std::vector<float> scratch(static_cast<std::size_t>(decode_scratch(rows.rows, rows.cols)));
   const MatView<float> view(decoded.data(), rows.rows, rows.cols);
@@ -303,18 +305,19 @@ void QuantCodec::write_factors(MatView<const float> rows, const Parts& p, std::b
     }
     const double factor = coded > 0.0 ? std::sqrt(exact / coded) : 1.0;
     const auto bits = f16_from_f32(static_cast<float>(std::min(factor, double{kMostF16})));
-    std::memcpy(payload + p.factors_at + t * 2, &bits, 2);
+    std::memcpy(payload + at.factors_at + t * 2, &bits, 2);
   }
 }
 
 void QuantCodec::encode(MatView<const float> rows, const SideData&, std::byte* payload) const {
   check(rows);
-  const Parts p = parts(rows.rows, rows.cols);
   if (rows.rows == 0) return;
-  std::vector<uint8_t> kept(static_cast<std::size_t>(rows.rows * rows.cols), 0);
-  write_kept(rows, p, kept, payload);
-  write_codes(rows, p, kept, payload);
-  if (format_.norm_correct) write_factors(rows, p, payload);
+  const Layout at(format_, rows.rows, rows.cols);
+  const std::vector<uint8_t> kept = write_kept(rows, at, payload);
+  const uint8_t* is_kept = kept.empty() ? nullptr : kept.data();
+  write_scales(rows, at, is_kept, payload);
+  pack_numbers(rows, page(at, payload), is_kept, payload + at.codes_at);
+  if (format_.norm_correct) write_factors(rows, at, payload);
 }
 
 }  // namespace

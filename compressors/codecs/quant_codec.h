@@ -16,6 +16,7 @@ struct QuantFormat {
   double outliers = 0.0;       // share of the numbers kept as f16 beside the codes, rounded up
   int64_t dense_channels = 0;  // channels kept as f16: those of the widest range
   bool norm_correct = false;   // each token is read with its own length, through an f16 factor
+  bool for_keys = false;       // packed so that scores are fast, else sums of values; the same numbers
 };
 
 // Asymmetric: x̂ = zero + scale * code with zero = f16(min) and scale = (max - zero) / (2^bits - 1), rounded

@@ -64,7 +64,8 @@ BudgetStep::BudgetStep(const Arguments& arguments) : arguments_(arguments) {
           kBits[i] == 16 ? make_dense_codec(DType::kF16)
                          : make_quant_codec({.bits = kBits[i],
                                              .axis = scale_axis(arguments, side),
-                                             .outliers = arguments.number("outliers")});
+                                             .outliers = arguments.number("outliers"),
+                                             .for_keys = side == Side::kKey});
 }
 
 double BudgetStep::bits_asked(const StepContext& context) const {

@@ -29,7 +29,8 @@ class GearStep : public Step {
         make_quant_codec({.bits = static_cast<int>(arguments.integer("bits")),
                           .axis = scale_axis(arguments, side),
                           .group = arguments.is_word("group") ? 0 : arguments.integer("group"),
-                          .outliers = arguments.number("outliers")}));
+                          .outliers = arguments.number("outliers"),
+                          .for_keys = side == Side::kKey}));
   }
 
   std::shared_ptr<const SideCodec> codecs_[2];  // of keys, of values

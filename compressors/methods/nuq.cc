@@ -39,7 +39,8 @@ class NuqStep : public LearnedFormat {
   std::shared_ptr<const SideCodec> make(const StepContext& context, const LayerSide& of,
                                         std::span<const float> codebook) const override {
     return make_codebook_codec(format_of(of.side),
-                               make_f16_array(context.cache.side_memory(), codebook, "nuq codebook"));
+                               std::make_shared<const SideArray>(
+                                   make_f16_array(context.cache.side_memory(), codebook, "nuq codebook")));
   }
 
  private:
@@ -49,6 +50,7 @@ class NuqStep : public LearnedFormat {
     return {.name = fmt::format("nuq(bits={},outliers={},axes={})", bits_, outliers_, axis_name),
             .bits = bits_,
             .axis = axis,
+            .for_keys = side == Side::kKey,
             .outliers = outliers_};
   }
 

@@ -79,7 +79,8 @@ class QuantStep : public Step {
                                        .symmetric = arguments.flag("symmetric"),
                                        .outliers = arguments.number("outliers"),
                                        .dense_channels = arguments.integer("dense_channels"),
-                                       .norm_correct = arguments.flag("norm_correct")})};
+                                       .norm_correct = arguments.flag("norm_correct"),
+                                       .for_keys = side == Side::kKey})};
   }
 
   // One codec for each number of tokens that are still sinks: the same for all cells.

@@ -22,7 +22,7 @@ class TurboQuantStep : public Step {
   void run(const StepContext& context, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {
       if (!stream.unformatted()) continue;
-      const Codecs& codecs = of_width(context, stream.width);
+      const Codecs& codecs = of_width(context, stream.width).sides[stream.origin.side == Side::kKey ? 0 : 1];
       // Codecs of earlier steps read this one inside them.
       stream.format = stream.shared || !stream.wraps.empty() ? codecs.turned_back : codecs.turned;
     }
@@ -34,26 +34,35 @@ class TurboQuantStep : public Step {
     std::shared_ptr<const SideCodec> turned_back;
   };
 
-  const Codecs& of_width(const StepContext& context, int64_t width) {
-    Codecs& codecs = codecs_[width];
-    if (codecs.turned) return codecs;
+  struct OfWidth {
+    Codecs sides[2];
+  };
+
+  const OfWidth& of_width(const StepContext& context, int64_t width) {
+    OfWidth& codecs = codecs_[width];
+    if (codecs.sides[0].turned) return codecs;
     const auto memory = context.cache.side_memory();
     const std::vector<double> exact = lloyd_max_levels(bits_);
     const std::vector<float> levels(exact.begin(), exact.end());
-    const auto inner = make_codebook_codec({.name = fmt::format("turboquant({})", bits_),
-                                            .bits = bits_,
-                                            .axis = ScaleAxis::kToken,
-                                            .scaling = CodebookFormat::Scaling::kLength},
-                                           make_f16_array(memory, levels, "turboquant codebook"));
     const auto rotation = std::make_shared<const SideArray>(
         make_f16_array(memory, random_rotation(width, context.seed), "turboquant rotation"));
-    codecs.turned = make_rotation_codec(inner, rotation, TurnedReading::kTurned);
-    codecs.turned_back = make_rotation_codec(inner, rotation, TurnedReading::kTurnedBack);
+    const auto codebook =
+        std::make_shared<const SideArray>(make_f16_array(memory, levels, "turboquant codebook"));
+    for (const bool for_keys : {true, false}) {
+      const auto inner = make_codebook_codec({.name = fmt::format("turboquant({})", bits_),
+                                              .bits = bits_,
+                                              .axis = ScaleAxis::kToken,
+                                              .scaling = CodebookFormat::Scaling::kLength,
+                                              .for_keys = for_keys},
+                                             codebook);
+      codecs.sides[for_keys ? 0 : 1] = {make_rotation_codec(inner, rotation, TurnedReading::kTurned),
+                                        make_rotation_codec(inner, rotation, TurnedReading::kTurnedBack)};
+    }
     return codecs;
   }
 
   int bits_;
-  std::map<int64_t, Codecs> codecs_;  // by width
+  std::map<int64_t, OfWidth> codecs_;  // by width
 };
 
 // The rotation and RoPE do not commute, so queries could not be turned before they meet the keys.

@@ -15,6 +15,9 @@ namespace {
 // Both in tokens and independent of the machine: they fix the order of every sum.
 constexpr int64_t kRunTokens = 512;
 constexpr int64_t kTileTokens = 256;
+// Runs of one table at most; longer contexts have longer runs, so that the states of runs do not grow with
+// them.
+constexpr int64_t kMostRuns = 16;
 // Up to so many query rows, reading each page once for all of them beats decoding it to a tile.
 constexpr int64_t kFewRows = kMaxCodecQueries;
 constexpr int64_t kBlockRows = 192;  // query rows that share a decoded tile, about
@@ -22,14 +25,15 @@ constexpr int64_t kBlockRows = 192;  // query rows that share a decoded tile, ab
 constexpr int64_t kWorthThreads = 1 << 18;
 
 // The next page comes from somewhere else in memory; the hardware's own prefetch would start too late. So
-// many bytes are asked for ahead of their use.
+// many bytes are asked for ahead of their use. Longer pages are left to the hardware: asking for all their
+// lines costs more than waiting for the first.
 constexpr int64_t kPrefetchBytes = 4096;
+constexpr int64_t kMostPrefetched = 6144;
 
 void prefetch(const SideData& side, int64_t bytes) {
   const std::byte* payload = side.payload;
   constexpr int64_t kLine = 64;
-  constexpr int64_t kMost = 4 * kPrefetchBytes;
-  for (int64_t at = 0; at < std::min(bytes, kMost); at += kLine) hwy::Prefetch(payload + at);
+  for (int64_t at = 0; at < bytes; at += kLine) hwy::Prefetch(payload + at);
 }
 
 }  // namespace
@@ -63,13 +67,26 @@ void PagedAttention::plan(std::span<const AttentionSpan> spans) {
           items_.push_back({&of, h, t, std::min(block_tokens_, of.span.tokens - t), pages, kTiled});
         continue;
       }
-      while (!pages.empty()) {
-        const auto run = front_run(pages, run_tokens_);
-        items_.push_back({&of, h, 0, of.span.tokens, run, state_rows_});
-        state_rows_ += rows;
-        pages = pages.subspan(run.size());
-      }
+      plan_runs(of, h, pages);
+      state_rows_ += kMostRuns * rows;
     }
+  }
+}
+
+// A run has the pages that begin within its part of the table's tokens.
+void PagedAttention::plan_runs(const AttentionSpan& of, int head, std::span<const PageRef> pages) {
+  const int64_t total = total_tokens(pages);
+  const int64_t tokens =
+      run_tokens_ * std::max<int64_t>(1, (total + kMostRuns * run_tokens_ - 1) / (kMostRuns * run_tokens_));
+  int64_t state_row = state_rows_;
+  int64_t seen = 0;
+  for (int64_t end = tokens; !pages.empty(); end += tokens) {
+    std::size_t count = 0;
+    for (; count < pages.size() && seen < end; ++count) seen += pages[count].tokens;
+    if (count == 0) continue;
+    items_.push_back({&of, head, 0, of.span.tokens, pages.first(count), state_row});
+    state_row += of.span.tokens * group_;
+    pages = pages.subspan(count);
   }
 }
 
@@ -246,7 +263,7 @@ void PagedAttention::prefetch_ahead(std::span<const PageRef> pages, std::size_t 
   const int64_t bytes = store_.bytes(side == Side::kKey ? pages[at].k : pages[at].v);
   const std::size_t ahead =
       at + static_cast<std::size_t>(std::max<int64_t>(1, kPrefetchBytes / std::max<int64_t>(bytes, 1)));
-  if (ahead < pages.size())
+  if (ahead < pages.size() && bytes <= kMostPrefetched)
     prefetch(store_.data(side == Side::kKey ? pages[ahead].k : pages[ahead].v), bytes);
 }
 
@@ -255,10 +272,14 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
   const MatView<float> queries = gather(item, q, s.queries);
   const PartialState state = states(item.state_row, queries.rows);
   clear(state);
-  const MatView<float> scores(s.scores, queries.rows, total_tokens(item.pages), run_tokens_);
-  run_scores(item, queries, s, scores);
-  softmax_update(scores, state);
-  run_values(item, scores, s, state.values);
+  Item part = item;
+  for (auto pages = item.pages; !pages.empty(); pages = pages.subspan(part.pages.size())) {
+    part.pages = front_run(pages, run_tokens_);
+    const MatView<float> scores(s.scores, queries.rows, total_tokens(part.pages), run_tokens_);
+    run_scores(part, queries, s, scores);
+    softmax_update(scores, state);
+    run_values(part, scores, s, state.values);
+  }
 }
 
 MatView<float> PagedAttention::decode_keys(std::span<const PageRef> pages, const Scratch& s) const {

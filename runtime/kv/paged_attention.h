@@ -3,8 +3,8 @@
 //
 // Runs are cut by tokens alone, so results are bit-equal at any thread count and in any batch. A span with
 // few query rows (decoding) reads pages through the codec's scores() and accumulate(), one run of pages a
-// work item. A span with many (prefill) decodes each tile of pages once for a block of queries and multiplies
-// with BLAS.
+// work item; there are so few runs that the workspace does not grow with the context. A span with many
+// (prefill) decodes each tile of pages once for a block of queries and multiplies with BLAS.
 #pragma once
 
 #include <algorithm>
@@ -88,6 +88,7 @@ class PagedAttention {
   };
 
   void plan(std::span<const AttentionSpan> spans);
+  void plan_runs(const AttentionSpan& of, int head, std::span<const PageRef> pages);
   void reserve();
   // Over the pool where the call under way is worth it.
   void for_items(const std::function<void(const Item& item, int worker)>& body) const;

@@ -25,8 +25,14 @@ constexpr int64_t kDenseBytes = kPage * kWidth * 2;
 
 // `heads` heads' pages one after the other, all with the same random numbers.
 struct Heads {
-  Heads(int bits, ScaleAxis axis, int64_t group, int64_t heads_)
-      : heads(heads_), shape{nullptr, bits, kPage, kWidth, axis, group, nullptr, nullptr} {
+  Heads(int bits, ScaleAxis axis, int64_t group, int64_t heads_, bool by_channel)
+      : heads(heads_),
+        shape{.bits = bits,
+              .tokens = kPage,
+              .width = kWidth,
+              .axis = axis,
+              .group = group,
+              .by_channel = by_channel} {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     queries.resize(static_cast<std::size_t>(kQueries * kWidth));
@@ -35,7 +41,7 @@ struct Heads {
     scores.resize(weights.size());
     out.resize(queries.size());
     scratch.resize(static_cast<std::size_t>(packed_scratch(kQueries, shape)));
-    scales = packed_scales(axis, group, kPage, kWidth);
+    scales = shape.scale_count();
     page_bytes = 4 * scales + kPage * packed_row_bytes(bits, kWidth);
     dense.resize(static_cast<std::size_t>(heads * kPages * kPage * kWidth));
     for (uint16_t& value : dense) value = static_cast<uint16_t>(0x3000 + random() % 0x800);
@@ -89,7 +95,7 @@ struct Heads {
 template <bool kScores>
 void products(benchmark::State& state) {
   const auto axis = state.range(1) ? ScaleAxis::kChannel : ScaleAxis::kToken;
-  Heads heads(static_cast<int>(state.range(0)), axis, state.range(2), state.range(3));
+  Heads heads(static_cast<int>(state.range(0)), axis, state.range(2), state.range(3), kScores);
   heads.read_packed<kScores>();
   Turns turns;
   for (auto _ : state) {

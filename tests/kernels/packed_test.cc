@@ -81,11 +81,14 @@ struct Case {
   int64_t tokens, width, group;
   bool symmetric;
   int64_t queries;
+  bool levels = false;      // codes stand for them
+  bool by_channel = false;  // packed rows
 
   std::string text() const {
     return std::to_string(bits) + " bits, axis " + std::to_string(static_cast<int>(axis)) + ", " +
            std::to_string(tokens) + " x " + std::to_string(width) + ", group " + std::to_string(group) +
-           (symmetric ? ", symmetric, " : ", ") + std::to_string(queries) + " queries";
+           (symmetric ? ", symmetric, " : ", ") + (levels ? "levels, " : "") +
+           (by_channel ? "by channel, " : "") + std::to_string(queries) + " queries";
   }
 };
 
@@ -95,34 +98,51 @@ struct RandomPage {
     std::mt19937 random(static_cast<unsigned>(of.tokens * 1000 + of.width + of.bits));
     std::uniform_real_distribution<float> uniform(0.01f, 1.0f);
     const std::vector<uint8_t> codes = random_codes(of.tokens * of.width, of.bits, 7);
-    const int64_t row_bytes = packed_row_bytes(of.bits, of.width);
+    const int64_t rows = of.by_channel ? of.width : of.tokens;
+    const int64_t cols = of.by_channel ? of.tokens : of.width;
+    const int64_t row_bytes = packed_row_bytes(of.bits, cols);
     // Exactly as long as the rows: a load past them is a fault under a sanitizer.
-    packed = std::make_unique<std::byte[]>(static_cast<std::size_t>(of.tokens * row_bytes));
-    for (int64_t t = 0; t < of.tokens; ++t)
-      pack_row(codes.data() + t * of.width, of.bits, of.width, packed.get() + t * row_bytes);
-    const int64_t count = packed_scales(of.axis, of.group, of.tokens, of.width);
+    packed = std::make_unique<std::byte[]>(static_cast<std::size_t>(rows * row_bytes));
+    for (int64_t r = 0; r < rows; ++r) {
+      std::vector<uint8_t> row;
+      for (int64_t c = 0; c < cols; ++c)
+        row.push_back(codes[static_cast<std::size_t>(of.by_channel ? c * of.width + r : r * of.width + c)]);
+      pack_row(row.data(), of.bits, cols, packed.get() + r * row_bytes);
+    }
+    for (int i = 0; i < 1 << of.bits; ++i) levels.push_back(uniform(random) - 0.5f);
+    page = {.codes = packed.get(),
+            .bits = of.bits,
+            .tokens = of.tokens,
+            .width = of.width,
+            .axis = of.axis,
+            .group = of.group,
+            .levels = of.levels ? levels.data() : nullptr,
+            .by_channel = of.by_channel};
+    EXPECT_EQ(page.code_bytes(), rows * row_bytes);
+    const int64_t count = page.scale_count();
     for (int64_t i = 0; i < count; ++i) {
       scales.push_back(f16_from_f32(uniform(random)));
       zeros.push_back(f16_from_f32(4.0f * uniform(random) - 3.0f));
     }
-    page = {packed.get(), of.bits,  of.tokens,     of.width,
-            of.axis,      of.group, scales.data(), of.symmetric ? nullptr : zeros.data()};
-    const int64_t groups = (of.width + of.group - 1) / of.group;
+    page.scales = scales.data();
+    page.zeros = of.symmetric ? nullptr : zeros.data();
     for (int64_t t = 0; t < of.tokens; ++t) {
       for (int64_t c = 0; c < of.width; ++c) {
-        const auto s = static_cast<std::size_t>(of.axis == ScaleAxis::kToken ? t * groups + c / of.group
-                                                                             : t / of.group * of.width + c);
+        const auto s = static_cast<std::size_t>(page.scale_of(t, c));
         const double scale = f32_from_f16(scales[s]);
-        const double zero = of.symmetric ? -scale * (1 << (of.bits - 1)) : double{f32_from_f16(zeros[s])};
-        const double code = codes[static_cast<std::size_t>(t * of.width + c)];
-        numbers.push_back(code * scale + zero);
-        magnitudes.push_back(code * scale + std::abs(zero));
+        const double middle = of.levels ? 0.0 : -scale * (1 << (of.bits - 1));
+        const double zero = of.symmetric ? middle : double{f32_from_f16(zeros[s])};
+        const uint8_t code = codes[static_cast<std::size_t>(t * of.width + c)];
+        const double number = of.levels ? double{levels[code]} : code;
+        numbers.push_back(number * scale + zero);
+        magnitudes.push_back(std::abs(number) * scale + std::abs(zero));
       }
     }
   }
 
   std::unique_ptr<std::byte[]> packed;
   std::vector<uint16_t> scales, zeros;
+  std::vector<float> levels;
   PackedPage page;
   std::vector<double> numbers, magnitudes;  // magnitudes: of the parts that a number is the sum of
 };
@@ -148,7 +168,7 @@ std::vector<float> guarded(int64_t count, float fill) {
   return values;
 }
 
-void check(const Case& of) {
+void check_layout(const Case& of) {
   SCOPED_TRACE(of.text());
   const RandomPage page(of);
   const int64_t n = of.queries, tokens = of.tokens, width = of.width;
@@ -190,6 +210,13 @@ void check(const Case& of) {
   }
 }
 
+void check(Case of) {
+  for (of.by_channel = false;; of.by_channel = true) {
+    check_layout(of);
+    if (of.by_channel) return;
+  }
+}
+
 TEST(Packed, ProductsEqualThoseOfTheNumbersInDouble) {
   for_each_simd_target([] {
     for (const int bits : kAllBits)
@@ -211,6 +238,34 @@ TEST(Packed, OddShapes) {
             for (const int64_t group : {int64_t{1}, int64_t{5}, int64_t{16}, int64_t{300}})
               check({bits, axis, tokens, width, group, false, 2});
   });
+}
+
+TEST(Packed, LevelsOfACodebook) {
+  for_each_simd_target([] {
+    for (const int bits : kAllBits)
+      for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+        for (const bool symmetric : {false, true})
+          for (const int64_t width : {1, 9, 20, 64, 131})
+            for (const int64_t group : {int64_t{16}, int64_t{300}})
+              check({bits, axis, 19, width, group, symmetric, 3, true});
+  });
+}
+
+TEST(Packed, ScalesLieByTokenOrByGroupOfTokens) {
+  PackedPage page{.tokens = 5, .width = 7, .axis = ScaleAxis::kToken, .group = 3};
+  EXPECT_EQ(page.scale_count(), 15);
+  EXPECT_EQ(page.scale_of(0, 2), 0);
+  EXPECT_EQ(page.scale_of(0, 3), 1);
+  EXPECT_EQ(page.scale_of(4, 6), 14);
+  page.axis = ScaleAxis::kChannel;
+  EXPECT_EQ(page.scale_count(), 14);
+  EXPECT_EQ(page.scale_of(2, 6), 6);
+  EXPECT_EQ(page.scale_of(3, 0), 7);
+  page.group = 5;
+  EXPECT_EQ(page.scale_count(), 7);
+  EXPECT_EQ(page.scale_of(4, 6), 6);
+  page.tokens = 0;
+  EXPECT_EQ(page.scale_count(), 0);
 }
 
 TEST(Packed, AnyNumberOfQueries) {

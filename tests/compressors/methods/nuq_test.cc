@@ -20,9 +20,9 @@ using testing::HasSubstr;
 
 std::shared_ptr<const SideCodec> codec_of(int bits, ScaleAxis axis, const std::vector<float>& levels,
                                           double outliers = 0.0) {
-  return make_codebook_codec(
-      {.name = "nuq", .bits = bits, .axis = axis, .outliers = outliers},
-      make_f16_array(std::make_shared<SideMemory>(make_cpu_backend()), levels, "levels"));
+  return make_codebook_codec({.name = "nuq", .bits = bits, .axis = axis, .outliers = outliers},
+                             std::make_shared<const SideArray>(make_f16_array(
+                                 std::make_shared<SideMemory>(make_cpu_backend()), levels, "levels")));
 }
 
 std::vector<float> even_levels(int bits) {

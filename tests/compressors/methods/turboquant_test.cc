@@ -22,7 +22,7 @@ std::shared_ptr<SideMemory> memory() { return std::make_shared<SideMemory>(make_
 std::shared_ptr<const SideCodec> length_codec(int bits, const std::vector<float>& levels) {
   return make_codebook_codec(
       {.name = "turboquant", .bits = bits, .scaling = CodebookFormat::Scaling::kLength},
-      make_f16_array(memory(), levels, "levels"));
+      std::make_shared<const SideArray>(make_f16_array(memory(), levels, "levels")));
 }
 
 std::shared_ptr<const SideCodec> turned_codec(int bits, int64_t width, TurnedReading reading,

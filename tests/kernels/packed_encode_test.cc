@@ -1,0 +1,152 @@
+#include "kernels/packed_encode.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kernels/dtype.h"
+#include "tests/kernels/simd_targets.h"
+
+namespace kva {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+TEST(PackedEncode, AllWithinFindsEveryPlace) {
+  for_each_simd_target([] {
+    for (const int64_t cols : {1, 5, 16, 37}) {
+      std::vector<float> rows(static_cast<std::size_t>(3 * cols), -2.0f);
+      EXPECT_TRUE(all_within({rows.data(), 3, cols}, 2.0f));
+      for (float& value : rows) {
+        for (const float bad : {2.0001f, -3.0f, kInfinity, -kInfinity, std::nanf("")}) {
+          value = bad;
+          EXPECT_FALSE(all_within({rows.data(), 3, cols}, 2.0f)) << bad;
+        }
+        value = 0.0f;
+      }
+    }
+    EXPECT_TRUE(all_within({nullptr, 0, 4}, 0.0f));
+  });
+}
+
+// Two tokens of three channels; the last number is kept.
+TEST(PackedEncode, RangesByHand) {
+  const std::vector<float> rows = {1, -2, 3, 0, 5, 9};
+  const std::vector<uint8_t> kept = {0, 0, 0, 0, 0, 1};
+  const auto ranges = [&](ScaleAxis axis, int64_t group, const uint8_t* without) {
+    const PackedPage shape{.tokens = 2, .width = 3, .axis = axis, .group = group};
+    std::vector<float> low(static_cast<std::size_t>(shape.scale_count())), high(low.size());
+    group_ranges({rows.data(), 2, 3}, shape, without, low.data(), high.data());
+    return std::pair{low, high};
+  };
+  using Ranges = std::pair<std::vector<float>, std::vector<float>>;
+  for_each_simd_target([&] {
+    EXPECT_EQ(ranges(ScaleAxis::kToken, 3, nullptr), (Ranges{{-2, 0}, {3, 9}}));
+    EXPECT_EQ(ranges(ScaleAxis::kToken, 3, kept.data()), (Ranges{{-2, 0}, {3, 5}}));
+    EXPECT_EQ(ranges(ScaleAxis::kToken, 2, kept.data()),
+              (Ranges{{-2, 3, 0, kInfinity}, {1, 3, 5, -kInfinity}}));
+    EXPECT_EQ(ranges(ScaleAxis::kChannel, 2, kept.data()), (Ranges{{0, -2, 3}, {1, 5, 3}}));
+    EXPECT_EQ(ranges(ScaleAxis::kChannel, 1, nullptr), (Ranges{{1, -2, 3, 0, 5, 9}, {1, -2, 3, 0, 5, 9}}));
+  });
+}
+
+// A scale of 2 and a zero of -1 at 2 bits: -1, 1, 3 and 5; halves go to even codes, what is beyond to the
+// ends.
+TEST(PackedEncode, CodesByHand) {
+  const std::vector<float> rows = {-1, 0, 2, 4, 1, 5.1f, 99, -99, 3.9f, 4.1f};
+  const std::vector<uint8_t> codes = {0, 0, 2, 2, 1, 3, 3, 0, 2, 3};
+  const uint16_t scale = f16_from_f32(2.0f), zero = f16_from_f32(-1.0f);
+  const PackedPage page{.bits = 2, .tokens = 1, .width = 10, .group = 10, .scales = &scale, .zeros = &zero};
+  for_each_simd_target([&] {
+    std::vector<std::byte> packed(static_cast<std::size_t>(packed_row_bytes(2, 10)));
+    std::vector<uint8_t> back(10);
+    pack_numbers({rows.data(), 1, 10}, page, nullptr, packed.data());
+    unpack_row(packed.data(), 2, 10, back.data());
+    EXPECT_EQ(back, codes);
+  });
+}
+
+TEST(PackedEncode, SymmetricCodesAndWhatIsKeptByHand) {
+  const std::vector<float> rows = {-7, 3.4f, 0.4f, -0.6f, 5, -100};
+  const std::vector<uint8_t> kept = {0, 0, 0, 0, 1, 0};
+  const uint16_t one = f16_from_f32(1.0f), none = 0;
+  PackedPage page{.bits = 4, .tokens = 1, .width = 6, .group = 6, .scales = &one};
+  for_each_simd_target([&] {
+    std::vector<std::byte> packed(3);
+    std::vector<uint8_t> back(6);
+    page.scales = &one;
+    pack_numbers({rows.data(), 1, 6}, page, kept.data(), packed.data());
+    unpack_row(packed.data(), 4, 6, back.data());
+    EXPECT_EQ(back, (std::vector<uint8_t>{1, 11, 8, 7, 8, 0}));
+    page.scales = &none;
+    pack_numbers({rows.data(), 1, 6}, page, nullptr, packed.data());
+    unpack_row(packed.data(), 4, 6, back.data());
+    EXPECT_EQ(back, std::vector<uint8_t>(6, 8));
+  });
+}
+
+// [tokens, width], whatever the rows are.
+std::vector<uint8_t> codes_of(const PackedPage& page, const std::byte* packed) {
+  const int64_t rows = page.by_channel ? page.width : page.tokens;
+  const int64_t cols = page.by_channel ? page.tokens : page.width;
+  std::vector<uint8_t> codes(static_cast<std::size_t>(rows * cols)), row(static_cast<std::size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    unpack_row(packed + r * packed_row_bytes(page.bits, cols), page.bits, cols, row.data());
+    for (int64_t c = 0; c < cols; ++c)
+      codes[static_cast<std::size_t>(page.by_channel ? c * page.width + r : r * page.width + c)] =
+          row[static_cast<std::size_t>(c)];
+  }
+  return codes;
+}
+
+// Against the definition one number at a time, for shapes with and without ends of blocks.
+TEST(PackedEncode, EqualsItsDefinitionInEveryShape) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (const int bits : {2, 3, 4, 8})
+    for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+      for (const int64_t width : {1, 20, 64, 131})
+        for (const int64_t group : {int64_t{1}, int64_t{7}, int64_t{300}})
+          for (const bool symmetric : {false, true}) {
+            PackedPage page{.bits = bits, .tokens = 9, .width = width, .axis = axis, .group = group};
+            std::vector<uint16_t> scales, zeros;
+            for (int64_t i = 0; i < page.scale_count(); ++i) {
+              scales.push_back(f16_from_f32(i % 5 == 4 ? 0.0f : 0.1f + 0.01f * static_cast<float>(i % 7)));
+              zeros.push_back(f16_from_f32(normal(random)));
+            }
+            page.scales = scales.data();
+            page.zeros = symmetric ? nullptr : zeros.data();
+            std::vector<float> rows(static_cast<std::size_t>(9 * width));
+            std::vector<uint8_t> kept(rows.size()), expected(rows.size());
+            for (std::size_t i = 0; i < rows.size(); ++i) {
+              rows[i] = normal(random);
+              kept[i] = random() % 10 == 0;
+              const auto s = static_cast<std::size_t>(
+                  page.scale_of(static_cast<int64_t>(i) / width, static_cast<int64_t>(i) % width));
+              const float scale = f32_from_f16(scales[s]);
+              const float zero = symmetric ? 0.0f : f32_from_f16(zeros[s]);
+              const float steps = kept[i] || scale == 0.0f ? 0.0f : std::nearbyint((rows[i] - zero) / scale);
+              const float middle = symmetric ? static_cast<float>(1 << (bits - 1)) : 0.0f;
+              expected[i] =
+                  static_cast<uint8_t>(std::clamp(steps + middle, 0.0f, static_cast<float>((1 << bits) - 1)));
+            }
+            for (const bool by_channel : {false, true}) {
+              page.by_channel = by_channel;
+              for_each_simd_target([&] {
+                std::vector<std::byte> packed(static_cast<std::size_t>(page.code_bytes()) + 1,
+                                              std::byte{0xa5});
+                pack_numbers({rows.data(), 9, width}, page, kept.data(), packed.data());
+                EXPECT_EQ(packed.back(), std::byte{0xa5});
+                ASSERT_EQ(codes_of(page, packed.data()), expected)
+                    << bits << " bits, " << width << " wide, groups of " << group << by_channel;
+              });
+            }
+          }
+}
+
+}  // namespace
+}  // namespace kva
