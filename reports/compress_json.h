@@ -18,9 +18,9 @@ struct CompressFacts {
   const CompressOptions& options;
   const Replay& replay;
   const StoredPages& stored;
-  const std::vector<LayerErrors>& errors;  // one a layer, or none
-  const std::vector<StoredFile>& files;    // none in a dry run
-  std::string learnt_from;                 // empty: nothing was learnt
+  std::vector<LayerErrors> errors = {};  // one a layer; none in a dry run
+  std::vector<StoredFile> files = {};    // none in a dry run
+  std::string learnt_from = {};          // empty: nothing was learnt
   double compress_s = 0, errors_s = 0, write_s = 0;
 };
 

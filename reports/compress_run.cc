@@ -78,6 +78,29 @@ ordered_json report_json(const CompressFacts& facts, const ordered_json& capture
   return report;
 }
 
+Capture load_checked(const std::string& folder, const std::string& source) {
+  Capture capture = load_capture(folder);
+  if (capture.pages.page_count() == 0)
+    throw InputError(
+        fmt::format("{}: expected at least one full page, found none; capture longer prompts", source));
+  if (!capture.facts->contains("model")) throw InputError(fmt::format("{}: facts.model: missing", source));
+  check_memory(capture.pages, source);
+  return capture;
+}
+
+void measure_and_write(CompressFacts& facts, const ordered_json& capture_facts,
+                       const ordered_json& provenance, CompressedWriter& writer, ThreadPool& pool,
+                       Progress& progress) {
+  progress.stage("errors", facts.replay.pages().layers, "layers");
+  const Stopwatch measuring;
+  facts.errors = replay_errors(facts.replay, pool, [&](int64_t layers) { progress.update(layers); });
+  facts.errors_s = measuring.seconds();
+  progress.stage("write", 0, "");
+  const Stopwatch writing;
+  facts.files = writer.write(facts.stored, facts.options.zstd_level, capture_facts, provenance);
+  facts.write_s = writing.seconds();
+}
+
 }  // namespace
 
 ordered_json run_compress(const CompressOptions& options, const RunStamp& stamp, ThreadPool& pool,
@@ -86,46 +109,27 @@ ordered_json run_compress(const CompressOptions& options, const RunStamp& stamp,
   std::optional<CompressedWriter> writer;
   if (!options.dry_run) writer.emplace(options.output_dir);
   progress.stage("load", 0, "");
-  const Capture capture = load_capture(options.capture);
-  const PageSet& pages = capture.pages;
   const std::string source = options.capture + "/manifest.json";
-  if (pages.page_count() == 0)
-    throw InputError(
-        fmt::format("{}: expected at least one full page, found none; capture longer prompts", source));
-  if (!capture.facts->contains("model")) throw InputError(fmt::format("{}: facts.model: missing", source));
-  check_memory(pages, source);
+  const Capture capture = load_checked(options.capture, source);
 
-  Stopwatch compressing;
-  Replay replay(recipe, pages, pool, options.seed);
+  const Stopwatch compressing;
+  Replay replay(recipe, capture.pages, pool, options.seed);
   const std::string learnt_from = fit(replay, options);
-  progress.stage("compress", tokens_of(pages), "tokens");
+  progress.stage("compress", tokens_of(capture.pages), "tokens");
   replay.run([&](int64_t tokens) { progress.update(tokens); });
-  const double compress_s = compressing.seconds();
-
   const StoredPages stored(replay);
-  std::vector<LayerErrors> errors;
-  std::vector<StoredFile> files;
   CompressFacts facts{.options = options,
                       .replay = replay,
                       .stored = stored,
-                      .errors = errors,
-                      .files = files,
                       .learnt_from = learnt_from,
-                      .compress_s = compress_s};
-  if (writer) {
-    progress.stage("errors", pages.layers, "layers");
-    const Stopwatch measuring;
-    errors = replay_errors(replay, pool, [&](int64_t layers) { progress.update(layers); });
-    facts.errors_s = measuring.seconds();
-    progress.stage("write", 0, "");
-    const Stopwatch writing;
-    files = writer->write(stored, options.zstd_level, *capture.facts,
-                          provenance_json(stamp, pool.threads(), options.seed));
-    facts.write_s = writing.seconds();
-  }
+                      .compress_s = compressing.seconds()};
+  if (writer)
+    measure_and_write(facts, *capture.facts, provenance_json(stamp, pool.threads(), options.seed), *writer,
+                      pool, progress);
   progress.finish();
   ordered_json report = report_json(facts, *capture.facts, stamp, pool.threads());
-  check_report(ordered_json::parse(report.dump()), source + ": facts as they go into the report");
+  check_report(ordered_json::parse(report.dump(-1, ' ', false, ordered_json::error_handler_t::replace)),
+               source + ": facts as they go into the report");
   if (writer) {
     write_report(report, writer->path(), {.plots = false});
     throw_if_interrupted();
