@@ -11,7 +11,8 @@
 namespace kva {
 namespace {
 
-constexpr int64_t kNumbers = FilledCache::kKvHeads * FilledCache::kHeadDim * 2;  // of a token in a layer
+constexpr int64_t kNumbers =
+    int64_t{FilledCache::kKvHeads} * FilledCache::kHeadDim * 2;  // of a token in a layer
 
 void decode(benchmark::State& state, DType type, KeyBasis basis) {
   const int64_t tokens = state.range(0);

@@ -26,7 +26,8 @@ namespace kva {
 namespace {
 
 constexpr int kLayers = 30;
-constexpr int64_t kNumbers = FilledCache::kKvHeads * FilledCache::kHeadDim * 2;  // of a token in a layer
+constexpr int64_t kNumbers =
+    int64_t{FilledCache::kKvHeads} * FilledCache::kHeadDim * 2;  // of a token in a layer
 
 // A filled cache under a recipe, one token of a new step in it.
 struct Compressed {
