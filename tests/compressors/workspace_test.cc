@@ -40,6 +40,10 @@ const char* const kRecipes[] = {
     "nuq(bits=4)",
     "nuq(bits=8, outliers=0.01)",
     "turboquant(bits=4)",
+    "gear(bits=4, rank=4)",
+    "budget(bits=9)",
+    "zstd",
+    "quant(bits=4) | zstd",
     "pq(m=8)",
     "lowrank(rank=0.5, fit_tokens=128)",
     "lowrank(rank=0.5, fit_tokens=128) | quant(bits=4)",
@@ -69,7 +73,9 @@ TEST_P(Workspace, IsTheSameAt1024And8192Tokens) {
   const int64_t dim = c.shape.head_dim;
   const int64_t tile = 256 * dim + 192 * 256 + 2 * 192 * (dim + 1);
   const int64_t codec = 4 * c.shape.page_tokens * dim + 16 * (c.shape.page_tokens + 16 * 256);
-  EXPECT_LE(before, (2 * (tile + codec) + 16 * 3 * (dim + 2)) * int64_t{sizeof(float)});
+  // zstd's decompressor brings its state, whatever it decompresses.
+  const int64_t state = std::string(GetParam()).find("zstd") != std::string::npos ? 40 << 10 : 0;
+  EXPECT_LE(before, (2 * (tile + codec + state) + 16 * 3 * (dim + 2)) * int64_t{sizeof(float)});
 }
 
 std::string name_of(const testing::TestParamInfo<const char*>& info) {
