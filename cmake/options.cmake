@@ -21,7 +21,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
 endif()
 if(KVANALYZE_SANITIZE)
   target_compile_options(kva_options INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer>)
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1>)
   target_link_options(kva_options INTERFACE -fsanitize=address,undefined)
   # gcc takes many minutes for instrumented SIMD code of every instruction set; the baseline's is the same source.
   target_compile_definitions(kva_options INTERFACE HWY_COMPILE_ONLY_STATIC)
