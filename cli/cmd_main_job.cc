@@ -28,6 +28,7 @@ void make_quick(const CLI::App& app, MainJob& job) {
   if (app.count("--max-context") == 0) job.capture.max_context = 256;
   if (app.count("--max-tokens") == 0) job.capture.max_tokens = 8;
   job.ab.context = 512;
+  job.ab.windows = 1;
 }
 
 void run(MainJob& job) {

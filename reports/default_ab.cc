@@ -57,7 +57,7 @@ void add_default_ab(const CaptureOptions& capture, const DefaultAb& options, con
   const FoundModel found = open_model(run.model);
   const auto tokens = static_cast<int64_t>(found.tokenizer.encode(*run.text).size());
   run.windows.context = std::min({options.context, tokens, int64_t{found.config.usable_positions()}});
-  run.windows.tokens = run.windows.context - run.windows.context / 2;
+  run.windows.tokens = options.windows * (run.windows.context - run.windows.context / 2);
   run.windows.chunk = kChunkTokens;
   if (run.windows.context < kShortestWindow) {
     progress.say(

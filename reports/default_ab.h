@@ -19,7 +19,8 @@ std::vector<std::string> default_recipes();
 
 struct DefaultAb {
   std::vector<std::string> recipes = default_recipes();
-  int64_t context = 1024;  // tokens of the one window; less where the prompts have fewer
+  int64_t context = 1024;  // tokens of a window; less where the prompts have fewer
+  int64_t windows = 3;     // at most: with the built-in prompts, each scores another set
   uint64_t seed = 0;
 };
 
