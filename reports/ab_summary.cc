@@ -19,16 +19,11 @@ namespace {
 // Names short enough for a terminal, without the effect, which has a line of its own where there is none.
 Table shown_rows(const Json& report) {
   Table table = ab_table(report);
-  const std::array<const char*, 9> names = {"held", "bits", "÷",     "ppl",  "Δ ppl",
-                                            "KL",   "99%",  "top-1", "tok/s"};
-  for (std::size_t c = 0; c < names.size(); ++c) table.columns[c + 1].name = names[c];
   table.columns.pop_back();
   for (auto& row : table.rows) row.pop_back();
-  const bool timed = std::any_of(table.rows.begin(), table.rows.end(),
-                                 [](const auto& row) { return std::isfinite(row.back().sort); });
-  if (timed) return table;
-  table.columns.pop_back();
-  for (auto& row : table.rows) row.pop_back();
+  constexpr std::array<const char*, 9> kNames = {"held", "bits", "÷",     "ppl",  "Δ ppl",
+                                                 "KL",   "99%",  "top-1", "tok/s"};
+  for (std::size_t c = 1; c < table.columns.size(); ++c) table.columns[c].name = kNames[c - 1];
   return table;
 }
 

@@ -97,16 +97,19 @@ Table ab_table(const Json& report) {
                {"Δ ppl"},
                {"mean KL"},
                {"KL 99%"},
-               {"top-1"},
-               {"decode tok/s"},
-               {"effect", false}},
+               {"top-1"}},
               {}};
+  const bool timed = std::ranges::any_of(
+      ab_rows(report), [](const Json& row) { return !std::isnan(number_at(row, "decode_tokens_per_s")); });
+  if (timed) table.columns.push_back({"decode tok/s"});
+  table.columns.push_back({"effect", false});
   for (const Json& row : ab_rows(report)) {
     std::vector<Cell> cells = {text(text_at(row, "recipe")), of(row, "bytes_held", bytes),
                                of(row, "bits_per_value", digits2), of(row, "compression", times)};
     add_quality(cells, row);
-    cells.push_back(
-        {format_rate(number_at(row, "decode_tokens_per_s")), number_at(row, "decode_tokens_per_s")});
+    if (timed)
+      cells.push_back(
+          {format_rate(number_at(row, "decode_tokens_per_s")), number_at(row, "decode_tokens_per_s")});
     cells.push_back(text(text_at(row, "effect")));
     table.rows.push_back(std::move(cells));
   }

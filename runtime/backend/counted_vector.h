@@ -49,10 +49,11 @@ struct CountingAllocator {
 template <typename T>
 using CountedVector = std::vector<T, CountingAllocator<T>>;
 
-// Room for one more element; in steps of an eighth, where doubling would hold up to half of the bytes empty.
+// Room for one more element; in steps of a sixteenth, where doubling would hold up to half of the bytes
+// empty.
 template <typename T>
 void reserve_one_more(CountedVector<T>& values) {
-  if (values.size() == values.capacity()) values.reserve(values.size() + values.size() / 8 + 4);
+  if (values.size() == values.capacity()) values.reserve(values.size() + values.size() / 16 + 2);
 }
 
 }  // namespace kva

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -137,10 +138,11 @@ struct KvCache::Impl {
 // Makes room for tokens at [start, start + tokens) in the table: in its open tail, then in new pages.
 void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
   KVA_CHECK(table.end == start, "tokens are appended in order, once a step");
+  KVA_CHECK(start + tokens <= INT32_MAX, "positions have 31 bits");
   while (tokens > 0) {
     if (!table.open) {
       reserve_one_more(table.pages);
-      table.pages.push_back({.start = start});
+      table.pages.push_back({.start = static_cast<int32_t>(start)});
       table.open = true;
       PageRef& added = table.pages.back();
       added.k = store.allocate(options.k_codec, Lane::kKeys);

@@ -93,6 +93,7 @@ int32_t PageStore::slab_with_space(int32_t size_class) {
   int32_t at = free_slab_;
   if (at < 0) {
     at = static_cast<int32_t>(slabs_.size());
+    reserve_one_more(slabs_);
     slabs_.emplace_back();
   } else {
     free_slab_ = slabs_[index(at)].next_partial;

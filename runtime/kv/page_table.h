@@ -15,9 +15,9 @@ struct PageRef {
   SideId v = kNoSide;
   SideId where = kNoSide;  // the places of a page with gaps; no side: contiguous
   int32_t tokens = 0;
-  int64_t start = 0;  // position of the first token
+  int32_t start = 0;  // position of the first token
 
-  int64_t end() const { return start + tokens; }  // of a contiguous page
+  int64_t end() const { return int64_t{start} + tokens; }  // of a contiguous page
 };
 
 // The places of a page with gaps, packed as a side of PageStore::kPlaces: [tokens] positions, then [tokens]
