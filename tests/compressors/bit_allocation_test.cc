@@ -31,9 +31,8 @@ TEST(BitAllocation, LeavesOutWhatLiesAboveTheHull) {
   EXPECT_EQ(allocate_bytes(parts, 100)->front(), 2u);
 }
 
-// Never over the budget, and where it ends at a corner of the hull no division of the same bytes is better:
-// all of them are tried.
-TEST(BitAllocation, IsTheBestDivisionAtItsOwnBytes) {
+// Never over the budget, and never worse than the best division by more than a step: all divisions are tried.
+TEST(BitAllocation, IsWithinAStepOfTheBestDivision) {
   SplitMix64 random(5);
   for (int round = 0; round < 200; ++round) {
     Parts parts(4);
