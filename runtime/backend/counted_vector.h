@@ -1,6 +1,7 @@
 // std::vector whose memory comes from a Backend and is added to a counter: bookkeeping that the ledger sees.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -49,11 +50,16 @@ struct CountingAllocator {
 template <typename T>
 using CountedVector = std::vector<T, CountingAllocator<T>>;
 
-// Room for one more element; in steps of a sixteenth, where doubling would hold up to half of the bytes
-// empty.
+// Room for `size` elements; growing in steps of a sixteenth, where doubling would hold up to half of the
+// bytes empty.
+template <typename T>
+void reserve_up_to(CountedVector<T>& values, std::size_t size) {
+  if (size > values.capacity()) values.reserve(std::max(size, values.size() + values.size() / 16 + 2));
+}
+
 template <typename T>
 void reserve_one_more(CountedVector<T>& values) {
-  if (values.size() == values.capacity()) values.reserve(values.size() + values.size() / 16 + 2);
+  reserve_up_to(values, values.size() + 1);
 }
 
 }  // namespace kva

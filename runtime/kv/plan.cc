@@ -1,5 +1,6 @@
 #include "runtime/kv/plan.h"
 
+#include <algorithm>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -78,22 +79,66 @@ PageRef rewritten_page(const PlanRewrite& rewrite, const AddedSides& added, Side
   return page;
 }
 
-void replace_pages(const PlanRewrite& rewrite, const PageRef& by, PageStore& store, PageTable& table) {
-  const auto count = static_cast<int64_t>(table.pages.size()) - (table.open ? 1 : 0);
-  KVA_CHECK(rewrite.first_page >= 0 && rewrite.pages > 0 && rewrite.first_page + rewrite.pages <= count,
-            "a plan rewrites full pages only");
-  const auto first = table.pages.begin() + rewrite.first_page;
-  for (auto page = first; page != first + rewrite.pages; ++page)
-    for (const SideId id : {page->k, page->v, page->where})
-      if (id != kNoSide) store.release(id);
-  if (by.tokens > 0) *first = by;
-  table.pages.erase(by.tokens > 0 ? first + 1 : first, first + rewrite.pages);
+// The rewrites of one table, by index.
+struct TableRewrites {
+  PageTable* table = nullptr;
+  std::vector<std::size_t> rewrites;
+};
+
+std::vector<TableRewrites> rewrites_by_table(const Plan& plan, const TableLookup& tables) {
+  std::vector<TableRewrites> result;
+  std::unordered_map<const PageTable*, std::size_t> known;
+  for (std::size_t i = 0; i < plan.rewrites.size(); ++i) {
+    const PlanRewrite& rewrite = plan.rewrites[i];
+    PageTable& table = tables(rewrite.sequence, rewrite.layer, rewrite.kv_head);
+    const auto [at, added] = known.try_emplace(&table, result.size());
+    if (added) result.push_back({.table = &table});
+    result[at->second].rewrites.push_back(i);
+  }
+  return result;
+}
+
+// Room for the pages that the table will have, so that nothing runs out of memory half way.
+void reserve_pages(const Plan& plan, const TableRewrites& of) {
+  auto count = static_cast<int64_t>(of.table->pages.size());
+  for (const std::size_t i : of.rewrites)
+    count += (plan.rewrites[i].positions.empty() ? 0 : 1) - plan.rewrites[i].pages;
+  reserve_up_to(of.table->pages, static_cast<std::size_t>(std::max<int64_t>(count, 0)));
+}
+
+void replace_pages(const Plan& plan, const TableRewrites& of, const std::vector<PageRef>& by,
+                   PageStore& store) {
+  CountedVector<PageRef>& pages = of.table->pages;
+  const auto full = static_cast<int64_t>(pages.size()) - (of.table->open ? 1 : 0);
+  const int64_t first = plan.rewrites[of.rewrites.front()].first_page;
+  std::vector<PageRef> rest;  // what the pages from `first` on become
+  int64_t next = first;
+  for (const std::size_t i : of.rewrites) {
+    const PlanRewrite& rewrite = plan.rewrites[i];
+    const int64_t end = rewrite.first_page + rewrite.pages;
+    KVA_CHECK(rewrite.first_page >= std::max<int64_t>(next, 0) && rewrite.pages >= 0 && end <= full,
+              "a plan rewrites full pages only, in order");
+    KVA_CHECK(rewrite.pages > 0 || by[i].tokens > 0, "an inserted page holds tokens");
+    rest.insert(rest.end(), pages.begin() + next, pages.begin() + rewrite.first_page);
+    for (int64_t page = rewrite.first_page; page < end; ++page) {
+      const PageRef& gone = pages[static_cast<std::size_t>(page)];
+      for (const SideId id : {gone.k, gone.v, gone.where})
+        if (id != kNoSide) store.release(id);
+    }
+    if (by[i].tokens > 0) rest.push_back(by[i]);
+    next = end;
+  }
+  rest.insert(rest.end(), pages.begin() + next, pages.end());
+  pages.resize(static_cast<std::size_t>(first) + rest.size());
+  std::copy(rest.begin(), rest.end(), pages.begin() + first);
 }
 
 }  // namespace
 
 void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
   const AddedSides added(plan, store);
+  const std::vector<TableRewrites> rewritten = rewrites_by_table(plan, tables);
+  for (const TableRewrites& of : rewritten) reserve_pages(plan, of);
   std::vector<SideId> targets;
   for (const PlanEdit& edit : plan.edits) {
     const SideId target = edit.new_side >= 0 ? added.at(edit.new_side) : edit.alias;
@@ -109,10 +154,7 @@ void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
     store.release(side);
     side = targets[i];
   }
-  for (std::size_t i = plan.rewrites.size(); i-- > 0;) {
-    const PlanRewrite& rewrite = plan.rewrites[i];
-    replace_pages(rewrite, pages[i], store, tables(rewrite.sequence, rewrite.layer, rewrite.kv_head));
-  }
+  for (const TableRewrites& of : rewritten) replace_pages(plan, of, pages, store);
 }
 
 int64_t predicted_bytes(const Plan& plan, const PageStore& store, const TableLookup& tables) {

@@ -42,6 +42,9 @@ struct PlanEdit {
 };
 
 // Pages [first_page, first_page + pages) of a table are replaced by one with these tokens (none: dropped).
+// With pages = 0 the page comes before first_page, or behind the last full page: the first rewrite of N pages
+// that become several has pages = N, the others 0 and first_page + N. Inserted at one place, they keep their
+// order.
 struct PlanRewrite {
   SequenceId sequence = 0;
   int layer = 0;
@@ -60,7 +63,9 @@ struct PlanRewrite {
 struct Plan {
   std::vector<NewSide> sides;
   std::vector<PlanEdit> edits;
-  std::vector<PlanRewrite> rewrites;  // of one table in ascending order, not overlapping, and not edited
+  // Of one table: in ascending order, not overlapping, the positions still ascending along the table
+  // afterwards. A page that is rewritten is not edited.
+  std::vector<PlanRewrite> rewrites;
 
   bool empty() const { return edits.empty() && rewrites.empty(); }
 };

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "tests/runtime/kv/cache_fixture.h"
+#include "tests/runtime/kv/rewriting.h"
 
 namespace kva {
 namespace {
@@ -145,21 +146,7 @@ TEST(AttentionMass, FollowsTokensThroughRewrites) {
     const SequenceId id = driver.add(source);
     driver.step({{id, kBefore}});
     Plan plan;
-    for (const Side side : {Side::kKey, Side::kValue}) {
-      std::vector<float> rows(8 * 20), shrunk;
-      cache.read_page(id, 0, 0, 0, side, MatView<float>(rows.data(), 8, 20));
-      for (const int32_t t : kept)
-        shrunk.insert(shrunk.end(), rows.begin() + t * 20, rows.begin() + t * 20 + 20);
-      std::vector<std::byte> payload(shrunk.size() * 4);
-      cache.options().k_codec->encode(MatView<const float>(shrunk.data(), 3, 20), {}, payload.data());
-      plan.sides.push_back({.codec = cache.options().k_codec,
-                            .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
-                            .tokens = 3,
-                            .width = 20,
-                            .payload = payload});
-    }
-    plan.rewrites.push_back(
-        {.sequence = id, .first_page = 0, .pages = 1, .k = 0, .v = 1, .positions = kept, .biases = biases});
+    add_rewrite(plan, cache, {id, 0, 0}, 0, 1, kept, biases);
     cache.apply(plan);
     const PageFacts facts = cache.page({id, 0, 0, 0, Side::kKey});
     EXPECT_EQ(std::vector<int32_t>(facts.positions.begin(), facts.positions.end()), kept);

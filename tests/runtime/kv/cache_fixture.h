@@ -179,10 +179,11 @@ inline void naive_weights(const CacheShape& shape, const Projections& p, const N
   }
 }
 
-inline std::vector<double> naive_attention(const CacheShape& shape, const Projections& p) {
+inline std::vector<double> naive_attention(const CacheShape& shape, const Projections& p,
+                                           const NaiveBias& bias = {}) {
   const int64_t dim = shape.head_dim, heads = shape.heads(), kv_cols = shape.kv_heads * dim;
   std::vector<double> result(p.q.size());
-  naive_weights(shape, p, {}, [&](int64_t h, int64_t t, const std::vector<double>& weights) {
+  naive_weights(shape, p, bias, [&](int64_t h, int64_t t, const std::vector<double>& weights) {
     double* out = result.data() + (t * heads + h) * dim;
     const float* values = p.v.data() + h / shape.group * dim;
     for (std::size_t s = 0; s < weights.size(); ++s)
