@@ -159,7 +159,8 @@ void run_generate(GenerateCommand& command) {
   KvCache cache(cache_options, pool);
   std::optional<Compressor> compressor;
   if (recipe) {
-    compressor.emplace(*recipe, cache, pool, command.common.seed);
+    compressor.emplace(*recipe, cache, pool, command.common.seed,
+                       tokenizer ? std::make_shared<const TokenClasses>(*tokenizer) : nullptr);
     if (compressor->needs_sample())
       throw InputError(
           fmt::format("--recipe {}: it learns from a calibration text; use kvanalyze ab", recipe->text()));

@@ -21,6 +21,11 @@ struct Stage {
   std::map<SequenceId, int64_t> next_page;
   std::map<SequenceId, int64_t> prompt_tokens;  // of sequences whose prompt has ended
   std::map<SequenceId, int64_t> last_run;       // tokens at the time, for @every
+  std::map<SequenceId, int64_t> last_revision;  // the same of steps that work on tables
+
+  bool takes_pages() const {
+    return std::any_of(steps.begin(), steps.end(), [](const auto& step) { return !step->works_on_tables(); });
+  }
 
   int64_t window() const {
     int64_t most = 0;
@@ -59,11 +64,14 @@ struct Compressor::Impl {
   KvCache& cache;
   ThreadPool& pool;
   uint64_t seed;
+  std::shared_ptr<const TokenClasses> classes;
   std::vector<Pipeline> pipelines;
+  std::map<SequenceId, std::vector<int32_t>> ids;  // of sequences' tokens, where their classes are known
   CompressorStats stats;
 
-  Impl(const Recipe& recipe, KvCache& cache_, ThreadPool& pool_, uint64_t seed_)
-      : cache(cache_), pool(pool_), seed(seed_) {
+  Impl(const Recipe& recipe, KvCache& cache_, ThreadPool& pool_, uint64_t seed_,
+       std::shared_ptr<const TokenClasses> classes_)
+      : cache(cache_), pool(pool_), seed(seed_), classes(std::move(classes_)) {
     const KvCacheOptions& options = cache.options();
     const RecipeCells cells = recipe.resolve(options.layers, options.kv_heads);
     pipelines.resize(recipe.statements().size());
@@ -87,7 +95,17 @@ struct Compressor::Impl {
     }
   }
 
-  StepContext context(const Pipeline& pipeline) const { return {cache, pool, pipeline.cells, seed}; }
+  StepContext context(const Pipeline& pipeline) const {
+    return {cache, pool, pipeline.cells, seed, classes.get()};
+  }
+
+  // Calls body(pipeline, step) for every step of the recipe.
+  template <class Body>
+  void for_steps(const Body& body) {
+    for (Pipeline& pipeline : pipelines)
+      for (Stage& stage : pipeline.stages)
+        for (const auto& step : stage.steps) body(pipeline, *step);
+  }
 
   // Up to which page a stage may go, given the sequence's tokens.
   int64_t due_pages(Stage& stage, SequenceId sequence) const {
@@ -114,17 +132,39 @@ struct Compressor::Impl {
     return std::max<int64_t>(0, settled / page_tokens);
   }
 
-  void run(SequenceId sequence) {
+  // Whether steps of the stage that work on tables act now.
+  bool revises(Stage& stage, SequenceId sequence, bool prompt_ended) const {
+    const int64_t tokens = cache.tokens(sequence);
+    switch (stage.trigger.kind) {
+      case Trigger::Kind::kSeal: return true;
+      case Trigger::Kind::kTokens: return tokens > stage.trigger.tokens;
+      case Trigger::Kind::kPrefill: return prompt_ended;
+      case Trigger::Kind::kEvery:
+        if (tokens - stage.last_revision[sequence] < stage.trigger.tokens) return false;
+        stage.last_revision[sequence] = tokens;
+        return true;
+    }
+    return false;
+  }
+
+  void run(SequenceId sequence, bool prompt_ended = false) {
     const auto start = Clock::now();
     for (Pipeline& pipeline : pipelines) {
       int64_t limit = cache.sealed_pages(sequence);
       for (Stage& stage : pipeline.stages) {
+        if (!stage.takes_pages()) continue;
         limit = std::min(limit, due_pages(stage, sequence));
         int64_t& next = stage.next_page[sequence];
         for (; next < limit && ready(pipeline, stage, sequence, next); ++next)
           run(pipeline, stage, sequence, next);
         limit = next;
       }
+      const Revision revision{.sequence = sequence,
+                              .settled = limit * cache.options().page_tokens,
+                              .prompt_ended = prompt_ended,
+                              .ids = ids[sequence]};
+      for (Stage& stage : pipeline.stages)
+        if (revises(stage, sequence, prompt_ended)) revise(pipeline, stage, revision);
     }
     stats.seconds += std::chrono::duration<double>(Clock::now() - start).count();
   }
@@ -137,21 +177,31 @@ struct Compressor::Impl {
   void run(Pipeline& pipeline, Stage& stage, SequenceId sequence, int64_t page) {
     Draft draft = read_draft(cache, sequence, page, pipeline.cells, pool);
     for (const auto& step : stage.steps) step->run(context(pipeline), draft);
-    const Plan plan = plan_of(draft, cache, pool);
-    if (!plan.empty()) {
-      const int64_t predicted = cache.predicted_bytes(plan);
-      const auto stored = [&] {
-        const ByteLedger ledger = cache.ledger();
-        return ledger.payload + ledger.scales;
-      };
-      const int64_t before = stored();
-      cache.apply(plan);
-      stats.predicted_bytes -= predicted;
-      stats.freed_bytes += before - stored();
-      ++stats.plans;
-      count(plan);
-    }
+    apply(plan_of(draft, cache, pool));
     for (const auto& step : stage.steps) step->applied(context(pipeline), draft);
+  }
+
+  void revise(Pipeline& pipeline, Stage& stage, const Revision& revision) {
+    for (const auto& step : stage.steps)
+      if (step->works_on_tables() && apply(step->revise(context(pipeline), revision)))
+        for_steps([&](Pipeline& of, Step& other) { other.moved(context(of), revision.sequence); });
+  }
+
+  // Whether the plan changed anything.
+  bool apply(const Plan& plan) {
+    if (plan.empty()) return false;
+    const int64_t predicted = cache.predicted_bytes(plan);
+    const auto stored = [&] {
+      const ByteLedger ledger = cache.ledger();
+      return ledger.payload + ledger.scales;
+    };
+    const int64_t before = stored();
+    cache.apply(plan);
+    stats.predicted_bytes -= predicted;
+    stats.freed_bytes += before - stored();
+    ++stats.plans;
+    count(plan);
+    return true;
   }
 
   void count(const Plan& applied) {
@@ -165,11 +215,13 @@ struct Compressor::Impl {
   }
 
   void forget(SequenceId sequence) {
+    ids.erase(sequence);
     for (Pipeline& pipeline : pipelines) {
       for (Stage& stage : pipeline.stages) {
         stage.next_page.erase(sequence);
         stage.prompt_tokens.erase(sequence);
         stage.last_run.erase(sequence);
+        stage.last_revision.erase(sequence);
         for (const auto& step : stage.steps) step->forget(context(pipeline), sequence);
       }
     }
@@ -219,23 +271,41 @@ bool Compressor::shares_prefixes(const Recipe& recipe) {
   return false;
 }
 
-Compressor::Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed)
-    : impl_(std::make_unique<Impl>(recipe, cache, pool, seed)) {}
+Compressor::Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed,
+                       std::shared_ptr<const TokenClasses> classes)
+    : impl_(std::make_unique<Impl>(recipe, cache, pool, seed, std::move(classes))) {}
 
 Compressor::~Compressor() = default;
 
-void Compressor::after_step(const Batch& batch) {
-  for (const BatchSpan& span : batch.spans) impl_->run(span.sequence);
+void Compressor::after_step(const Batch& batch, std::span<const int32_t> tokens) {
+  for (const BatchSpan& span : batch.spans) {
+    if (impl_->classes && !tokens.empty()) {
+      std::vector<int32_t>& ids = impl_->ids[span.sequence];
+      const auto first = tokens.begin() + span.first_row;
+      ids.insert(ids.end(), first, first + span.tokens);
+    }
+    impl_->run(span.sequence);
+  }
+}
+
+void Compressor::begin_prompt(SequenceId sequence, int64_t start, std::span<const int32_t> prompt) {
+  impl_->for_steps([&](Pipeline& of, Step& step) {
+    step.begin_prompt(impl_->context(of), sequence, start, static_cast<int64_t>(prompt.size()));
+  });
 }
 
 void Compressor::end_prompt(SequenceId sequence) {
   for (Pipeline& pipeline : impl_->pipelines)
     for (Stage& stage : pipeline.stages) stage.prompt_tokens[sequence] = impl_->cache.tokens(sequence);
-  impl_->run(sequence);
+  impl_->run(sequence, true);
 }
 
 void Compressor::after_fork(SequenceId sequence, SequenceId copy) {
   const int64_t pages = impl_->cache.sealed_pages(copy);
+  if (const auto ids = impl_->ids.find(sequence); ids != impl_->ids.end()) {
+    const auto shared = ids->second.begin() + std::min<int64_t>(std::ssize(ids->second), impl_->cache.tokens(copy));
+    impl_->ids[copy] = std::vector<int32_t>(ids->second.begin(), shared);
+  }
   for (Pipeline& pipeline : impl_->pipelines) {
     for (Stage& stage : pipeline.stages) {
       stage.next_page[copy] = std::min(stage.next_page[sequence], pages);
@@ -254,6 +324,7 @@ CompressorStats Compressor::stats() const {
     for (const Stage& stage : pipeline.stages) {
       for (const auto& step : stage.steps) {
         for (const std::string& remark : step->remarks()) stats.remarks.push_back(remark);
+        for (HeadDecision& decision : step->decisions()) stats.decisions.push_back(std::move(decision));
         for (const auto& counter : step->counters()) {
           const auto known = std::find_if(stats.counters.begin(), stats.counters.end(),
                                           [&](const auto& entry) { return entry.first == counter.first; });

@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "compressors/recipe.h"
+#include "compressors/token_policy.h"
 #include "kernels/parallel.h"
 #include "runtime/kv/cache_listener.h"
 #include "runtime/kv/kv_cache.h"
@@ -26,6 +28,7 @@ struct CompressorStats {
   double observe_seconds = 0;        // spent on what steps asked to be told, within attention
   std::vector<std::string> remarks;  // what the user should know of the recipe on this model
   std::vector<std::pair<std::string, double>> counters;  // of the steps, by "method.name"
+  std::vector<HeadDecision> decisions;  // of steps that treat heads differently, at the latest prompt's end
 };
 
 // Make the cache with cache_options(), call after_step() after every Decoder::step() and before_free() before
@@ -40,8 +43,9 @@ class Compressor : public CacheListener {
   static bool shares_prefixes(const Recipe& recipe);
 
   // Throws InputError where the recipe names layers or heads that the cache does not have, or parameters that
-  // do not fit it.
-  Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed = 0);
+  // do not fit it, and for methods that go by classes of tokens where no `classes` are given.
+  Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed = 0,
+             std::shared_ptr<const TokenClasses> classes = nullptr);
   ~Compressor() override;
   Compressor(const Compressor&) = delete;
   Compressor& operator=(const Compressor&) = delete;
@@ -52,7 +56,8 @@ class Compressor : public CacheListener {
   void fit(const PageSet& sample);
 
   // Throws InputError, naming layer, head and side, where a page cannot be encoded (NaN).
-  void after_step(const Batch& batch) override;
+  void after_step(const Batch& batch, std::span<const int32_t> tokens) override;
+  void begin_prompt(SequenceId sequence, int64_t start, std::span<const int32_t> prompt) override;
   // The prompt is complete: steps with @prefill act on its full pages.
   void end_prompt(SequenceId sequence) override;
   // After KvCache::fork_sequence().

@@ -50,10 +50,6 @@ class Planner {
   }
 
  private:
-  PageAddress address(const Cell& cell) const {
-    return {draft_.sequence, cell.layer, cell.kv_head, draft_.page, cell.side};
-  }
-
   void encode(bool shared) {
     pool_.parallel_for(static_cast<int64_t>(draft_.streams.size()), [&](int64_t index, int) {
       const DraftStream& stream = draft_.streams[static_cast<std::size_t>(index)];
@@ -75,8 +71,9 @@ class Planner {
           plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
       base = {.base = from.payload.data(), .base_codec = from.codec.get()};
     }
-    into.payload =
-        stream.payload.empty() ? encoded_payload(draft_, stream, *into.codec, base) : stream.payload;
+    into.payload = stream.payload.empty()
+                       ? encoded_payload(stream.origin, draft_.start, stream.view(), *into.codec, base)
+                       : stream.payload;
   }
 
   // A live side that the stream can share, or none.
@@ -90,7 +87,7 @@ class Planner {
     }
     // Several cells of one content that stays as it is share the side of the first.
     if ((!encoded.codec || encoded.unchanged) && stream.cells.size() > 1)
-      return cache_.page(address(stream.origin)).side;
+      return cache_.page(draft_.address(stream.origin)).side;
     return kNoSide;
   }
 
@@ -113,8 +110,8 @@ class Planner {
       const DraftPlaces* places = draft_.places_of(cell.layer, cell.kv_head);
       if (places && places->changed)
         rewrite(cell, *places, new_sides_[index], alias);
-      else if (alias == kNoSide || cache_.page(address(cell)).side != alias)
-        plan_.edits.push_back({.at = address(cell), .new_side = new_sides_[index], .alias = alias});
+      else if (alias == kNoSide || cache_.page(draft_.address(cell)).side != alias)
+        plan_.edits.push_back({.at = draft_.address(cell), .new_side = new_sides_[index], .alias = alias});
     }
   }
 
@@ -127,7 +124,7 @@ class Planner {
       found = plan_.rewrites.insert(found, {.sequence = draft_.sequence,
                                             .layer = cell.layer,
                                             .kv_head = cell.kv_head,
-                                            .first_page = draft_.page,
+                                            .first_page = draft_.address(cell).page,
                                             .pages = 1,
                                             .positions = places.positions,
                                             .biases = places.biases});
@@ -143,6 +140,14 @@ class Planner {
   Plan plan_;
 };
 
+void place_in_tables(Draft& draft, const KvCache& cache, std::span<const Cell> cells) {
+  draft.kv_heads = cache.options().kv_heads;
+  draft.table_pages.resize(static_cast<std::size_t>(cache.options().layers * draft.kv_heads));
+  for (const Cell& cell : cells)
+    draft.table_pages[static_cast<std::size_t>(cell.layer * draft.kv_heads + cell.kv_head)] =
+        page_in_table(cache, draft.sequence, cell.layer, cell.kv_head, draft.page);
+}
+
 }  // namespace
 
 std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache) {
@@ -154,14 +159,14 @@ std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCac
   return codec;
 }
 
-std::vector<std::byte> encoded_payload(const Draft& draft, const DraftStream& stream, const SideCodec& codec,
-                                       const SideData& base) {
-  std::vector<std::byte> payload(static_cast<std::size_t>(codec.bytes(stream.tokens, stream.width)));
+std::vector<std::byte> encoded_payload(const Cell& cell, int64_t position, MatView<const float> rows,
+                                       const SideCodec& codec, const SideData& base) {
+  std::vector<std::byte> payload(static_cast<std::size_t>(codec.bytes(rows.rows, rows.cols)));
   try {
-    codec.encode(stream.view(), base, payload.data());
+    codec.encode(rows, base, payload.data());
   } catch (const InputError& error) {
-    throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(stream.origin), draft.start,
-                                 error.what()));
+    throw InputError(
+        fmt::format("{} of the page at position {}: {}", cell_name(cell), position, error.what()));
   }
   return payload;
 }
@@ -169,6 +174,11 @@ std::vector<std::byte> encoded_payload(const Draft& draft, const DraftStream& st
 std::string cell_name(const Cell& cell) {
   return fmt::format("layer {}, KV head {}, {}", cell.layer, cell.kv_head,
                      cell.side == Side::kKey ? "K" : "V");
+}
+
+PageAddress Draft::address(const Cell& cell) const {
+  return {sequence, cell.layer, cell.kv_head,
+          table_pages[static_cast<std::size_t>(cell.layer * kv_heads + cell.kv_head)], cell.side};
 }
 
 DraftStream* Draft::stream_of(const Cell& cell) {
@@ -202,24 +212,32 @@ void Draft::place(DraftPlaces added) {
   places.push_back(std::move(added));
 }
 
+int64_t page_in_table(const KvCache& cache, SequenceId sequence, int layer, int kv_head, int64_t page) {
+  const int64_t page_tokens = cache.options().page_tokens;
+  const int64_t filled = (cache.tokens(sequence) + page_tokens - 1) / page_tokens;
+  return cache.pages(sequence, layer, kv_head) - (filled - page);
+}
+
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
                  ThreadPool& pool) {
   const int64_t page_tokens = cache.options().page_tokens;
   Draft draft{.sequence = sequence, .page = page, .start = page * page_tokens, .tokens = page_tokens};
+  place_in_tables(draft, cache, cells);
   draft.streams.resize(cells.size());
   pool.parallel_for(static_cast<int64_t>(cells.size()), [&](int64_t index, int) {
     const Cell& cell = cells[static_cast<std::size_t>(index)];
     DraftStream& stream = draft.streams[static_cast<std::size_t>(index)];
-    stream.tokens = cache.page({sequence, cell.layer, cell.kv_head, page, cell.side}).tokens;
+    const PageAddress at = draft.address(cell);
+    stream.tokens = cache.page(at).tokens;
     stream.width = cache.options().head_dim;
     stream.origin = cell;
     stream.cells = {cell};
     stream.rows.resize(static_cast<std::size_t>(stream.tokens * stream.width));
-    cache.read_page(sequence, cell.layer, cell.kv_head, page, cell.side,
+    cache.read_page(sequence, cell.layer, cell.kv_head, at.page, cell.side,
                     MatView<float>(stream.rows.data(), stream.tokens, stream.width));
   });
   for (const Cell& cell : cells) {
-    const PageFacts facts = cache.page({sequence, cell.layer, cell.kv_head, page, cell.side});
+    const PageFacts facts = cache.page(draft.address(cell));
     if (facts.contiguous || draft.places_of(cell.layer, cell.kv_head)) continue;
     draft.places.push_back({.layer = cell.layer,
                             .kv_head = cell.kv_head,

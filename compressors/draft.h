@@ -65,11 +65,16 @@ struct DraftPlaces {
 
 struct Draft {
   SequenceId sequence = 0;
-  int64_t page = 0;
+  int64_t page = 0;    // that its tokens filled, counted from the sequence's first
   int64_t start = 0;   // position of the page's first token
   int64_t tokens = 0;  // that filled it; a stream may have fewer
   std::vector<DraftStream> streams;
   std::vector<DraftPlaces> places;  // of tables with gaps in the page; elsewhere tokens stand at start, ...
+
+  // Where the cell's page is in its table now: earlier pages may have gone.
+  PageAddress address(const Cell& cell) const;
+  int kv_heads = 0;
+  std::vector<int64_t> table_pages;  // [layer * kv_heads + KV head]: the page's index in each table
 
   // The stream that `cell` refers to; null where the cell is not of this draft.
   DraftStream* stream_of(const Cell& cell);
@@ -82,6 +87,11 @@ struct Draft {
   void place(DraftPlaces places);
 };
 
+// Where page `page` of the sequence (the one that tokens [page * page size, ...) filled) is in the table: it
+// counts from the end, as pages that steps have not taken yet are the last, one a page's worth of tokens.
+// Negative: earlier pages have gone, and it with them.
+int64_t page_in_table(const KvCache& cache, SequenceId sequence, int layer, int kv_head, int64_t page);
+
 // Reads the cells' page from the cache, one stream a cell. Bit-equal at any thread count.
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
                  ThreadPool& pool);
@@ -89,9 +99,10 @@ Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::s
 // The codec that the stream will be stored with; null where it stays as it is.
 std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache);
 
-// The stream's rows in a codec. Throws InputError, naming layer, head and side, for numbers that it refuses.
-std::vector<std::byte> encoded_payload(const Draft& draft, const DraftStream& stream, const SideCodec& codec,
-                                       const SideData& base);
+// Rows of the cell's page at `position` in a codec. Throws InputError, naming layer, head and side, for
+// numbers that it refuses.
+std::vector<std::byte> encoded_payload(const Cell& cell, int64_t position, MatView<const float> rows,
+                                       const SideCodec& codec, const SideData& base);
 
 // Encodes what has a codec or format or was changed, and plans the edits and, for tables with changed places,
 // the rewrites; streams of no such kind stay as they are. Throws

@@ -19,6 +19,21 @@
   X(evict)             \
   X(merge)             \
   X(dedup)             \
+  X(random)            \
+  X(attentiontop)      \
+  X(attentionbottom)   \
+  X(hybridnpercent)    \
+  X(slidingwindow)     \
+  X(adaptiveattention) \
+  X(attentionsink)     \
+  X(l2norm)            \
+  X(keydiff)           \
+  X(h2o)               \
+  X(snapkv)            \
+  X(pyramidkv)         \
+  X(adakv)             \
+  X(duoattention)      \
+  X(fastgen)           \
   X(zstd)
 
 namespace kva {

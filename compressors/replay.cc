@@ -23,12 +23,19 @@ void refuse_what_captures_lack(const Recipe& recipe) {
         "pages "
         "are computed; a capture has none, use dedup(exact)");
   for (const Statement& statement : recipe.statements())
-    for (const RecipeStep& step : statement.pipeline)
-      if (step.method->make(step.arguments)->observes().any())
+    for (const RecipeStep& step : statement.pipeline) {
+      const auto made = step.method->make(step.arguments);
+      if (made->observes().any())
         throw InputError(fmt::format(
             "{}: expected a method that works on pages, found one that ranks tokens by the attention "
             "they get; a capture has no queries, judge it with `kvanalyze ab`",
             step.text()));
+      if (made->works_on_tables())
+        throw InputError(
+            fmt::format("{}: expected a method that works on pages, found one that drops tokens of a running "
+                        "cache; judge it with `kvanalyze ab`",
+                        step.text()));
+    }
 }
 
 // Keys are handed over in the cache's basis, so it never turns any: it has no RoPE.
@@ -147,7 +154,7 @@ void Replay::append_page(SequenceId sequence, int64_t page) {
   cache_->end_step(batch);
   for (const auto& codec : {cache_->options().k_codec, cache_->options().v_codec})
     appended_bytes_ += codec->bytes(tokens, pages_.head_dim) * pages_.kv_heads * pages_.layers;
-  compressor_->after_step(batch);
+  compressor_->after_step(batch, {});
 }
 
 void Replay::run(const std::function<void(int64_t tokens)>& on_tokens) {

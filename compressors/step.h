@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "compressors/draft.h"
+#include "compressors/token_policy.h"
 #include "kernels/parallel.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_set.h"
@@ -22,8 +23,17 @@ struct StepContext {
   ThreadPool& pool;
   std::span<const Cell> cells;  // of the step's statement
   uint64_t seed = 0;
+  const TokenClasses* classes = nullptr;  // of the model's tokenizer, where the caller gave one
 
   int layers() const { return cache.options().layers; }
+};
+
+// When and how far a step that works on tables may change a sequence.
+struct Revision {
+  SequenceId sequence = 0;
+  int64_t settled = 0;        // tokens on pages that no other step of the pipeline waits for
+  bool prompt_ended = false;  // just now
+  std::span<const int32_t> ids = {};  // of the sequence's tokens
 };
 
 class Step {
@@ -50,7 +60,16 @@ class Step {
   virtual Observations observes() const { return {}; }
 
   // Takes the next page of its sequence; the pages of a sequence come in order, each once.
-  virtual void run(const StepContext& context, Draft& draft) = 0;
+  virtual void run(const StepContext&, Draft&) {}
+
+  // Whether it works on a sequence's tables as a whole instead of page by page: then revise() is called in
+  // place of run(), after the pages of the pipeline have been through its other steps.
+  virtual bool works_on_tables() const { return false; }
+  // A prompt of so many tokens begins at position `start`.
+  virtual void begin_prompt(const StepContext&, SequenceId, int64_t /*start*/, int64_t /*tokens*/) {}
+  virtual Plan revise(const StepContext&, const Revision&) { return {}; }
+  // Some step has revised the sequence's tables: pages are not where they were.
+  virtual void moved(const StepContext&, SequenceId) {}
 
   // The draft's plan was applied: refs are where the step asked for them.
   virtual void applied(const StepContext&, const Draft&) {}
@@ -67,6 +86,9 @@ class Step {
 
   // What the user should know of the step on this cache.
   virtual std::vector<std::string> remarks() const { return {}; }
+
+  // What it told each head to do, where heads differ.
+  virtual std::vector<HeadDecision> decisions() const { return {}; }
 };
 
 }  // namespace kva

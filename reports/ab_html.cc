@@ -4,6 +4,7 @@
 
 #include "reports/ab_findings.h"
 #include "reports/ab_tables.h"
+#include "reports/head_decisions.h"
 #include "reports/ab_view.h"
 
 namespace kva {
@@ -80,6 +81,8 @@ void byte_sections(HtmlPage& page, const Json& report) {
     page.table(unnamed(errors, errors.title), false);
     page.close();
   }
+  if (const Table heads = ab_heads_table(report); !heads.rows.empty())
+    page.table_section(heads, "heads", "Heads");
   const Table capacity = ab_capacity_table(report);
   page.open("capacity", capacity.title, "Capacity", capacity.caption);
   page.chart("capacity", "Tokens and sequences that a budget holds", "");

@@ -214,7 +214,8 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
                          .calibration = calibration,
                          .page_tokens = options.page_tokens,
                          .seed = options.seed,
-                         .pool = pool};
+                         .pool = pool,
+                         .classes = std::make_shared<const TokenClasses>(inputs.found.tokenizer)};
   const Evaluation evaluation =
       evaluate(inputs.text.ids, inputs.windows, inputs.recipes, options.windows, setup, progress);
   const double evaluation_s = seconds_since(evaluation_start);

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "reports/head_decisions.h"
 #include "reports/json_number.h"
 
 namespace kva {
@@ -12,7 +13,7 @@ ordered_json codec_json(const CompressorStats& stats) {
   ordered_json counters = ordered_json::object();
   for (const auto& [name, value] : stats.counters) counters[name] = rounded(value, 15);
   const double dense_bytes = 2.0 * static_cast<double>(stats.values);
-  return {{"plans", stats.plans},
+  ordered_json json = {{"plans", stats.plans},
           {"sides", stats.sides},
           {"values", stats.values},
           {"predicted_bytes", stats.predicted_bytes},
@@ -23,6 +24,8 @@ ordered_json codec_json(const CompressorStats& stats) {
                                                              : ordered_json(nullptr)},
           {"counters", std::move(counters)},
           {"remarks", stats.remarks}};
+  if (!stats.decisions.empty()) json["heads"] = decisions_json(stats.decisions);
+  return json;
 }
 
 }  // namespace kva

@@ -7,7 +7,7 @@ EvaluatedCache::EvaluatedCache(const Recipe& recipe, const CacheSetup& setup)
       cache_(Compressor::cache_options(
                  recipe, setup.decoder.cache_options(setup.page_tokens, DType::kF16, recipe.key_basis())),
              setup.pool),
-      compressor_(recipe, cache_, setup.pool, setup.seed) {
+      compressor_(recipe, cache_, setup.pool, setup.seed, setup.classes) {
   if (compressor_.needs_sample()) compressor_.fit(setup.calibration.pages(cache_.options().key_basis));
 }
 
@@ -30,7 +30,7 @@ void EvaluatedCache::step(std::span<const int32_t> tokens, std::span<const int64
                       .tokens = static_cast<int64_t>(tokens.size()),
                       .start = cache_.tokens(*sequence_)}}};
   decoder_.step(batch, tokens, cache_, logit_rows, logits);
-  compressor_.after_step(batch);
+  compressor_.after_step(batch, tokens);
 }
 
 }  // namespace kva

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -22,6 +23,7 @@ struct CacheSetup {
   int page_tokens;
   uint64_t seed;
   ThreadPool& pool;
+  std::shared_ptr<const TokenClasses> classes = nullptr;  // of the model's tokenizer
 };
 
 // Used by one thread at a time; what the set-up refers to outlives it.
@@ -40,6 +42,10 @@ class EvaluatedCache {
   // the logits after token logit_rows[i] of these (ascending). Throws InputError, Interrupted.
   void step(std::span<const int32_t> tokens, std::span<const int64_t> logit_rows, MatView<float> logits);
 
+  // A prompt of these tokens comes, in steps, and then end_prompt().
+  void begin_prompt(std::span<const int32_t> prompt) {
+    compressor_.begin_prompt(*sequence_, tokens(), prompt);
+  }
   // A prompt is complete: what follows reads it from the cache.
   void end_prompt() { compressor_.end_prompt(*sequence_); }
 

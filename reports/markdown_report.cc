@@ -7,6 +7,7 @@
 
 #include "reports/ab_findings.h"
 #include "reports/ab_tables.h"
+#include "reports/head_decisions.h"
 #include "reports/compress_tables.h"
 #include "reports/findings.h"
 #include "reports/report_view.h"
@@ -136,7 +137,7 @@ std::string ab_markdown(const Json& report, const PlotSet& plots) {
     out.table(ab_passkey_cell_table(report));
   }
   out.section(ab_capacity_table(report));
-  for (const Table& table : {ab_time_table(report), ab_codec_table(report)})
+  for (const Table& table : {ab_time_table(report), ab_codec_table(report), ab_heads_table(report)})
     if (!table.rows.empty()) out.section(table);
   out.section(named(identity_table(report)));
   out.section(named(ab_run_table(report)));

@@ -58,6 +58,8 @@ class ZstdCodec : public SideCodec {
     KVA_CHECK(false, "frames are made by ZstdCodecs, which finds their size");
   }
 
+  std::shared_ptr<const SideCodec> coder() const override { return inner_; }
+
   int64_t decode_scratch(int64_t tokens, int64_t width) const override {
     return own_scratch() + inner_->decode_scratch(tokens, width);
   }

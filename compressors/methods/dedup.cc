@@ -34,10 +34,6 @@ Group group_of(const Cell& cell, Scope scope) {
   return {scope == Scope::kCache ? 0 : cell.layer, scope == Scope::kHead ? cell.kv_head : 0, cell.side};
 }
 
-PageAddress address_of(const Draft& draft, const Cell& cell) {
-  return {draft.sequence, cell.layer, cell.kv_head, draft.page, cell.side};
-}
-
 bool can_share(const DraftStream& stream) { return stream.unformatted() && !stream.cells.empty(); }
 
 class ExactDedupStep : public Step {
@@ -67,10 +63,11 @@ class ExactDedupStep : public Step {
   void applied(const StepContext&, const Draft& draft) override {
     for (const auto& [key, cell] : hashes_) {
       std::vector<PageAddress>& pages = pages_[key];
-      if (pages.size() < kMostCandidates) pages.push_back(address_of(draft, cell));
+      if (pages.size() < kMostCandidates) pages.push_back(draft.address(cell));
     }
   }
 
+  void moved(const StepContext& context, SequenceId sequence) override { forget(context, sequence); }
   void forget(const StepContext&, SequenceId sequence) override {
     for (auto entry = pages_.begin(); entry != pages_.end();) {
       std::erase_if(entry->second, [&](const PageAddress& at) { return at.sequence == sequence; });
@@ -121,9 +118,10 @@ class NearDedupStep : public Step {
   void applied(const StepContext&, const Draft& draft) override {
     for (const DraftStream& stream : draft.streams)
       if (!stream.cells.empty() && stream.alias == kNoSide && !stream.shared)
-        kept_[group_of(stream.cells.front(), scope_)].push_back(address_of(draft, stream.cells.front()));
+        kept_[group_of(stream.cells.front(), scope_)].push_back(draft.address(stream.cells.front()));
   }
 
+  void moved(const StepContext& context, SequenceId sequence) override { forget(context, sequence); }
   void forget(const StepContext&, SequenceId sequence) override {
     for (auto& [group, pages] : kept_)
       std::erase_if(pages, [&](const PageAddress& at) { return at.sequence == sequence; });

@@ -40,9 +40,10 @@ class ZstdStep : public Step {
 
   void applied(const StepContext&, const Draft& draft) override {
     for (const auto& [live, cell] : lives_)
-      of_live_[live] = {draft.sequence, cell.layer, cell.kv_head, draft.page, cell.side};
+      of_live_[live] = draft.address(cell);
   }
 
+  void moved(const StepContext& context, SequenceId sequence) override { forget(context, sequence); }
   void forget(const StepContext&, SequenceId sequence) override {
     std::erase_if(of_live_, [&](const auto& entry) { return entry.second.sequence == sequence; });
   }
@@ -68,12 +69,10 @@ class ZstdStep : public Step {
     std::span<const std::byte> payload;
     stored.inner = codec_of(stream, context.cache);
     if (stored.inner) {
-      encoded = encoded_payload(draft, stream, *stored.inner, {});
+      encoded = encoded_payload(stream.origin, draft.start, stream.view(), *stored.inner, {});
       payload = encoded;
     } else {
-      const Cell& cell = stream.origin;
-      stored.live =
-          context.cache.page({draft.sequence, cell.layer, cell.kv_head, draft.page, cell.side}).side;
+      stored.live = context.cache.page(draft.address(stream.origin)).side;
       live = context.cache.side(stored.live);
       if (live.base != kNoSide) return {};
       stored.inner = live.codec;

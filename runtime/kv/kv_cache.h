@@ -72,11 +72,15 @@ struct Observations {
   // The softmax weight that each token got from the queries so far, summed over them and averaged over the
   // query heads of its KV head.
   bool attention_mass = false;
+  bool late_mass = false;
+  bool near_mass = false;
 
   friend Observations operator|(const Observations& a, const Observations& b) {
-    return {.attention_mass = a.attention_mass || b.attention_mass};
+    return {.attention_mass = a.attention_mass || b.attention_mass,
+            .late_mass = a.late_mass || b.late_mass,
+            .near_mass = a.near_mass || b.near_mass};
   }
-  bool any() const { return attention_mass; }
+  bool any() const { return attention_mass || late_mass || near_mass; }
 };
 
 struct PageFacts {
@@ -156,6 +160,10 @@ class KvCache {
   // By position, [tokens(sequence)] after a step; tokens that plans dropped or merged keep what they got. A
   // fork starts with what `sequence` had. Only where it is observed; good until the next append.
   std::span<const float> attention_mass(SequenceId sequence, int layer, int kv_head) const;
+  std::span<const float> late_mass(SequenceId, int, int) const { return {}; }
+  std::span<const float> near_mass(SequenceId, int, int) const { return {}; }
+  void set_late_start(SequenceId, int64_t) {}
+  void set_near_tokens(SequenceId, int64_t) {}
   // Spent on observing so far, all of it within attend().
   double observe_seconds() const;
 

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,11 @@
 
 namespace kva {
 
+// The token at position p has id p % 8.
+inline constexpr std::array kIdClasses = {TokenClass::kSpecial, TokenClass::kWord,  TokenClass::kWord,
+                                          TokenClass::kWord,    TokenClass::kPunctuation, TokenClass::kWord,
+                                          TokenClass::kSpace,   TokenClass::kWord};
+
 class CompressedCache {
  public:
   CompressedCache(const std::string& text, ThreadPool& pool,
@@ -22,18 +29,37 @@ class CompressedCache {
       : recipe(Recipe::parse(text)),
         shape(wanted),
         driver(Compressor::cache_options(recipe, wanted.options()), wanted, pool),
-        compressor(recipe, driver.cache, pool, seed) {
+        compressor(recipe, driver.cache, pool, seed,
+                   std::make_shared<TokenClasses>(std::vector(kIdClasses.begin(), kIdClasses.end()))) {
     shape.basis = recipe.key_basis();
     if (compressor.needs_sample()) compressor.fit(sample ? *sample : normal_sample(shape, 16, 99));
   }
 
   void step(const std::vector<CacheDriver::Take>& takes) {
-    compressor.after_step(driver.step(takes));
+    after(driver.step(takes));
+  }
+  // What comes after a step of the driver.
+  void after(const Batch& batch) {
+    std::vector<int32_t> ids;
+    for (const BatchSpan& span : batch.spans)
+      for (int64_t t = 0; t < span.tokens; ++t)
+        ids.push_back(static_cast<int32_t>((span.start + t) % static_cast<int64_t>(kIdClasses.size())));
+    compressor.after_step(batch, ids);
     expect_honest();
+  }
+  void begin_prompt(SequenceId id, int64_t tokens) {
+    compressor.begin_prompt(id, driver.cache.tokens(id), std::vector<int32_t>(static_cast<std::size_t>(tokens)));
   }
   void feed(SequenceId id, int64_t tokens, int64_t chunk) {
     for (const int64_t end = driver.cache.tokens(id) + tokens; driver.cache.tokens(id) < end;)
       step({{id, std::min(chunk, end - driver.cache.tokens(id))}});
+  }
+  // A prompt as a whole.
+  void prompt(SequenceId id, int64_t tokens, int64_t chunk) {
+    begin_prompt(id, tokens);
+    feed(id, tokens, chunk);
+    compressor.end_prompt(id);
+    expect_honest();
   }
   void free(SequenceId id) {
     compressor.before_free(id);
