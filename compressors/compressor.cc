@@ -224,7 +224,12 @@ Compressor::Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, u
 
 Compressor::~Compressor() = default;
 
-void Compressor::after_step(const Batch& batch) {
+void Compressor::begin_prompt(SequenceId sequence, std::span<const int32_t> prompt) {
+  KVA_CHECK(impl_->cache.tokens(sequence) >= 0 && !prompt.empty(), "a live sequence's prompt has tokens");
+}
+
+void Compressor::after_step(const Batch& batch, std::span<const int32_t> tokens) {
+  KVA_CHECK(tokens.empty() || static_cast<int64_t>(tokens.size()) == batch.rows(), "an id for each row");
   for (const BatchSpan& span : batch.spans) impl_->run(span.sequence);
 }
 

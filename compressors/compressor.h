@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,7 +53,8 @@ class Compressor : public CacheListener {
   void fit(const PageSet& sample);
 
   // Throws InputError, naming layer, head and side, where a page cannot be encoded (NaN).
-  void after_step(const Batch& batch) override;
+  void after_step(const Batch& batch, std::span<const int32_t> tokens) override;
+  void begin_prompt(SequenceId sequence, std::span<const int32_t> prompt) override;
   // The prompt is complete: steps with @prefill act on its full pages.
   void end_prompt(SequenceId sequence) override;
   // After KvCache::fork_sequence().

@@ -147,7 +147,7 @@ void Replay::append_page(SequenceId sequence, int64_t page) {
   cache_->end_step(batch);
   for (const auto& codec : {cache_->options().k_codec, cache_->options().v_codec})
     appended_bytes_ += codec->bytes(tokens, pages_.head_dim) * pages_.kv_heads * pages_.layers;
-  compressor_->after_step(batch);
+  compressor_->after_step(batch, {});
 }
 
 void Replay::run(const std::function<void(int64_t tokens)>& on_tokens) {

@@ -49,6 +49,7 @@ Run run_once(EvaluatedCache& cache, int64_t vocab, std::span<const int32_t> prom
   cache.begin();
   const auto start = Clock::now();
   const auto tokens = static_cast<int64_t>(prompt.size());
+  cache.begin_prompt(prompt);
   for (int64_t at = 0; at < tokens; at += chunk_tokens) {
     const int64_t count = std::min(chunk_tokens, tokens - at);
     const int64_t last = count - 1;

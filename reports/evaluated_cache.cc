@@ -30,7 +30,7 @@ void EvaluatedCache::step(std::span<const int32_t> tokens, std::span<const int64
                       .tokens = static_cast<int64_t>(tokens.size()),
                       .start = cache_.tokens(*sequence_)}}};
   decoder_.step(batch, tokens, cache_, logit_rows, logits);
-  compressor_.after_step(batch);
+  compressor_.after_step(batch, tokens);
 }
 
 }  // namespace kva

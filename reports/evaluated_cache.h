@@ -40,6 +40,8 @@ class EvaluatedCache {
   // the logits after token logit_rows[i] of these (ascending). Throws InputError, Interrupted.
   void step(std::span<const int32_t> tokens, std::span<const int64_t> logit_rows, MatView<float> logits);
 
+  // A prompt of these tokens comes, in steps, and then end_prompt().
+  void begin_prompt(std::span<const int32_t> prompt) { compressor_.begin_prompt(*sequence_, prompt); }
   // A prompt is complete: what follows reads it from the cache.
   void end_prompt() { compressor_.end_prompt(*sequence_); }
 

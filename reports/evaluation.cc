@@ -54,8 +54,11 @@ class Runner {
     std::vector<int64_t> rows(static_cast<std::size_t>(step.logits));
     std::iota(rows.begin(), rows.end(), step.first_logit);
     const auto start = Clock::now();
-    cache_->step(window.subspan(static_cast<std::size_t>(step.start), static_cast<std::size_t>(step.tokens)),
-                 rows, logits);
+    const auto tokens = [&](int64_t count) {
+      return window.subspan(static_cast<std::size_t>(step.start), static_cast<std::size_t>(count));
+    };
+    if (step.prompt_tokens > 0) cache_->begin_prompt(tokens(step.prompt_tokens));
+    cache_->step(tokens(step.tokens), rows, logits);
     if (step.ends_turn) cache_->end_prompt();
     seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
   }

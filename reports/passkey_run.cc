@@ -45,6 +45,7 @@ class PasskeyRunner {
  private:
   PasskeyScore answer(const PasskeyTrial& trial, EvaluatedCache& cache) {
     cache.begin();
+    cache.begin_prompt(trial.prompt);
     feed(trial.prompt, cache, false);
     cache.end_prompt();
     feed(trial.question, cache, true);

@@ -66,6 +66,7 @@ std::vector<WindowStep> window_steps(const Window& window, const WindowOptions& 
   std::vector<WindowStep> steps;
   int64_t start = 0;
   for (const int64_t end : turn_ends(window, options)) {
+    const int64_t begin = start;
     while (start < end) {
       WindowStep step;
       step.start = start;
@@ -75,6 +76,7 @@ std::vector<WindowStep> window_steps(const Window& window, const WindowOptions& 
       const int64_t last = std::min(start + step.tokens, window.tokens - 1);
       step.first_logit = std::min(first - start, step.tokens);
       step.logits = std::max<int64_t>(0, last - first);
+      if (start == begin && end < window.tokens) step.prompt_tokens = end - begin;
       start += step.tokens;
       step.ends_turn = start == end && end < window.tokens;
       steps.push_back(step);

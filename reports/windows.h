@@ -21,6 +21,8 @@ struct WindowStep {
   int64_t tokens = 0;
   int64_t first_logit = 0;
   int64_t logits = 0;
+  int64_t prompt_tokens =
+      0;                   // more than 0: with this step begins a context or turn of so many that ends_turn
   bool ends_turn = false;  // the context or a turn is complete after this step, and another turn follows
 };
 

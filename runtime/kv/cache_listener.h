@@ -2,6 +2,9 @@
 // Decoder::step() tells it, on its own thread.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "runtime/kv/batch.h"
 
 namespace kva {
@@ -10,7 +13,11 @@ class CacheListener {
  public:
   virtual ~CacheListener() = default;
 
-  virtual void after_step(const Batch& batch) = 0;
+  // Before the first step of a prompt, or of a later turn of the sequence: the ids that will come up to
+  // end_prompt(). A prompt that shares a prefix is announced whole, after after_fork().
+  virtual void begin_prompt(SequenceId sequence, std::span<const int32_t> prompt) = 0;
+  // tokens: the ids of the batch's rows; none where they are not known, as of a capture's pages.
+  virtual void after_step(const Batch& batch, std::span<const int32_t> tokens) = 0;
   // The sequence's prompt is in the cache as a whole.
   virtual void end_prompt(SequenceId sequence) = 0;
   virtual void after_fork(SequenceId sequence, SequenceId copy) = 0;

@@ -80,17 +80,17 @@ class Run {
     const PrefixIndex::Match shared = shared_prefix(ids);
     live_.push_back({prompt, add_sequence(shared), shared.tokens, Sampler(options_.sampler), 0, false});
     Live& sequence = live_.back();
+    if (callbacks_.listener) callbacks_.listener->begin_prompt(sequence.sequence, ids);
     const int64_t rows[] = {(count - 1) % options_.chunk_tokens};
     while (sequence.tokens < count) {
       throw_if_interrupted();
       const int64_t size = std::min(options_.chunk_tokens, count - sequence.tokens);
       const bool last = sequence.tokens + size == count && options_.max_tokens > 0;
       const Batch batch{{{sequence.sequence, 0, size, sequence.tokens}}};
-      decoder_.step(
-          batch,
-          std::span(ids).subspan(static_cast<std::size_t>(sequence.tokens), static_cast<std::size_t>(size)),
-          cache_, std::span(rows, last ? 1 : 0), logits(last ? 1 : 0));
-      if (callbacks_.listener) callbacks_.listener->after_step(batch);
+      const auto tokens =
+          std::span(ids).subspan(static_cast<std::size_t>(sequence.tokens), static_cast<std::size_t>(size));
+      decoder_.step(batch, tokens, cache_, std::span(rows, last ? 1 : 0), logits(last ? 1 : 0));
+      if (callbacks_.listener) callbacks_.listener->after_step(batch, tokens);
       sequence.tokens += size;
       progress_.prompt_tokens += size;
       result_.stats.prompt_tokens += size;
@@ -146,7 +146,7 @@ class Run {
     }
     const MatView<float> scores = logits(batch.rows());
     decoder_.step(batch, tokens, cache_, rows, scores);
-    if (callbacks_.listener) callbacks_.listener->after_step(batch);
+    if (callbacks_.listener) callbacks_.listener->after_step(batch, tokens);
     result_.stats.decode_s += seconds_since(begin);
     ++result_.stats.decode_steps;
     for (std::size_t i = 0; i < stepped.size(); ++i) {

@@ -43,7 +43,7 @@ struct Compressed {
                                     .head_dim = FilledCache::kHeadDim,
                                     .page_tokens = page_tokens},
                                    4, 1));
-    filled.fill(tokens, [&](const Batch& step) { compressor.after_step(step); });
+    filled.fill(tokens, [&](const Batch& step) { compressor.after_step(step, {}); });
     batch = filled.append(1);
     filled.attend(batch);
   }

@@ -28,7 +28,7 @@ class CompressedCache {
   }
 
   void step(const std::vector<CacheDriver::Take>& takes) {
-    compressor.after_step(driver.step(takes));
+    compressor.after_step(driver.step(takes), {});
     expect_honest();
   }
   void feed(SequenceId id, int64_t tokens, int64_t chunk) {

@@ -79,7 +79,7 @@ TEST_P(EveryRecipe, AttentionReadsWhatIsStored) {
     for (const double value : expected) scale = std::max(scale, std::abs(value));
     for (std::size_t i = 0; i < expected.size(); ++i)
       ASSERT_NEAR(output[row + i], expected[i], 2e-5 * std::max(1.0, scale)) << i << " tokens " << tokens;
-    c.compressor.after_step(batch);
+    c.compressor.after_step(batch, {});
     c.expect_honest();
   }
 }
@@ -130,7 +130,7 @@ TEST_P(EveryRecipe, NumbersThatAreNotFiniteAreRefusedOrKept) {
   source.v[5] = std::numeric_limits<float>::quiet_NaN();
   const SequenceId id = c.driver.add(source);
   try {
-    for (int i = 0; i < 400 / 16; ++i) c.compressor.after_step(c.driver.step({{id, 16}}));
+    for (int i = 0; i < 400 / 16; ++i) c.compressor.after_step(c.driver.step({{id, 16}}), {});
     std::vector<float> rows(16 * 16);
     c.driver.cache.read_page(id, kLayers - 1, 0, 0, Side::kValue, MatView<float>(rows.data(), 16, 16));
     EXPECT_TRUE(std::isnan(rows[5])) << "NaN went in and came out as a number";

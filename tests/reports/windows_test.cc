@@ -63,9 +63,13 @@ TEST(Windows, StepsCoverTheWindowAndPredictEachScoredTokenOnce) {
 TEST(Windows, NoStepSpansTwoTurnsAndTheLastEndsNone) {
   const WindowOptions options{.context = 100, .tokens = 0, .chunk = 16, .turns = 2};
   std::vector<int64_t> ends;
-  for (const WindowStep& step : window_steps(plan_windows(100, options, "text")[0], options))
+  std::vector<std::pair<int64_t, int64_t>> prompts;
+  for (const WindowStep& step : window_steps(plan_windows(100, options, "text")[0], options)) {
     if (step.ends_turn) ends.push_back(step.start + step.tokens);
+    if (step.prompt_tokens > 0) prompts.emplace_back(step.start, step.prompt_tokens);
+  }
   EXPECT_EQ(ends, (std::vector<int64_t>{50, 75}));
+  EXPECT_EQ(prompts, (std::vector<std::pair<int64_t, int64_t>>{{0, 50}, {50, 25}}));
   EXPECT_EQ(turn_of(0, options), 0);
   EXPECT_EQ(turn_of(24, options), 0);
   EXPECT_EQ(turn_of(25, options), 1);

@@ -100,7 +100,7 @@ TEST(Budget, WantsPagesAsTheTextHasThem) {
   const Projections source(shape, 32, 1);
   const SequenceId id = c.driver.add(source);
   const Batch batch = c.driver.step({{id, 32}});
-  EXPECT_THAT(error_of([&] { c.compressor.after_step(batch); }),
+  EXPECT_THAT(error_of([&] { c.compressor.after_step(batch, {}); }),
               AllOf(HasSubstr("layer 0, KV head 0"), HasSubstr("another step's transform")));
 }
 

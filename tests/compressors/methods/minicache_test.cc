@@ -20,7 +20,7 @@ class TwoLayers {
       cache.append(layer, batch, MatView<const float>(keys.data(), 2, 2),
                    MatView<const float>(values->data(), 2, 2));
     cache.end_step(batch);
-    compressor.after_step(batch);
+    compressor.after_step(batch, {});
   }
   std::vector<float> values(int layer) {
     std::vector<float> rows(4);

@@ -203,7 +203,7 @@ TEST(Nuq, NeverLearnsFromTheTextItCompresses) {
   const Projections source(shape, 16, 1);
   const SequenceId id = driver.add(source);
   const Batch batch = driver.step({{id, 16}});
-  EXPECT_THAT(error_of([&] { compressor.after_step(batch); }),
+  EXPECT_THAT(error_of([&] { compressor.after_step(batch, {}); }),
               AllOf(HasSubstr("nuq"), HasSubstr("calibration text"), HasSubstr("found none")));
 }
 

@@ -219,7 +219,7 @@ TEST(Pq, NeverLearnsFromTheTextItCompresses) {
   const Projections source(shape, 16, 1);
   const SequenceId id = driver.add(source);
   const Batch batch = driver.step({{id, 16}});
-  EXPECT_THAT(error_of([&] { compressor.after_step(batch); }),
+  EXPECT_THAT(error_of([&] { compressor.after_step(batch, {}); }),
               AllOf(HasSubstr("pq"), HasSubstr("calibration text"), HasSubstr("found none")));
 }
 

@@ -1,11 +1,13 @@
 #include "runtime/model/generator.h"
 
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <map>
 
 #include "runtime/interrupt.h"
 #include "tests/error_of.h"
@@ -135,6 +137,55 @@ TEST_F(GeneratorTest, RefusesPromptsBeforeAnyWork) {
               HasSubstr("expected at most 64 tokens, found 65"));
   EXPECT_THAT(error_of([&] { run({{1, 96}}, {}); }), HasSubstr("token id 96: expected an id from 0 to 95"));
   EXPECT_EQ(cache.ledger().payload, 0);
+}
+
+// Writes down what it is told.
+class Diary : public CacheListener {
+ public:
+  explicit Diary(const KvCache& cache) : cache_(cache) {}
+  void begin_prompt(SequenceId sequence, std::span<const int32_t> prompt) override {
+    note("begin", sequence, prompt);
+    texts[sequence].assign(prompt.begin(), prompt.begin() + cache_.tokens(sequence));
+  }
+  void after_step(const Batch& batch, std::span<const int32_t> tokens) override {
+    ASSERT_EQ(static_cast<int64_t>(tokens.size()), batch.rows());
+    for (const BatchSpan& span : batch.spans) {
+      std::vector<int32_t>& text = texts[span.sequence];
+      ASSERT_EQ(static_cast<int64_t>(text.size()), span.start);
+      const auto first = tokens.begin() + span.first_row;
+      text.insert(text.end(), first, first + span.tokens);
+    }
+  }
+  void end_prompt(SequenceId sequence) override { note("end", sequence, texts[sequence]); }
+  void after_fork(SequenceId sequence, SequenceId copy) override {
+    events.push_back(fmt::format("fork {} {}", sequence, copy));
+  }
+  void before_free(SequenceId sequence) override { note("free", sequence, texts[sequence]); }
+
+  std::vector<std::string> events;
+  std::map<SequenceId, std::vector<int32_t>> texts;
+
+ private:
+  void note(const char* what, SequenceId sequence, std::span<const int32_t> ids) {
+    events.push_back(fmt::format("{} {} {}", what, sequence, fmt::join(ids, ",")));
+  }
+  const KvCache& cache_;
+};
+
+TEST_F(GeneratorTest, ListenersLearnWhichTokensComeAndCame) {
+  Diary diary(cache);
+  const std::vector<int32_t> a = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3}, b = {3, 1, 4, 1, 5, 9, 2, 6, 7};
+  const auto result =
+      run({a, b}, {.max_tokens = 3, .batch_size = 2, .chunk_tokens = 4, .share_prefixes = true},
+          {.listener = &diary});
+  const auto text = [&](std::size_t prompt, std::vector<int32_t> ids) {
+    const std::vector<int32_t>& tokens = result.generations[prompt].tokens;
+    ids.insert(ids.end(), tokens.begin(), tokens.end() - 1);  // the last is not stepped
+    return fmt::format("{}", fmt::join(ids, ","));
+  };
+  EXPECT_THAT(diary.events, ElementsAre("begin 0 3,1,4,1,5,9,2,6,5,3", "end 0 3,1,4,1,5,9,2,6,5,3",
+                                        "fork 0 1", "begin 1 3,1,4,1,5,9,2,6,7", "end 1 3,1,4,1,5,9,2,6,7",
+                                        "free 0 " + text(0, a), "free 1 " + text(1, b)));
 }
 
 // In a process of its own: the signal's flag stays set.
