@@ -303,7 +303,8 @@ void Compressor::end_prompt(SequenceId sequence) {
 void Compressor::after_fork(SequenceId sequence, SequenceId copy) {
   const int64_t pages = impl_->cache.sealed_pages(copy);
   if (const auto ids = impl_->ids.find(sequence); ids != impl_->ids.end()) {
-    const auto shared = ids->second.begin() + std::min<int64_t>(std::ssize(ids->second), impl_->cache.tokens(copy));
+    const auto shared =
+        ids->second.begin() + std::min<int64_t>(std::ssize(ids->second), impl_->cache.tokens(copy));
     impl_->ids[copy] = std::vector<int32_t>(ids->second.begin(), shared);
   }
   for (Pipeline& pipeline : impl_->pipelines) {

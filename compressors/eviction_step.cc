@@ -94,9 +94,10 @@ void EvictionStep::read_mass(const KvCache& cache, SequenceId sequence, TokenTab
     for (const int32_t position : table.positions) {
       const float mass = of_positions[static_cast<std::size_t>(position)];
       if (!std::isfinite(mass))
-        throw InputError(fmt::format("layer {}, KV head {}: token at position {}: expected finite attention, "
-                                     "found {}; {} has nothing to rank it by",
-                                     table.layer, table.kv_head, position, mass, method_));
+        throw InputError(
+            fmt::format("layer {}, KV head {}: token at position {}: expected finite attention, "
+                        "found {}; {} has nothing to rank it by",
+                        table.layer, table.kv_head, position, mass, method_));
       into.push_back(mass);
     }
   };
@@ -127,9 +128,9 @@ void EvictionStep::read_keys(const KvCache& cache, const Work& work, SequenceId 
   }
   for (std::size_t i = 0; i < table.keys.size(); ++i)
     if (!std::isfinite(table.keys[i]))
-      throw InputError(fmt::format(
-          "layer {}, KV head {}, K: token at position {}: expected finite numbers, found {}", table.layer,
-          table.kv_head, table.positions[i / dim], table.keys[i]));
+      throw InputError(
+          fmt::format("layer {}, KV head {}, K: token at position {}: expected finite numbers, found {}",
+                      table.layer, table.kv_head, table.positions[i / dim], table.keys[i]));
 }
 
 // Policies see the heads of a layer together.
@@ -172,8 +173,8 @@ Plan EvictionStep::revise(const StepContext& context, const Revision& revision) 
       page.changed = changed = true;
     }
     if (changed)
-      work.rewrite = rewrite_table(context.cache, revision.sequence, work.table.layer, work.table.kv_head,
-                                   work.pages);
+      work.rewrite =
+          rewrite_table(context.cache, revision.sequence, work.table.layer, work.table.kv_head, work.pages);
   });
   std::vector<TableRewrite*> rewrites;
   for (Work& work : works) {

@@ -24,8 +24,7 @@ class EvictionStep : public Step {
   void begin(const StepContext& context) override;
   Observations observes() const override;
   bool works_on_tables() const override { return true; }
-  void begin_prompt(const StepContext& context, SequenceId sequence, int64_t start,
-                    int64_t tokens) override;
+  void begin_prompt(const StepContext& context, SequenceId sequence, int64_t start, int64_t tokens) override;
   Plan revise(const StepContext& context, const Revision& revision) override;
   void forked(const StepContext&, SequenceId sequence, SequenceId copy, int64_t pages) override;
   void forget(const StepContext&, SequenceId sequence) override;
@@ -62,8 +61,8 @@ class EvictionStep : public Step {
   std::vector<std::pair<int, int>> tables_;  // layer and KV head, by layer
   std::map<SequenceId, Prompt> prompts_;
   bool classes_known_ = false;
-  int64_t dropped_ = 0;                                  // of all layers and KV heads
-  std::array<int64_t, 4> dropped_by_age_ = {};           // quarters of the sequence, the latest first
+  int64_t dropped_ = 0;                         // of all layers and KV heads
+  std::array<int64_t, 4> dropped_by_age_ = {};  // quarters of the sequence, the latest first
   std::array<int64_t, kTokenClasses.size()> dropped_by_class_ = {};
   double dropped_mass_ = 0;
   int64_t recoded_ = 0;

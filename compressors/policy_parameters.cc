@@ -25,8 +25,7 @@ RankedOptions ranked_options(const Arguments& arguments) {
   RankedOptions options;
   if (takes(arguments, "keep")) options.keep = extent_of(arguments, "keep");
   if (takes(arguments, "sinks")) options.sinks = arguments.integer("sinks");
-  if (takes(arguments, "recent") && arguments.has("recent"))
-    options.recent = extent_of(arguments, "recent");
+  if (takes(arguments, "recent") && arguments.has("recent")) options.recent = extent_of(arguments, "recent");
   if (takes(arguments, "scope")) options.by_layer = arguments.word("scope") == "layer";
   return options;
 }

@@ -16,10 +16,10 @@ void PromptPolicy::choose(SequenceId, const PolicyMoment& moment, std::span<cons
   const int64_t window = window_.of(moment.prompt_tokens);
   std::vector<std::vector<double>> scores;
   for (const TokenTable& table : layer) {
-    const auto before = std::lower_bound(table.positions.begin(), table.positions.end(), table.seen - window) -
-                        table.positions.begin();
-    scores.push_back(
-        pooled(std::span(table.late_mass).first(static_cast<std::size_t>(before)), kernel_));
+    const auto before =
+        std::lower_bound(table.positions.begin(), table.positions.end(), table.seen - window) -
+        table.positions.begin();
+    scores.push_back(pooled(std::span(table.late_mass).first(static_cast<std::size_t>(before)), kernel_));
     scores.back().resize(table.positions.size(), 0.0);  // the window, which stays
   }
   const std::vector<int64_t> budget = budgets(layer, scores, window);
@@ -40,18 +40,18 @@ std::vector<double> pooled(std::span<const float> numbers, int64_t kernel) {
 }
 
 std::vector<ParameterInfo> prompt_parameters() {
-  return {tokens_parameter("window", "32",
-                           "the prompt's last tokens, whose queries rank the others; they stay"),
-          {.name = "kernel",
-           .kind = ParameterKind::kInteger,
-           .fallback = "5",
-           .lower = 1,
-           .upper = 63,
-           .values = {1, 3, 5, 7, 9, 11, 13, 15, 21, 31, 63},
-           .unit = "tokens",
-           .help = "neighbours that a token's score is the mean of"},
-          tokens_parameter("capacity", "0.5",
-                           "tokens of the prompt that stay, the window included; up to 1 a share of it")};
+  return {
+      tokens_parameter("window", "32", "the prompt's last tokens, whose queries rank the others; they stay"),
+      {.name = "kernel",
+       .kind = ParameterKind::kInteger,
+       .fallback = "5",
+       .lower = 1,
+       .upper = 63,
+       .values = {1, 3, 5, 7, 9, 11, 13, 15, 21, 31, 63},
+       .unit = "tokens",
+       .help = "neighbours that a token's score is the mean of"},
+      tokens_parameter("capacity", "0.5",
+                       "tokens of the prompt that stay, the window included; up to 1 a share of it")};
 }
 
 }  // namespace kva

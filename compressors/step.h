@@ -31,8 +31,8 @@ struct StepContext {
 // When and how far a step that works on tables may change a sequence.
 struct Revision {
   SequenceId sequence = 0;
-  int64_t settled = 0;        // tokens on pages that no other step of the pipeline waits for
-  bool prompt_ended = false;  // just now
+  int64_t settled = 0;                // tokens on pages that no other step of the pipeline waits for
+  bool prompt_ended = false;          // just now
   std::span<const int32_t> ids = {};  // of the sequence's tokens
 };
 

@@ -4,8 +4,8 @@
 
 #include "reports/ab_findings.h"
 #include "reports/ab_tables.h"
-#include "reports/head_decisions.h"
 #include "reports/ab_view.h"
+#include "reports/head_decisions.h"
 
 namespace kva {
 namespace {

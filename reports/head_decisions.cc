@@ -16,7 +16,9 @@ namespace {
 
 constexpr double kMega = 1e6;
 
-double percent_saved(double raw, double compressed) { return raw > 0 ? 100.0 * (1.0 - compressed / raw) : 0.0; }
+double percent_saved(double raw, double compressed) {
+  return raw > 0 ? 100.0 * (1.0 - compressed / raw) : 0.0;
+}
 
 struct LayerHeads {
   std::map<std::string, int> policies;
@@ -61,12 +63,13 @@ std::string layer_bytes_csv(std::span<const double> raw_bytes, std::span<const d
 }
 
 Table ab_heads_table(const nlohmann::ordered_json& report) {
-  Table table{"ab-heads",
-              "Policies of heads",
-              "What each layer's KV heads were told at the end of the last window's context, and the tokens "
-              "that they keep of it, on average over its heads.",
-              {{"recipe", false}, {"layer"}, {"heads and their policies", false}, {"tokens"}, {"kept"}, {"kept %"}},
-              {}};
+  Table table{
+      "ab-heads",
+      "Policies of heads",
+      "What each layer's KV heads were told at the end of the last window's context, and the tokens "
+      "that they keep of it, on average over its heads.",
+      {{"recipe", false}, {"layer"}, {"heads and their policies", false}, {"tokens"}, {"kept"}, {"kept %"}},
+      {}};
   for (const Json& row : ab_rows(report)) {
     const Json& codec = row.at("codec");
     if (codec.is_null() || !codec.contains("heads")) continue;

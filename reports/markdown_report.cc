@@ -7,9 +7,9 @@
 
 #include "reports/ab_findings.h"
 #include "reports/ab_tables.h"
-#include "reports/head_decisions.h"
 #include "reports/compress_tables.h"
 #include "reports/findings.h"
+#include "reports/head_decisions.h"
 #include "reports/report_view.h"
 #include "reports/tables.h"
 #include "reports/text_format.h"

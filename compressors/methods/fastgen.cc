@@ -102,9 +102,10 @@ class FastGenPolicy : public TokenPolicy {
     if (policy == HeadPolicy::kFull) return stays;
     for (std::size_t t = 0; t < stays.size(); ++t) {
       const TokenClass of = table.classes[t];
-      stays[t] = table.positions[t] < sinks_ || of == TokenClass::kSpecial ||
-                 (policy >= HeadPolicy::kPunctuation && of == TokenClass::kPunctuation) ||
-                 (policy >= HeadPolicy::kLocality && table.positions[t] >= table.seen - local_.of(table.seen));
+      stays[t] =
+          table.positions[t] < sinks_ || of == TokenClass::kSpecial ||
+          (policy >= HeadPolicy::kPunctuation && of == TokenClass::kPunctuation) ||
+          (policy >= HeadPolicy::kLocality && table.positions[t] >= table.seen - local_.of(table.seen));
     }
     if (policy >= HeadPolicy::kFrequency) mark_frequent(table, stays);
     return stays;
@@ -131,16 +132,17 @@ class FastGenPolicy : public TokenPolicy {
 }  // namespace
 
 MethodInfo fastgen_method() {
-  return {.name = "fastgen",
-          .meaning = "Each head the cheapest of five policies that keeps enough of its attention",
-          .kind = MethodKind::kStructure,
-          .papers = {{"Model Tells You What to Discard: Adaptive KV Cache Compression for LLMs", "2310.01801"}},
-          .parameters = {share_parameter("t", "0.95", "attention that a head's policy has to keep"),
-                         share_parameter("r_f", "0.3", "tokens kept as frequent, of all seen so far"),
-                         share_parameter("r_l", "0.3", "tokens kept as local, of all seen so far"),
-                         sinks_parameter("0")},
-          .check = check_eviction,
-          .make = make_eviction<FastGenPolicy>};
+  return {
+      .name = "fastgen",
+      .meaning = "Each head the cheapest of five policies that keeps enough of its attention",
+      .kind = MethodKind::kStructure,
+      .papers = {{"Model Tells You What to Discard: Adaptive KV Cache Compression for LLMs", "2310.01801"}},
+      .parameters = {share_parameter("t", "0.95", "attention that a head's policy has to keep"),
+                     share_parameter("r_f", "0.3", "tokens kept as frequent, of all seen so far"),
+                     share_parameter("r_l", "0.3", "tokens kept as local, of all seen so far"),
+                     sinks_parameter("0")},
+      .check = check_eviction,
+      .make = make_eviction<FastGenPolicy>};
 }
 
 }  // namespace kva

@@ -35,9 +35,8 @@ MethodInfo h2o_method() {
                       "2306.14048"}},
           .parameters = {tokens_parameter("keep", "0.5",
                                           "tokens that stay in all; up to 1 a share of all seen so far"),
-                         optional_tokens_parameter(
-                             "recent", "",
-                             "latest among them; half of keep where it is not given"),
+                         optional_tokens_parameter("recent", "",
+                                                   "latest among them; half of keep where it is not given"),
                          sinks_parameter("0"), scope_parameter()},
           .check = check_eviction,
           .make = make_eviction<H2OPolicy>};

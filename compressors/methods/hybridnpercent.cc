@@ -59,10 +59,12 @@ std::string check_hybrid(const Arguments& arguments, const StepPlace& place) {
 MethodInfo hybridnpercent_method() {
   std::vector<ParameterInfo> parameters{
       tokens_parameter("keep", "0.7", "tokens that stay; up to 1 a share of all seen so far"),
-      weight_parameter("r", "0.5", "weight of recency"), weight_parameter("a", "0.3", "weight of attention"),
+      weight_parameter("r", "0.5", "weight of recency"),
+      weight_parameter("a", "0.3", "weight of attention"),
       weight_parameter("t", "0.2",
                        "weight of the token's class: special, then words, punctuation, white space"),
-      sinks_parameter("0"), scope_parameter()};
+      sinks_parameter("0"),
+      scope_parameter()};
   return {.name = "hybridnpercent",
           .meaning = "Keeps tokens by recency, attention and class, weighed together",
           .kind = MethodKind::kStructure,

@@ -21,7 +21,8 @@ class L2NormPolicy : public RankedPolicy {
     const std::size_t dim = table.keys.size() / std::max<std::size_t>(1, scores.size());
     for (std::size_t t = 0; t < scores.size(); ++t) {
       double squares = 0.0;
-      for (std::size_t i = 0; i < dim; ++i) squares += double{table.keys[t * dim + i]} * table.keys[t * dim + i];
+      for (std::size_t i = 0; i < dim; ++i)
+        squares += double{table.keys[t * dim + i]} * table.keys[t * dim + i];
       scores[t] = -squares;
     }
   }
@@ -41,13 +42,14 @@ MethodInfo l2norm_method() {
                                              .upper = 1 << 20,
                                              .unit = "layers",
                                              .help = "first layers that are left alone"});
-  return {.name = "l2norm",
-          .meaning = "Keeps the tokens whose keys are shortest",
-          .kind = MethodKind::kStructure,
-          .papers = {{"A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression", "2406.11430"}},
-          .parameters = std::move(parameters),
-          .check = check_eviction,
-          .make = make_eviction<L2NormPolicy>};
+  return {
+      .name = "l2norm",
+      .meaning = "Keeps the tokens whose keys are shortest",
+      .kind = MethodKind::kStructure,
+      .papers = {{"A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression", "2406.11430"}},
+      .parameters = std::move(parameters),
+      .check = check_eviction,
+      .make = make_eviction<L2NormPolicy>};
 }
 
 }  // namespace kva

@@ -1,7 +1,7 @@
 // pyramidkv: snapkv with more room for the lower layers (PyramidKV, arXiv 2406.02069). With c tokens of
-// capacity beyond the window, budgets fall in equal steps from 2c - c / beta in the first layer to c / beta in
-// the last; where the first would pass the prompt it is the prompt, and the last what that leaves. The mean
-// stays c.
+// capacity beyond the window, budgets fall in equal steps from 2c - c / beta in the first layer to c / beta
+// in the last; where the first would pass the prompt it is the prompt, and the last what that leaves. The
+// mean stays c.
 
 #include "compressors/eviction_step.h"
 #include "compressors/policy_parameters.h"

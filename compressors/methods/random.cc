@@ -1,8 +1,9 @@
 // random: tokens drawn once and for all, each KV head its own. The base line that any ranking has to beat.
 
+#include "kernels/random.h"
+
 #include "compressors/eviction_step.h"
 #include "compressors/policy_parameters.h"
-#include "kernels/random.h"
 
 namespace kva {
 namespace {

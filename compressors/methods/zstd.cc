@@ -39,8 +39,7 @@ class ZstdStep : public Step {
   }
 
   void applied(const StepContext&, const Draft& draft) override {
-    for (const auto& [live, cell] : lives_)
-      of_live_[live] = draft.address(cell);
+    for (const auto& [live, cell] : lives_) of_live_[live] = draft.address(cell);
   }
 
   void moved(const StepContext& context, SequenceId sequence) override { forget(context, sequence); }

@@ -56,8 +56,8 @@ class SideCodec {
   // Encodes a page whole: rows [tokens, width]. The same rows give the same bytes, all bytes(tokens, width)
   // of them. `base` is what the side will be read with.
   virtual void encode(MatView<const float> rows, const SideData& base, std::byte* payload) const = 0;
-  // What codes the rest of a page of which some tokens are gone, where that is not this codec itself: one that
-  // cannot encode by itself names another. Null: this one.
+  // What codes the rest of a page of which some tokens are gone, where that is not this codec itself: one
+  // that cannot encode by itself names another. Null: this one.
   virtual std::shared_ptr<const SideCodec> coder() const { return nullptr; }
 
   // Whether a page can grow token by token: then the payload of n tokens starts with that of any fewer.

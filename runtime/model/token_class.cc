@@ -51,7 +51,8 @@ TokenClass text_class(std::string_view text) {
 TokenClasses::TokenClasses(const Tokenizer& tokenizer) {
   of_ids_.reserve(static_cast<std::size_t>(tokenizer.vocab_size()));
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
-    of_ids_.push_back(tokenizer.is_special(id) ? TokenClass::kSpecial : text_class(tokenizer.token_bytes(id)));
+    of_ids_.push_back(tokenizer.is_special(id) ? TokenClass::kSpecial
+                                               : text_class(tokenizer.token_bytes(id)));
 }
 
 int64_t TokenClasses::count(TokenClass of) const { return std::count(of_ids_.begin(), of_ids_.end(), of); }

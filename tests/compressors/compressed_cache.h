@@ -17,7 +17,7 @@
 namespace kva {
 
 // The token at position p has id p % 8.
-inline constexpr std::array kIdClasses = {TokenClass::kSpecial, TokenClass::kWord,  TokenClass::kWord,
+inline constexpr std::array kIdClasses = {TokenClass::kSpecial, TokenClass::kWord,        TokenClass::kWord,
                                           TokenClass::kWord,    TokenClass::kPunctuation, TokenClass::kWord,
                                           TokenClass::kSpace,   TokenClass::kWord};
 
@@ -35,9 +35,7 @@ class CompressedCache {
     if (compressor.needs_sample()) compressor.fit(sample ? *sample : normal_sample(shape, 16, 99));
   }
 
-  void step(const std::vector<CacheDriver::Take>& takes) {
-    after(driver.step(takes));
-  }
+  void step(const std::vector<CacheDriver::Take>& takes) { after(driver.step(takes)); }
   // What comes after a step of the driver.
   void after(const Batch& batch) {
     std::vector<int32_t> ids;
@@ -48,7 +46,8 @@ class CompressedCache {
     expect_honest();
   }
   void begin_prompt(SequenceId id, int64_t tokens) {
-    compressor.begin_prompt(id, driver.cache.tokens(id), std::vector<int32_t>(static_cast<std::size_t>(tokens)));
+    compressor.begin_prompt(id, driver.cache.tokens(id),
+                            std::vector<int32_t>(static_cast<std::size_t>(tokens)));
   }
   void feed(SequenceId id, int64_t tokens, int64_t chunk) {
     for (const int64_t end = driver.cache.tokens(id) + tokens; driver.cache.tokens(id) < end;)

@@ -68,7 +68,7 @@ TEST_P(EveryRecipe, AttentionReadsWhatIsStored) {
   const Projections source(c.shape, 150, 1);
   const SequenceId id = c.driver.add(source);
   c.prompt(id, 130, 13);  // tiles
-  c.feed(id, 13, 1);    // runs
+  c.feed(id, 13, 1);      // runs
   // One more token of each way of reading; both see every page as it now lies.
   for (const int64_t tokens : {int64_t{1}, int64_t{6}}) {
     const Batch batch = c.driver.step({{id, tokens}});

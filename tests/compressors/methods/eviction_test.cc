@@ -145,7 +145,8 @@ TEST(AttentionSink, KeepsTheFirstAndTheLatest) {
 TEST(AdaptiveAttention, KeepsMoreWhereAttentionIsSpread) {
   // Entropy 1 of 1: 0.5 * 1.5 of 8 tokens are 6. Entropy 0: 0.5 * 0.5 of 8 are 2.
   EXPECT_EQ(kept("AdaptiveAttention(base_keep=0.5)", table_of(std::vector<float>(8, 2.0f))).size(), 6u);
-  EXPECT_THAT(kept("AdaptiveAttention(base_keep=0.5)", table_of({0, 0, 0, 4, 0, 0, 0, 0})), ElementsAre(0, 3));
+  EXPECT_THAT(kept("AdaptiveAttention(base_keep=0.5)", table_of({0, 0, 0, 4, 0, 0, 0, 0})),
+              ElementsAre(0, 3));
   // Half on each of two of eight: ln 2 / ln 8 = 1/3, so 0.5 * 5/6 of 8 are 3.33, rounded up.
   EXPECT_EQ(kept("AdaptiveAttention(base_keep=0.5)", table_of({0, 1, 0, 1, 0, 0, 0, 0})).size(), 4u);
   EXPECT_EQ(kept("AdaptiveAttention(base_keep=0.9)", table_of(std::vector<float>(8, 2.0f))).size(), 8u);
@@ -181,8 +182,8 @@ TEST(H2O, KeepsHeavyHittersAndTheLatest) {
 }
 
 TEST(SnapKv, PoolsAsTheAuthorsDo) {
-  EXPECT_THAT(pooled(std::vector<float>{3, 0, 6, 9}, 3), ElementsAre(DoubleEq(1), DoubleEq(3), DoubleEq(5),
-                                                                     DoubleEq(5)));
+  EXPECT_THAT(pooled(std::vector<float>{3, 0, 6, 9}, 3),
+              ElementsAre(DoubleEq(1), DoubleEq(3), DoubleEq(5), DoubleEq(5)));
   EXPECT_THAT(pooled(std::vector<float>{3, 7}, 1), ElementsAre(DoubleEq(3), DoubleEq(7)));
 }
 

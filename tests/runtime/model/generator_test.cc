@@ -143,7 +143,8 @@ TEST_F(GeneratorTest, RefusesPromptsBeforeAnyWork) {
 class Diary : public CacheListener {
  public:
   explicit Diary(const KvCache& cache) : cache_(cache) {}
-  void begin_prompt(SequenceId sequence, std::span<const int32_t> prompt) override {
+  void begin_prompt(SequenceId sequence, int64_t start, std::span<const int32_t> prompt) override {
+    EXPECT_EQ(start, 0);
     note("begin", sequence, prompt);
     texts[sequence].assign(prompt.begin(), prompt.begin() + cache_.tokens(sequence));
   }
