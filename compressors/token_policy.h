@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/views.h"
-#include "runtime/kv/kv_cache.h"
+#include "compressors/head_decision.h"
+#include "runtime/kv/batch.h"
 #include "runtime/model/token_class.h"
 
 namespace kva {
@@ -57,15 +57,6 @@ struct PolicyMoment {
   bool prompt_ended = false;  // just now: the whole prompt is in the cache, and nothing generated
   bool in_prompt = false;     // some of it is still to come
   int64_t prompt_tokens = 0;  // of the latest prompt; tokens before it are not counted
-};
-
-// What a head was told to do: a line of the log, a row of the report.
-struct HeadDecision {
-  int layer = 0;
-  int kv_head = 0;
-  std::vector<std::string> policies;  // "special", "punctuation", ...
-  int64_t tokens_before = 0;
-  int64_t tokens_after = 0;
 };
 
 // Belongs to one step, and so to one cache. Deterministic: what is kept depends on neither threads nor other

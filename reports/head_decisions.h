@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "compressors/token_policy.h"
+#include "compressors/head_decision.h"
 #include "reports/tables.h"
 
 namespace kva {
