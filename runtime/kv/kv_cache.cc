@@ -9,6 +9,7 @@
 
 #include "kernels/check.h"
 #include "runtime/error.h"
+#include "runtime/kv/attention_masses.h"
 #include "runtime/kv/page_store.h"
 #include "runtime/kv/page_table.h"
 #include "runtime/kv/paged_attention.h"
@@ -24,7 +25,7 @@ constexpr int64_t kWorthThreads = 1 << 16;
 struct Sequence {
   CountedVector<PageTable> tables;  // empty: the id is free
   int64_t tokens = 0;
-  CountedVector<CountedVector<float>> mass;  // as `tables`, or empty; of a table: [its end], or not observed
+  AttentionMasses masses;
 };
 
 KvCacheOptions checked(KvCacheOptions options) {
@@ -91,9 +92,9 @@ struct KvCache::Impl {
   }
 
   Sequence blank_sequence() {
-    using Mass = CountedVector<float>;
     return {.tables = CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)),
-            .mass = CountedVector<Mass>(CountingAllocator<Mass>(*options.backend, table_bytes))};
+            .tokens = 0,
+            .masses = AttentionMasses(CountingAllocator<float>(*options.backend, table_bytes))};
   }
 
   ByteLedger ledger() const {
@@ -129,8 +130,8 @@ struct KvCache::Impl {
 
   SequenceId add_sequence();
   SequenceId fork(SequenceId id, int64_t tokens);
-  void extend_mass(Sequence& of, std::size_t table);
   void extend(PageTable& table, int64_t start, int64_t tokens);
+  std::span<const float> mass(SequenceId id, int layer, int kv_head, Mass which, bool Observations::*asked);
   void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
               int worker);
 };
@@ -160,18 +161,6 @@ void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
     tokens -= count;
   }
   table.end = start;
-}
-
-// Makes room for the attention mass of the table's tokens, where it is asked for.
-void KvCache::Impl::extend_mass(Sequence& of, std::size_t table) {
-  if (observed.empty() || !observed[table].attention_mass) return;
-  const CountingAllocator<float> allocator(*options.backend, table_bytes);
-  if (of.mass.empty()) of.mass.resize(table_count(), CountedVector<float>(allocator));
-  CountedVector<float>& mass = of.mass[table];
-  const auto size = static_cast<std::size_t>(of.tables[table].end);
-  // Doubling, as vectors do by themselves, would show in the ledger.
-  if (mass.capacity() < size) mass.reserve(std::max(size, mass.size() + mass.size() / 8 + 64));
-  mass.resize(size, 0.0f);
 }
 
 // Writes rows k, v [span.tokens, head_dim] of one head into the pages that extend() made room in.
@@ -237,9 +226,8 @@ SequenceId KvCache::Impl::fork(SequenceId id, int64_t tokens) {
     target.end = tokens;
     target.open = source.open && target.pages.size() == source.pages.size();
   }
-  to.mass = from.mass;
-  for (CountedVector<float>& mass : to.mass)
-    if (!mass.empty()) mass.resize(static_cast<std::size_t>(tokens));
+  to.masses = from.masses;
+  to.masses.cut(tokens);
   note_peak();
   return copy;
 }
@@ -273,8 +261,11 @@ void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatV
     KVA_CHECK(span.start == impl.sequence(span.sequence).tokens, "a span starts where its sequence ends");
     positions = std::max(positions, span.start + span.tokens);
     for (int h = 0; h < kv_heads; ++h) {
-      impl.extend(impl.table(span.sequence, layer, h), span.start, span.tokens);
-      impl.extend_mass(impl.sequence(span.sequence), impl.table_index(layer, h));
+      PageTable& table = impl.table(span.sequence, layer, h);
+      impl.extend(table, span.start, span.tokens);
+      if (impl.observed.empty()) continue;
+      const std::size_t index = impl.table_index(layer, h);
+      impl.sequence(span.sequence).masses.extend(impl.observed[index], index, impl.table_count(), table.end);
     }
   }
   impl.turns.reserve(positions);
@@ -309,8 +300,10 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
               "keys are appended before queries attend");
     if (span.tokens == 0) continue;
     impl.spans.push_back({.span = span, .tables = of_layer});
-    if (!sequence.mass.empty())
-      impl.spans.back().mass = std::span<CountedVector<float>>(sequence.mass.data() + first, heads);
+    if (!impl.observed.empty()) {
+      impl.spans.back().masses = &sequence.masses;
+      impl.spans.back().first_table = first;
+    }
   }
   impl.attention.attend(impl.spans, q, out);
 }
@@ -376,13 +369,36 @@ void KvCache::observe(int layer, int kv_head, const Observations& what) {
   impl.observed[table] = impl.observed[table] | what;
 }
 
+std::span<const float> KvCache::Impl::mass(SequenceId id, int layer, int kv_head, Mass which,
+                                           bool Observations::*asked) {
+  const std::size_t table = table_index(layer, kv_head);
+  KVA_CHECK(!observed.empty() && observed[table].*asked, "a mass is there where it was asked for");
+  return sequence(id).masses.of(which, table);
+}
+
 std::span<const float> KvCache::attention_mass(SequenceId sequence, int layer, int kv_head) const {
-  const std::size_t table = impl_->table_index(layer, kv_head);
-  KVA_CHECK(!impl_->observed.empty() && impl_->observed[table].attention_mass,
-            "attention mass is there where it was asked for");
-  const Sequence& of = impl_->sequence(sequence);
-  if (of.mass.empty()) return {};
-  return {of.mass[table].data(), of.mass[table].size()};
+  return impl_->mass(sequence, layer, kv_head, Mass::kAll, &Observations::attention_mass);
+}
+
+std::span<const float> KvCache::late_mass(SequenceId sequence, int layer, int kv_head) const {
+  return impl_->mass(sequence, layer, kv_head, Mass::kLate, &Observations::late_mass);
+}
+
+std::span<const float> KvCache::near_mass(SequenceId sequence, int layer, int kv_head) const {
+  return impl_->mass(sequence, layer, kv_head, Mass::kNear, &Observations::near_mass);
+}
+
+void KvCache::set_late_start(SequenceId sequence, int64_t position) {
+  AttentionMasses& masses = impl_->sequence(sequence).masses;
+  masses.late_start = position;
+  masses.reset(Mass::kLate);
+}
+
+void KvCache::set_near_tokens(SequenceId sequence, int64_t tokens) {
+  KVA_CHECK(tokens >= 0, "a number of tokens");
+  AttentionMasses& masses = impl_->sequence(sequence).masses;
+  masses.near_tokens = std::min<int64_t>(tokens, INT32_MAX);
+  masses.reset(Mass::kNear);
 }
 
 double KvCache::observe_seconds() const { return impl_->attention.observe_seconds(); }

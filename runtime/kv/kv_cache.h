@@ -22,6 +22,7 @@
 #include "runtime/kv/batch.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/codec.h"
+#include "runtime/kv/observations.h"
 #include "runtime/kv/plan.h"
 #include "runtime/kv/side_memory.h"
 
@@ -66,23 +67,6 @@ struct KvCacheOptions {
 // Larger pages would make the workspace of attention grow with them.
 inline constexpr int kMaxPageTokens = 1024;
 
-// What a policy may ask to be told of a table's tokens. Collected from the moment it is asked for; its memory
-// is counted as tables.
-struct Observations {
-  // The softmax weight that each token got from the queries so far, summed over them and averaged over the
-  // query heads of its KV head.
-  bool attention_mass = false;
-  bool late_mass = false;
-  bool near_mass = false;
-
-  friend Observations operator|(const Observations& a, const Observations& b) {
-    return {.attention_mass = a.attention_mass || b.attention_mass,
-            .late_mass = a.late_mass || b.late_mass,
-            .near_mass = a.near_mass || b.near_mass};
-  }
-  bool any() const { return attention_mass || late_mass || near_mass; }
-};
-
 struct PageFacts {
   SideId side = kNoSide;
   int64_t tokens = 0;
@@ -123,7 +107,8 @@ class KvCache {
   // A copy that shares every page with `sequence`; whichever appends first to a shared tail gets its own.
   SequenceId fork_sequence(SequenceId sequence);
   // The same of its first `tokens` tokens: full pages, that is, a multiple of page_tokens, none of which a
-  // plan has joined with pages behind it. Attention mass that other tokens of `sequence` gave is copied too.
+  // plan has joined with pages behind it. Attention masses that other tokens of `sequence` gave are copied
+  // too.
   SequenceId fork_sequence(SequenceId sequence, int64_t tokens);
   // Drops the sequence's references; pages nobody refers to are freed.
   void free_sequence(SequenceId sequence);
@@ -160,10 +145,13 @@ class KvCache {
   // By position, [tokens(sequence)] after a step; tokens that plans dropped or merged keep what they got. A
   // fork starts with what `sequence` had. Only where it is observed; good until the next append.
   std::span<const float> attention_mass(SequenceId sequence, int layer, int kv_head) const;
-  std::span<const float> late_mass(SequenceId, int, int) const { return {}; }
-  std::span<const float> near_mass(SequenceId, int, int) const { return {}; }
-  void set_late_start(SequenceId, int64_t) {}
-  void set_near_tokens(SequenceId, int64_t) {}
+  // The same of late queries: those at positions >= set_late_start(), none by default.
+  std::span<const float> late_mass(SequenceId sequence, int layer, int kv_head) const;
+  // The same of near queries q of key k: 0 <= q - k < set_near_tokens(), none by default.
+  std::span<const float> near_mass(SequenceId sequence, int layer, int kv_head) const;
+  // Count from now on; what the mass was before is forgotten. Forks take over both.
+  void set_late_start(SequenceId sequence, int64_t position);
+  void set_near_tokens(SequenceId sequence, int64_t tokens);
   // Spent on observing so far, all of it within attend().
   double observe_seconds() const;
 

@@ -58,8 +58,8 @@ void PagedAttention::plan(std::span<const AttentionSpan> spans) {
   for (const AttentionSpan& of : spans) {
     const int64_t rows = of.span.tokens * group_;
     rows_ = std::max(rows_, of.span.first_row + of.span.tokens);
-    observing_ |= of.observed();
     for (int h = 0; h < options_.kv_heads; ++h) {
+      observing_ |= of.targets(h).any();
       std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)].pages);
       products_ += 2 * rows * total_tokens(pages) * options_.head_dim;
       if (rows > kFewRows) {

@@ -7,7 +7,6 @@
 // (prefill) decodes each tile of pages once for a block of queries and multiplies with BLAS.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -17,6 +16,7 @@
 #include "kernels/parallel.h"
 #include "kernels/views.h"
 #include "runtime/backend/backend.h"
+#include "runtime/kv/attention_masses.h"
 #include "runtime/kv/batch.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_store.h"
@@ -29,12 +29,12 @@ namespace kva {
 struct AttentionSpan {
   BatchSpan span;
   std::span<const PageTable> tables;
-  // Where each position's attention mass is added to, one array a KV head; an empty array or none where
-  // nobody asked.
-  std::span<CountedVector<float>> mass = {};
+  // The sequence's masses, and which of its tables is the first here; none where nobody asked.
+  AttentionMasses* masses = nullptr;
+  std::size_t first_table = 0;
 
-  bool observed() const {
-    return std::any_of(mass.begin(), mass.end(), [](const auto& of_head) { return !of_head.empty(); });
+  MassTargets targets(int kv_head) const {
+    return masses ? masses->targets(first_table + static_cast<std::size_t>(kv_head), span) : MassTargets();
   }
 };
 
@@ -47,9 +47,9 @@ class PagedAttention {
   // Causal: a query sees the keys at its own position and before. q, out: [rows, heads * head_dim], Q before
   // RoPE. The turn table covers the spans' positions.
   //
-  // Where mass is asked for, a second pass computes the scores again, now with each query's final maximum and
-  // sum, and adds exp(score - max) / sum, averaged over the query heads of a KV head. It is split by keys and
-  // takes queries in order, so the sums are bit-equal at any thread count and in any batch.
+  // Where a mass is asked for, a second pass computes the scores again, now with each query's final maximum
+  // and sum, and adds exp(score - max) / sum, averaged over the query heads of a KV head. It is split by keys
+  // and takes queries in order, so the sums are bit-equal at any thread count and in any batch.
   void attend(std::span<const AttentionSpan> spans, MatView<const float> q, MatView<float> out);
 
   int64_t workspace_bytes() const {
@@ -118,7 +118,11 @@ class PagedAttention {
   void observe(std::span<const AttentionSpan> spans, MatView<const float> q);
   void observe_run(const Item& item, MatView<const float> q, int worker) const;
   void observe_tile(const Item& item, MatView<const float> q, int worker) const;
-  void add_mass(const Item& item, const PageRef& ref, MatView<const float> scores) const;
+  int64_t last_position(const PageRef& ref) const;
+  bool counts(const Item& item, const MassTargets& targets) const;
+  void add_masses(const Item& item, const MassTargets& targets, const PageRef& ref,
+                  MatView<const float> scores) const;
+  void add_near(const Item& item, const PageRef& ref, MatView<const float> scores, float* totals) const;
 
   const KvCacheOptions& options_;
   const PageStore& store_;

@@ -1,5 +1,6 @@
 // The second pass of PagedAttention: what each key got of the queries' attention.
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 
@@ -14,18 +15,32 @@ PagedAttention::Finals PagedAttention::finals(const Item& item) const {
   return {max, max + options_.kv_heads * rows_ * group_};
 }
 
+int64_t PagedAttention::last_position(const PageRef& ref) const {
+  return ref.where == kNoSide ? ref.end() - 1 : page_places(store_, ref).positions[ref.tokens - 1];
+}
+
+// Whether any of the item's queries adds to a mass of any of its keys.
+bool PagedAttention::counts(const Item& item, const MassTargets& targets) const {
+  const int64_t end = item.position() + item.tokens;
+  if (end <= item.pages.front().start) return false;
+  const AttentionMasses& masses = *item.of->masses;
+  return targets.all || (targets.late && end > masses.late_start) ||
+         (targets.near && item.position() - last_position(item.pages.back()) < masses.near_tokens);
+}
+
 // One item a run or tile of pages, so that each position is added to by one thread.
 void PagedAttention::plan_observation(std::span<const AttentionSpan> spans) {
   items_.clear();
   for (const AttentionSpan& of : spans) {
     const bool tiled = of.span.tokens * group_ > kMaxCodecQueries;
     for (int h = 0; h < options_.kv_heads; ++h) {
-      const auto head = static_cast<std::size_t>(h);
-      if (of.mass.empty() || of.mass[head].empty()) continue;
-      std::span<const PageRef> pages(of.tables[head].pages);
+      const MassTargets targets = of.targets(h);
+      if (!targets.any()) continue;
+      std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)].pages);
       while (!pages.empty()) {
         const auto run = front_run(pages, tiled ? tile_tokens_ : run_tokens_);
-        items_.push_back({&of, h, 0, of.span.tokens, run, tiled ? kTiled : 0});
+        const Item item{&of, h, 0, of.span.tokens, run, tiled ? kTiled : 0};
+        if (counts(item, targets)) items_.push_back(item);
         pages = pages.subspan(run.size());
       }
     }
@@ -48,9 +63,10 @@ void PagedAttention::observe_run(const Item& item, MatView<const float> q, int w
   const MatView<float> queries = gather(item, q, s.queries);
   const MatView<float> scores(s.scores, queries.rows, total_tokens(item.pages), run_tokens_);
   run_scores(item, queries, s, scores);
+  const MassTargets targets = item.of->targets(item.kv_head);
   int64_t column = 0;
   for (const PageRef& ref : item.pages) {
-    add_mass(item, ref, scores.col_range(column, ref.tokens));
+    add_masses(item, targets, ref, scores.col_range(column, ref.tokens));
     column += ref.tokens;
   }
 }
@@ -59,11 +75,12 @@ void PagedAttention::observe_run(const Item& item, MatView<const float> q, int w
 void PagedAttention::observe_tile(const Item& item, MatView<const float> q, int worker) const {
   const Scratch s = scratch(worker);
   const MatView<float> keys = decode_keys(item.pages, s);
+  const MassTargets targets = item.of->targets(item.kv_head);
   for (int64_t first = 0; first < item.tokens; first += block_tokens_) {
     Item block = item;
     block.first_token = first;
     block.tokens = std::min(block_tokens_, item.tokens - first);
-    if (block.position() + block.tokens <= item.pages.front().start) continue;
+    if (!counts(block, targets)) continue;
     const MatView<float> queries = gather(block, q, s.queries);
     const MatView<float> scores(s.scores, queries.rows, keys.rows, tile_tokens_);
     tile_product_transposed(queries, keys, scores);
@@ -71,23 +88,61 @@ void PagedAttention::observe_tile(const Item& item, MatView<const float> q, int 
     for (const PageRef& ref : item.pages) {
       const MatView<float> of_page = scores.col_range(column, ref.tokens);
       mask(block, ref, of_page);
-      add_mass(block, ref, of_page);
+      add_masses(block, targets, ref, of_page);
       column += ref.tokens;
     }
   }
 }
 
-void PagedAttention::add_mass(const Item& item, const PageRef& ref, MatView<const float> scores) const {
+void PagedAttention::add_masses(const Item& item, const MassTargets& targets, const PageRef& ref,
+                                MatView<const float> scores) const {
   std::array<float, kMaxPageTokens> totals;
-  std::fill_n(totals.begin(), ref.tokens, 0.0f);
   const Finals finals = this->finals(item);
-  add_attention(scores, finals.max, finals.sum, totals.data());
-  CountedVector<float>& mass = item.of->mass[static_cast<std::size_t>(item.kv_head)];
   const float share = 1.0f / static_cast<float>(group_);
   const int32_t* positions = ref.where == kNoSide ? nullptr : page_places(store_, ref).positions;
-  for (int32_t t = 0; t < ref.tokens; ++t)
-    mass[static_cast<std::size_t>(positions ? positions[t] : ref.start + t)] +=
-        share * totals[static_cast<std::size_t>(t)];
+  const auto sum_from = [&](int64_t row) {
+    std::fill_n(totals.begin(), ref.tokens, 0.0f);
+    add_attention(scores.row_range(row, scores.rows - row), finals.max + row, finals.sum + row,
+                  totals.data());
+  };
+  const auto add_to = [&](float* mass) {
+    for (int32_t t = 0; t < ref.tokens; ++t)
+      mass[positions ? positions[t] : ref.start + t] += share * totals[static_cast<std::size_t>(t)];
+  };
+  if (targets.all) {
+    sum_from(0);
+    add_to(targets.all);
+  }
+  const int64_t early = std::clamp<int64_t>(item.of->masses->late_start - item.position(), 0, item.tokens);
+  if (targets.late && early < item.tokens) {
+    if (!targets.all || early > 0) sum_from(early * group_);
+    add_to(targets.late);
+  }
+  if (targets.near) {
+    std::fill_n(totals.begin(), ref.tokens, 0.0f);
+    add_near(item, ref, scores, totals.data());
+    add_to(targets.near);
+  }
+}
+
+// Sums what each of the page's keys got of queries less than near_tokens behind it.
+void PagedAttention::add_near(const Item& item, const PageRef& ref, MatView<const float> scores,
+                              float* totals) const {
+  const Finals finals = this->finals(item);
+  const int64_t near = item.of->masses->near_tokens;
+  const int32_t* positions = ref.where == kNoSide ? nullptr : page_places(store_, ref).positions;
+  const int64_t last = last_position(ref);
+  // Queries that are near the whole page come first.
+  const int64_t whole = std::clamp<int64_t>(ref.start + near - item.position(), 0, item.tokens);
+  add_attention(scores.row_range(0, whole * group_), finals.max, finals.sum, totals);
+  for (int64_t t = whole; t < item.tokens && item.position() + t - near < last; ++t) {
+    const int64_t far = item.position() + t - near;  // the last position that is not near
+    const int64_t first = positions ? std::upper_bound(positions, positions + ref.tokens, far) - positions
+                                    : far + 1 - ref.start;
+    const int64_t row = t * group_;
+    add_attention(scores.row_range(row, group_).col_range(first, ref.tokens - first), finals.max + row,
+                  finals.sum + row, totals + first);
+  }
 }
 
 }  // namespace kva

@@ -193,17 +193,25 @@ inline std::vector<double> naive_attention(const CacheShape& shape, const Projec
   return result;
 }
 
-// What each key got of the first `queries` queries, [kv_heads][tokens], averaged over the heads of a group.
+// What each key got of the queries that count, [kv_heads][tokens], averaged over the heads of a group.
+using NaiveCounts = std::function<bool(int64_t s, int64_t t)>;
 inline std::vector<std::vector<double>> naive_mass(const CacheShape& shape, const Projections& p,
-                                                   int64_t queries, const NaiveBias& bias = {}) {
+                                                   const NaiveCounts& counts, const NaiveBias& bias = {}) {
   std::vector<std::vector<double>> mass(static_cast<std::size_t>(shape.kv_heads),
                                         std::vector<double>(static_cast<std::size_t>(p.tokens)));
   naive_weights(shape, p, bias, [&](int64_t h, int64_t t, const std::vector<double>& weights) {
-    if (t >= queries) return;
     for (std::size_t s = 0; s < weights.size(); ++s)
-      mass[static_cast<std::size_t>(h / shape.group)][s] += weights[s] / shape.group;
+      if (counts(static_cast<int64_t>(s), t))
+        mass[static_cast<std::size_t>(h / shape.group)][s] += weights[s] / shape.group;
   });
   return mass;
+}
+
+// Of the first `queries` queries.
+inline std::vector<std::vector<double>> naive_mass(const CacheShape& shape, const Projections& p,
+                                                   int64_t queries, const NaiveBias& bias = {}) {
+  return naive_mass(
+      shape, p, [&](int64_t, int64_t t) { return t < queries; }, bias);
 }
 
 }  // namespace kva
