@@ -31,23 +31,23 @@ class CpuBackend : public Backend {
   }
 
  protected:
-  void* raw_allocate(int64_t bytes) override {
+  void* raw_allocate(int64_t bytes, MemoryUse use) override {
     const std::size_t size = static_cast<std::size_t>(bytes);
     if (bytes >= kHugePage) {
       void* memory = std::aligned_alloc(kHugePage, size);
       if (memory) ::madvise(memory, size, MADV_HUGEPAGE);
       return memory;
     }
-    if (of_arena(bytes))
+    if (use == MemoryUse::kPages && fits_arena(bytes))
       if (void* memory = arena_.allocate(bytes)) return memory;
     return std::aligned_alloc(kAlignment, size);
   }
   void raw_free(void* memory, int64_t bytes) noexcept override {
-    if (!of_arena(bytes) || !arena_.free(memory, bytes)) std::free(memory);
+    if (!fits_arena(bytes) || !arena_.free(memory, bytes)) std::free(memory);
   }
 
  private:
-  static bool of_arena(int64_t bytes) {
+  static bool fits_arena(int64_t bytes) {
     return kUseArena && bytes >= PageArena::kLeastBytes && bytes < kHugePage;
   }
 

@@ -19,9 +19,9 @@ namespace kva {
 namespace {
 
 constexpr int64_t kPage = 4096;
-// A block that is full again becomes huge again once so much of it was freed: making one costs about as much
-// as writing it, which is so spread over that many bytes.
-constexpr int64_t kWorthCollapsing = PageArena::kBlockBytes / 4;
+// Freeing part of a huge page splits it. Once so much of a block was freed, it may become huge again when it
+// is full: the copying, 0.4 ms a MiB, is so spread over the filling of that many bytes.
+constexpr int64_t kWorthCollapsing = PageArena::kBlockBytes / 8;
 
 int64_t round_down(int64_t at, int64_t unit) { return at / unit * unit; }
 int64_t round_up(int64_t at, int64_t unit) { return round_down(at + unit - 1, unit); }
@@ -59,12 +59,6 @@ bool PageArena::reserve_region() {
   return true;
 }
 
-template <typename Body>
-void PageArena::for_blocks(int64_t begin, int64_t end, const Body& body) {
-  for (int64_t block = begin / kBlockBytes; block * kBlockBytes < end; ++block)
-    body(block, std::min(end, (block + 1) * kBlockBytes) - std::max(begin, block * kBlockBytes));
-}
-
 void* PageArena::allocate(int64_t bytes) {
   KVA_CHECK(bytes >= kLeastBytes && bytes < kBlockBytes && bytes % kAlignment == 0, "not for the arena");
   const std::scoped_lock lock(mutex_);
@@ -91,28 +85,52 @@ void* PageArena::take(Region& region, int64_t bytes) {
     rest.mapped() -= bytes;
     region.free.insert(std::move(rest));
   }
-  for_blocks(begin, end, [&](int64_t index, int64_t part) {
-    Block& block = region.blocks[static_cast<std::size_t>(index)];
-    block.free_bytes -= part;
-    if (block.free_bytes < kLeastBytes && !block.asked) collapse(region, index);
-  });
+  count(region, begin, bytes, -1);
+  if (can_collapse_ && waiting_ >= std::max(kLeastWaiting, full_ / 8)) collapse_waiting();
   return region.memory + begin;
 }
 
-void PageArena::collapse(Region& region, int64_t index) {
-  Block& block = region.blocks[static_cast<std::size_t>(index)];
-  block.asked = true;
-  block.freed_since = 0;
-  if (!can_collapse_) return;
-  std::byte* memory = region.memory + index * kBlockBytes;
-  advise(memory, kBlockBytes, MADV_HUGEPAGE);
+void PageArena::count(Region& region, int64_t begin, int64_t bytes, int sign) noexcept {
+  const int64_t end = begin + bytes;
+  for (int64_t index = begin / kBlockBytes; index * kBlockBytes < end; ++index) {
+    const int64_t part = std::min(end, (index + 1) * kBlockBytes) - std::max(begin, index * kBlockBytes);
+    Block& block = region.blocks[static_cast<std::size_t>(index)];
+    full_ -= block.full();
+    waiting_ -= block.waiting();
+    block.free_bytes += sign * part;
+    if (sign > 0) block.freed_since += part;
+    if (block.freed_since >= kWorthCollapsing) block.asked = false;
+    full_ += block.full();
+    waiting_ += block.waiting();
+  }
+}
+
+void PageArena::collapse_waiting() {
+  for (Region& region : regions_) {
+    std::size_t end = 0;
+    for (std::size_t begin = 0; begin < region.blocks.size(); begin = end + 1) {
+      for (end = begin; end < region.blocks.size() && region.blocks[end].waiting(); ++end) {
+        region.blocks[end].asked = true;
+        region.blocks[end].freed_since = 0;
+      }
+      if (end > begin)
+        collapse(region.memory + static_cast<int64_t>(begin) * kBlockBytes,
+                 static_cast<int64_t>(end - begin));
+    }
+  }
+  waiting_ = 0;
+}
+
+void PageArena::collapse(std::byte* memory, int64_t blocks) {
+  const int64_t bytes = blocks * kBlockBytes;
+  advise(memory, bytes, MADV_HUGEPAGE);
   // A block of which no page was touched yet cannot be collapsed.
-  advise(memory, kPage, MADV_POPULATE_WRITE);
-  if (advise(memory, kBlockBytes, MADV_COLLAPSE) == 0)
-    ++collapses_;
+  for (int64_t i = 0; i < blocks; ++i) advise(memory + i * kBlockBytes, kPage, MADV_POPULATE_WRITE);
+  if (advise(memory, bytes, MADV_COLLAPSE) == 0)
+    collapsed_ += blocks;
   else if (errno == EINVAL)
     can_collapse_ = false;
-  advise(memory, kBlockBytes, MADV_NOHUGEPAGE);  // of what is touched from now on
+  advise(memory, bytes, MADV_NOHUGEPAGE);  // of what is touched from now on
 }
 
 bool PageArena::free(void* memory, int64_t bytes) noexcept {
@@ -124,12 +142,7 @@ bool PageArena::free(void* memory, int64_t bytes) noexcept {
     const auto begin = static_cast<int64_t>(address - start);
     const int64_t end = begin + bytes;
     give_back(region, insert_free(region, begin, end), begin, end);
-    for_blocks(begin, end, [&](int64_t index, int64_t part) {
-      Block& block = region.blocks[static_cast<std::size_t>(index)];
-      block.free_bytes += part;
-      block.freed_since += part;
-      if (block.freed_since >= kWorthCollapsing) block.asked = false;
-    });
+    count(region, begin, bytes, +1);
     return true;
   }
   return false;
@@ -163,9 +176,9 @@ void PageArena::give_back(Region& region, Extent extent, int64_t begin, int64_t 
   if (first < last) advise(region.memory + first, last - first, MADV_DONTNEED);
 }
 
-int64_t PageArena::collapses() const {
+int64_t PageArena::collapsed_blocks() const {
   const std::scoped_lock lock(mutex_);
-  return collapses_;
+  return collapsed_;
 }
 
 }  // namespace kva

@@ -20,6 +20,9 @@ class PageArena {
   static constexpr int64_t kBlockBytes = int64_t{2} << 20;
   static constexpr int64_t kLeastBytes = int64_t{16} << 10;  // of an allocation
   static constexpr int64_t kAlignment = 64;
+  // Full blocks wait until so many do, and an eighth of all: a call has costs of its own, and so much memory
+  // the processor's second table of translations covers.
+  static constexpr int64_t kLeastWaiting = 4;
 
   // region_bytes: of address space, reserved at a time; a multiple of kBlockBytes.
   explicit PageArena(int64_t region_bytes = int64_t{1} << 30);
@@ -34,14 +37,17 @@ class PageArena {
   // `bytes` as given to allocate(). False, and nothing done, for memory that is not from here.
   bool free(void* memory, int64_t bytes) noexcept;
 
-  // How many times a block was made a huge page.
-  int64_t collapses() const;
+  // How many blocks were made huge pages so far; one whose parts come and go is made one more than once.
+  int64_t collapsed_blocks() const;
 
  private:
   struct Block {
     int64_t free_bytes = kBlockBytes;
-    int64_t freed_since = 0;  // bytes, since it was last asked to be huge
+    int64_t freed_since = 0;  // bytes, since it was asked to be huge
     bool asked = false;
+
+    bool full() const { return free_bytes < kLeastBytes; }
+    bool waiting() const { return full() && !asked; }
   };
   struct Region {
     std::byte* memory = nullptr;
@@ -55,15 +61,16 @@ class PageArena {
   void* take(Region& region, int64_t bytes);
   static void give_back(Region& region, Extent extent, int64_t begin, int64_t end) noexcept;
   static Extent insert_free(Region& region, int64_t begin, int64_t end);
-  void collapse(Region& region, int64_t block);
-  // Calls body(block's index, bytes of it in [begin, end)).
-  template <typename Body>
-  static void for_blocks(int64_t begin, int64_t end, const Body& body);
+  // Counts `bytes` of the region's blocks from `begin` on as free (sign 1) or handed out (-1).
+  void count(Region& region, int64_t begin, int64_t bytes, int sign) noexcept;
+  void collapse_waiting();
+  void collapse(std::byte* memory, int64_t blocks);
 
   const int64_t region_bytes_;
   mutable std::mutex mutex_;
   std::vector<Region> regions_;
-  int64_t collapses_ = 0;
+  int64_t full_ = 0, waiting_ = 0;  // blocks
+  int64_t collapsed_ = 0;
   bool can_collapse_ = true;
 };
 

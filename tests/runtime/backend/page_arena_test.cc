@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -144,66 +145,92 @@ TEST(PageArena, TouchesNothingAndGivesFreedPagesBack) {
   EXPECT_EQ(again[0], std::byte{0}) << "a fresh page of the system's";
 }
 
+// The first blocks that become huge: full of slabs, of which the last is not written.
 class HugePages : public ::testing::Test {
  protected:
-  // A block of 128 slabs, the last of them not written.
-  void fill_block() {
-    for (int64_t at = 0; at < kBlock; at += kLeast) {
-      slabs.push_back(static_cast<std::byte*>(arena.allocate(kLeast)));
+  void allocate_blocks(int64_t slab_bytes) {
+    const auto count = static_cast<std::size_t>(kBlocks * kBlock / slab_bytes);
+    for (std::size_t i = 0; i < count; ++i) {
+      ASSERT_EQ(arena.collapsed_blocks(), 0) << "not all full: not huge";
+      slabs.push_back(static_cast<std::byte*>(arena.allocate(slab_bytes)));
       ASSERT_NE(slabs.back(), nullptr);
-      if (at + kLeast < kBlock) fill(slabs.back(), kLeast, static_cast<int>(slabs.size()));
+      if (i + 1 < count) fill(slabs.back(), slab_bytes, static_cast<int>(i));
     }
-    if (arena.collapses() == 0) GTEST_SKIP() << "this kernel does not collapse pages on request (Linux 6.1)";
+    if (arena.collapsed_blocks() == 0)
+      GTEST_SKIP() << "this kernel does not collapse pages on request (Linux 6.1)";
   }
+  // Frees the slab and takes it again.
+  void renew(std::byte* slab) {
+    ASSERT_TRUE(arena.free(slab, kLeast));
+    ASSERT_EQ(arena.allocate(kLeast), slab);
+  }
+
+  static constexpr int64_t kBlocks = PageArena::kLeastWaiting;
+  static constexpr std::size_t kSlabs = static_cast<std::size_t>(kBlock / kLeast);  // of a block
   PageArena arena;
   std::vector<std::byte*> slabs;
 };
 
-TEST_F(HugePages, ABlockOfFullSlabsBecomesOneAndKeepsItsContents) {
-  void* part = arena.allocate(kBlock / 2);
-  fill(part, kBlock / 2, 1);
-  ASSERT_EQ(huge_kib(part), 0) << "not full: not huge";
-  ASSERT_TRUE(arena.free(part, kBlock / 2));
-  fill_block();
+TEST_F(HugePages, AreMadeOfFullBlocksWhichKeepTheirContents) {
+  allocate_blocks(kLeast);
   if (IsSkipped()) return;
-  EXPECT_EQ(arena.collapses(), 1);
-  EXPECT_EQ(huge_kib(slabs[0]), kBlock / 1024);
+  EXPECT_EQ(arena.collapsed_blocks(), kBlocks);
+  EXPECT_EQ(huge_kib(slabs[0]), kBlocks * kBlock / 1024);
   for (std::size_t i = 0; i + 1 < slabs.size(); ++i)
-    for (int64_t at = 0; at < kLeast; ++at) ASSERT_EQ(slabs[i][at], static_cast<std::byte>(i + 1));
+    for (int64_t at = 0; at < kLeast; ++at) ASSERT_EQ(slabs[i][at], static_cast<std::byte>(i));
   auto* next = static_cast<std::byte*>(arena.allocate(kLeast));
-  EXPECT_EQ(next, slabs[0] + kBlock);
+  EXPECT_EQ(next, slabs[0] + kBlocks * kBlock);
   fill(next, 1, 1);
   EXPECT_EQ(resident_pages(next, kBlock), 1) << "the next block is not full";
 }
 
 TEST_F(HugePages, GiveFreedPagesBackToo) {
-  fill_block();
+  allocate_blocks(kLeast);
   if (IsSkipped()) return;
-  for (const std::size_t at : {3, 4, 100}) EXPECT_TRUE(arena.free(slabs[at], kLeast));
-  EXPECT_EQ(resident_pages(slabs[0], kBlock), (kBlock - 3 * kLeast) / kPage);
+  for (const std::size_t at : {3, 4, 300}) EXPECT_TRUE(arena.free(slabs[at], kLeast));
+  EXPECT_EQ(resident_pages(slabs[0], kBlocks * kBlock), (kBlocks * kBlock - 3 * kLeast) / kPage);
   EXPECT_EQ(resident_pages(slabs[3], 2 * kLeast), 0);
-  EXPECT_EQ(slabs[2][kLeast - 1], std::byte{3});
-  EXPECT_EQ(slabs[5][0], std::byte{6});
+  EXPECT_EQ(slabs[2][kLeast - 1], std::byte{2});
+  EXPECT_EQ(slabs[5][0], std::byte{5});
 }
 
-TEST_F(HugePages, ABlockIsCollapsedAgainOnlyAfterAQuarterOfItWasFreed) {
-  fill_block();
+TEST_F(HugePages, AreMadeAgainOfBlocksOfWhichAnEighthWasRenewed) {
+  allocate_blocks(kLeast);
   if (IsSkipped()) return;
-  for (int i = 0; i < 31; ++i) {
-    ASSERT_TRUE(arena.free(slabs[7], kLeast));
-    ASSERT_EQ(arena.allocate(kLeast), slabs[7]);
-  }
-  EXPECT_EQ(arena.collapses(), 1);
-  ASSERT_TRUE(arena.free(slabs[7], kLeast));
-  ASSERT_EQ(arena.allocate(kLeast), slabs[7]);
-  EXPECT_EQ(arena.collapses(), 2);
+  const auto renew_each = [&](std::size_t from, std::size_t to) {
+    for (int64_t block = 0; block < kBlocks; ++block)
+      for (std::size_t i = from; i < to; ++i) renew(slabs[static_cast<std::size_t>(block) * kSlabs + i]);
+  };
+  renew_each(0, kSlabs / 8 - 1);
+  EXPECT_EQ(arena.collapsed_blocks(), kBlocks);
+  EXPECT_EQ(huge_kib(slabs[0]), 0);
+  renew_each(kSlabs / 8 - 1, kSlabs / 8);
+  EXPECT_EQ(arena.collapsed_blocks(), 2 * kBlocks);
+  EXPECT_EQ(huge_kib(slabs[0]), kBlocks * kBlock / 1024);
 }
 
 TEST_F(HugePages, AreMadeOfBlocksThatWereNeverTouched) {
-  for (int i = 0; i < 4; ++i) slabs.push_back(static_cast<std::byte*>(arena.allocate(kBlock / 4 * 3)));
-  if (arena.collapses() == 0) GTEST_SKIP() << "this kernel does not collapse pages on request (Linux 6.1)";
-  EXPECT_EQ(arena.collapses(), 3);
-  EXPECT_EQ(huge_kib(slabs[0]), 3 * kBlock / 1024);
+  const void* first = arena.allocate(kBlock / 4 * 3);
+  while (arena.collapsed_blocks() == 0)
+    if (arena.allocate(kBlock / 4 * 3) > static_cast<const std::byte*>(first) + 2 * kBlocks * kBlock)
+      GTEST_SKIP() << "this kernel does not collapse pages on request (Linux 6.1)";
+  EXPECT_EQ(arena.collapsed_blocks(), kBlocks);
+  EXPECT_EQ(huge_kib(first), kBlocks * kBlock / 1024);
+}
+
+TEST_F(HugePages, WaitForAnEighthOfAll) {
+  allocate_blocks(kBlock / 4);
+  if (IsSkipped()) return;
+  int64_t before = kBlocks, allocated = kBlocks;
+  for (; allocated < 64; ++allocated) {
+    for (int i = 0; i < 4; ++i) ASSERT_NE(arena.allocate(kBlock / 4), nullptr);
+    const int64_t now = arena.collapsed_blocks();
+    if (now != before) {
+      EXPECT_GE(now - before, std::max(kBlocks, (allocated + 1) / 8));
+    }
+    before = now;
+  }
+  EXPECT_GE(before, allocated - allocated / 8);
 }
 
 TEST(PageArena, WithoutAddressSpaceGivesNothing) {
@@ -222,7 +249,7 @@ void allocate_under_a_limit() {
   {
     std::vector<Buffer> buffers;
     for (int i = 0; i < 100; ++i) {
-      buffers.emplace_back(*backend, kLeast, "a test");
+      buffers.emplace_back(*backend, kLeast, "a test", MemoryUse::kPages);
       fill(buffers.back().data(), kLeast, i);
     }
     for (int i = 0; i < 100; ++i)
