@@ -14,12 +14,12 @@ Backend::~Backend() { KVA_CHECK(allocated_bytes() == 0, "memory outlives its bac
 
 int64_t Backend::held_bytes(int64_t bytes) const { return (bytes + granule_ - 1) / granule_ * granule_; }
 
-void* Backend::allocate(int64_t bytes, std::string_view purpose) {
+void* Backend::allocate(int64_t bytes, std::string_view purpose, MemoryUse use) {
   KVA_CHECK(bytes >= 0, "negative allocation");
   if (bytes == 0) return nullptr;
   const bool addressable = bytes <= std::numeric_limits<int64_t>::max() - granule_;
   const int64_t held = addressable ? held_bytes(bytes) : bytes;
-  void* memory = addressable ? raw_allocate(held) : nullptr;
+  void* memory = addressable ? raw_allocate(held, use) : nullptr;
   if (!memory)
     throw InputError(fmt::format(
         "{}: out of memory: {} bytes asked for {}, {} bytes held already; use a shorter context, a "
@@ -39,8 +39,10 @@ void Backend::free(void* memory, int64_t bytes) noexcept {
   allocated_.fetch_sub(held, std::memory_order_relaxed);
 }
 
-Buffer::Buffer(Backend& backend, int64_t bytes, std::string_view purpose)
-    : backend_(&backend), data_(static_cast<std::byte*>(backend.allocate(bytes, purpose))), bytes_(bytes) {}
+Buffer::Buffer(Backend& backend, int64_t bytes, std::string_view purpose, MemoryUse use)
+    : backend_(&backend),
+      data_(static_cast<std::byte*>(backend.allocate(bytes, purpose, use))),
+      bytes_(bytes) {}
 
 Buffer::~Buffer() {
   if (backend_) backend_->free(data_, bytes_);

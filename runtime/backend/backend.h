@@ -10,6 +10,10 @@
 
 namespace kva {
 
+// What memory is for: kPages stay where they are and are read from end to end at every step, which is worth
+// placing them with care.
+enum class MemoryUse { kAny, kPages };
+
 // Thread-safe. Outlives everything allocated from it.
 class Backend {
  public:
@@ -26,7 +30,7 @@ class Backend {
 
   // Uninitialised memory, aligned to 64 bytes. Throws InputError naming `purpose` ("page tables", ...) and
   // the sizes where the memory is not to be had. bytes >= 0; 0 gives nullptr.
-  void* allocate(int64_t bytes, std::string_view purpose);
+  void* allocate(int64_t bytes, std::string_view purpose, MemoryUse use = MemoryUse::kAny);
   // `bytes` as given to allocate().
   void free(void* memory, int64_t bytes) noexcept;
 
@@ -37,7 +41,7 @@ class Backend {
  protected:
   explicit Backend(int64_t granule_bytes) : granule_(granule_bytes) {}
   // nullptr where the device has no such memory left; bytes is a multiple of the granule.
-  virtual void* raw_allocate(int64_t bytes) = 0;
+  virtual void* raw_allocate(int64_t bytes, MemoryUse use) = 0;
   virtual void raw_free(void* memory, int64_t bytes) noexcept = 0;
 
  private:
@@ -52,7 +56,7 @@ std::unique_ptr<Backend> make_cpu_backend();
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(Backend& backend, int64_t bytes, std::string_view purpose);
+  Buffer(Backend& backend, int64_t bytes, std::string_view purpose, MemoryUse use = MemoryUse::kAny);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;

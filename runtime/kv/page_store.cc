@@ -87,7 +87,7 @@ int32_t PageStore::slab_with_space(int32_t size_class) {
   const int64_t wanted = std::clamp(of.held_bytes / kSlabPart, kMinSlabBytes, kMaxSlabBytes);
   const int64_t slots = std::max<int64_t>(1, wanted / of.slot_bytes);
   Slab slab;
-  slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages");
+  slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages", MemoryUse::kPages);
   slab.size_class = size_class;
   slab.slots = static_cast<int32_t>(slots);
   int32_t at = free_slab_;
