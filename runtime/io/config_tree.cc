@@ -99,6 +99,11 @@ ConfigNode ConfigNode::at(std::size_t index) const {
   return {document_, &value_->items[index], fmt::format("{}[{}]", path_, index)};
 }
 
+const std::string& ConfigNode::scalar() const {
+  if (!is_scalar()) fail("a number or a word");
+  return value_->text;
+}
+
 std::string ConfigNode::as_text() const {
   if (!is_scalar() || value_->text.empty()) fail("text");
   const std::string& text = value_->text;

@@ -47,6 +47,7 @@ class ConfigNode {
   std::size_t size() const;
   ConfigNode at(std::size_t index) const;
 
+  const std::string& scalar() const;  // as it is written
   std::string as_text() const;  // not empty; in quotes where it would else be a number, true, false or null
   bool as_bool() const;
   int64_t as_int(int64_t min, int64_t max) const;
