@@ -19,6 +19,7 @@ void add_eval(CLI::App& app);        // one recipe
 void add_generate(CLI::App& app);    // text from a model
 void add_methods(CLI::App& app);     // what a recipe can say
 void add_render(CLI::App& app);      // a report's written forms again
+void add_run(CLI::App& app);         // experiments from a file
 void add_size(CLI::App& app);        // KV bytes from the config alone
 void add_tokenize(CLI::App& app);    // ids of a text
 

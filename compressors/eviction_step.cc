@@ -39,6 +39,7 @@ void EvictionStep::begin(const StepContext& context) {
         "and text",
         method_));
   classes_known_ = context.classes != nullptr;
+  policy_->begin(context.seed);
   for (const Cell& cell : context.cells)
     if (cell.side == Side::kKey) tables_.emplace_back(cell.layer, cell.kv_head);
 }

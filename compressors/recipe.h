@@ -44,6 +44,7 @@ struct RecipeStep {
   const MethodInfo* method = nullptr;
   Arguments arguments;
   Trigger trigger;
+  bool triggered = false;    // the recipe says when, be it @seal
   std::string text() const;  // "quant(k=4)@prefill"
 };
 

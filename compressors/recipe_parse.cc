@@ -222,7 +222,8 @@ void RecipeParser::parse_step(const std::string& name, std::size_t position, Sta
   } else if (scanner_.accept('(')) {
     parse_arguments(step.arguments);
   }
-  if (scanner_.accept('@')) step.trigger = parse_trigger();
+  step.triggered = scanner_.accept('@');
+  if (step.triggered) step.trigger = parse_trigger();
   written_.push_back({statements_.size(), statement.pipeline.size(), position});
   statement.pipeline.push_back(std::move(step));
 }

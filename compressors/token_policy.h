@@ -67,6 +67,9 @@ class TokenPolicy {
 
   virtual PolicyNeeds needs() const { return {}; }
 
+  // Before anything else; the seed is the run's.
+  virtual void begin(uint64_t /*seed*/) {}
+
   // Whether it decides anything now; if not, nothing is read.
   virtual bool acts(const PolicyMoment&) const { return true; }
 

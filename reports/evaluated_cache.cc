@@ -11,26 +11,39 @@ EvaluatedCache::EvaluatedCache(const Recipe& recipe, const CacheSetup& setup)
   if (compressor_.needs_sample()) compressor_.fit(setup.calibration.pages(cache_.options().key_basis));
 }
 
-void EvaluatedCache::begin() {
+void EvaluatedCache::begin(int64_t copies) {
   end();
-  sequence_ = cache_.add_sequence();
+  for (int64_t i = 0; i < copies; ++i) sequences_.push_back(cache_.add_sequence());
 }
 
 void EvaluatedCache::end() {
-  if (!sequence_) return;
-  compressor_.before_free(*sequence_);
-  cache_.free_sequence(*sequence_);
-  sequence_.reset();
+  for (const SequenceId sequence : sequences_) {
+    compressor_.before_free(sequence);
+    cache_.free_sequence(sequence);
+  }
+  sequences_.clear();
+}
+
+void EvaluatedCache::begin_prompt(std::span<const int32_t> prompt) {
+  for (const SequenceId sequence : sequences_) compressor_.begin_prompt(sequence, tokens(), prompt);
+}
+
+void EvaluatedCache::end_prompt() {
+  for (const SequenceId sequence : sequences_) compressor_.end_prompt(sequence);
 }
 
 void EvaluatedCache::step(std::span<const int32_t> tokens, std::span<const int64_t> logit_rows,
                           MatView<float> logits) {
-  const Batch batch{{{.sequence = *sequence_,
-                      .first_row = 0,
-                      .tokens = static_cast<int64_t>(tokens.size()),
-                      .start = cache_.tokens(*sequence_)}}};
-  decoder_.step(batch, tokens, cache_, logit_rows, logits);
-  compressor_.after_step(batch, tokens);
+  const auto count = static_cast<int64_t>(tokens.size());
+  Batch batch;
+  std::vector<int32_t> rows;
+  for (const SequenceId sequence : sequences_) {
+    batch.spans.push_back(
+        {.sequence = sequence, .first_row = batch.rows(), .tokens = count, .start = cache_.tokens(sequence)});
+    rows.insert(rows.end(), tokens.begin(), tokens.end());
+  }
+  decoder_.step(batch, rows, cache_, logit_rows, logits);
+  compressor_.after_step(batch, rows);
 }
 
 }  // namespace kva

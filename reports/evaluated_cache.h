@@ -1,11 +1,11 @@
 // A cache under one recipe, stepped by the decoder and compressed after every step: what a quality run and a
-// timing run look at. It holds one sequence at a time.
+// timing run look at. It holds one sequence at a time, or several copies of one that are decoded together.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
+#include <vector>
 
 #include "compressors/compressor.h"
 #include "compressors/recipe.h"
@@ -33,24 +33,23 @@ class EvaluatedCache {
   // does not suit the model, Interrupted.
   EvaluatedCache(const Recipe& recipe, const CacheSetup& setup);
 
-  // A new, empty sequence; the one before is freed.
-  void begin();
-  // Frees the sequence: what is left is what its methods learned.
+  // A new, empty sequence; the one before is freed. Of several copies each gets all tokens, in one batch.
+  void begin(int64_t copies = 1);
+  // Frees it: what is left is what its methods learned.
   void end();
 
   // Adds tokens to the sequence and lets the recipe act. Row i of logits [logit_rows.size(), vocab] becomes
-  // the logits after token logit_rows[i] of these (ascending). Throws InputError, Interrupted.
+  // the logits after token logit_rows[i] of these (ascending), those of the first copy. Throws InputError,
+  // Interrupted.
   void step(std::span<const int32_t> tokens, std::span<const int64_t> logit_rows, MatView<float> logits);
 
   // A prompt of these tokens comes, in steps, and then end_prompt().
-  void begin_prompt(std::span<const int32_t> prompt) {
-    compressor_.begin_prompt(*sequence_, tokens(), prompt);
-  }
+  void begin_prompt(std::span<const int32_t> prompt);
   // A prompt is complete: what follows reads it from the cache.
-  void end_prompt() { compressor_.end_prompt(*sequence_); }
+  void end_prompt();
 
-  int64_t tokens() const { return cache_.tokens(*sequence_); }
-  SequenceId sequence() const { return *sequence_; }
+  int64_t tokens() const { return cache_.tokens(sequence()); }
+  SequenceId sequence() const { return sequences_.front(); }
   const KvCache& cache() const { return cache_; }
   CompressorStats stats() const { return compressor_.stats(); }
 
@@ -58,7 +57,7 @@ class EvaluatedCache {
   Decoder& decoder_;
   KvCache cache_;
   Compressor compressor_;
-  std::optional<SequenceId> sequence_;
+  std::vector<SequenceId> sequences_;  // the copies
 };
 
 }  // namespace kva

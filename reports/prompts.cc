@@ -44,14 +44,15 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-std::string text_of(const JsonNode& value) {
-  if (!value.is_array()) return value.as_string();
-  std::string joined;
-  for (int64_t i = 0; i < value.size(); ++i) {
-    if (i > 0) joined += "\n\n";
-    joined += value.at(i).as_string();
+void set_text(const JsonNode& value, Prompt& prompt) {
+  if (!value.is_array()) {
+    prompt.text = value.as_string();
+    return;
   }
-  return joined;
+  for (int64_t i = 0; i < value.size(); ++i) {
+    prompt.turns.push_back(value.at(i).as_string());
+    prompt.text += (i > 0 ? "\n\n" : "") + prompt.turns.back();
+  }
 }
 
 JsonNode prompt_member(const JsonNode& record, const std::string& field) {
@@ -69,13 +70,13 @@ JsonNode prompt_member(const JsonNode& record, const std::string& field) {
 
 Prompt prompt_from(const JsonNode& record, const std::string& set, const std::string& name,
                    const std::string& field) {
-  Prompt prompt{set, name, ""};
+  Prompt prompt{.set = set, .name = name, .text = ""};
   if (record.is_object()) {
     prompt.set = record.get_string("set", set);
     prompt.name = record.get_string("name", name);
-    prompt.text = text_of(prompt_member(record, field));
+    set_text(prompt_member(record, field), prompt);
   } else {
-    prompt.text = text_of(record);
+    set_text(record, prompt);
   }
   check_text(prompt.text,
              fmt::format("{}: {}", record.source(), record.path().empty() ? name : record.path()));
@@ -113,7 +114,7 @@ std::vector<Prompt> parse_text_lines(const std::string& text, const std::string&
     ++number;
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     check_text(line, fmt::format("{}:{}", source, number));
-    prompts.push_back({set, fmt::format("line-{}", number), line});
+    prompts.push_back({.set = set, .name = fmt::format("line-{}", number), .text = line});
   }
   return prompts;
 }

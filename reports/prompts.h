@@ -8,9 +8,10 @@
 namespace kva {
 
 struct Prompt {
-  std::string set;   // prompts of one set are compared with those of another
-  std::string name;  // unique within its set
-  std::string text;  // valid UTF-8, not empty
+  std::string set;                      // prompts of one set are compared with those of another
+  std::string name;                     // unique within its set
+  std::string text;                     // valid UTF-8, not empty
+  std::vector<std::string> turns = {};  // of a dialogue: what `text` joins; else empty
 };
 
 struct PromptSource {

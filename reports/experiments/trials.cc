@@ -1,0 +1,160 @@
+#include "reports/experiments/trials.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "reports/provenance.h"
+#include "runtime/error.h"
+#include "runtime/interrupt.h"
+#include "runtime/io/hash.h"
+
+namespace kva {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kIdDigits = 16;
+constexpr std::size_t kMostTrials = 10000000;
+
+std::string ids_hash(const Sample& sample) {
+  RunningHash hash;
+  for (const SampleTurn& turn : sample.turns) {
+    const int64_t head[] = {static_cast<int64_t>(turn.ids.size()), turn.answered ? 1 : 0};
+    hash.add(std::as_bytes(std::span(head)));
+    hash.add(std::as_bytes(std::span(turn.ids)));
+  }
+  return hash.text();
+}
+
+// All that decides the numbers of a row, times aside.
+std::string id_of(const Trial& trial, const Experiment& experiment, const RunModel& model) {
+  const Sample& sample = *trial.sample;
+  const Json identity = {{"program", version_line()},
+                         {"model", model.identity.tensor_hash},
+                         {"name", model.options.model},
+                         {"weights", model.options.weights},
+                         {"experiment", experiment.name},
+                         {"mode", experiment.mode},
+                         {"strategy", experiment.strategies[trial.strategy].written},
+                         {"recipe", experiment.strategies[trial.strategy].recipe.text()},
+                         {"set", sample.set},
+                         {"sample", sample.name},
+                         {"prompt", ids_hash(sample)},
+                         {"key", sample.key},
+                         {"context_length", sample.context_length},
+                         {"repeat", trial.repeat},
+                         {"seed", trial.seed},
+                         {"max_gen_tokens", experiment.max_gen_tokens},
+                         {"temperature", experiment.sampler.temperature},
+                         {"top_k", experiment.sampler.top_k},
+                         {"top_p", experiment.sampler.top_p},
+                         {"device", experiment.device},
+                         {"batch_size", experiment.batch_size},
+                         {"page_size", experiment.page_tokens},
+                         {"chunk", experiment.chunk_tokens},
+                         {"ignore_eos", experiment.ignore_eos},
+                         {"quality", experiment.quality}};
+  const std::string hash = text_hash(identity.dump());
+  return hash.substr(hash.find(':') + 1, kIdDigits);
+}
+
+bool same_options(const ModelOptions& a, const ModelOptions& b) {
+  return a.model == b.model && a.cache_dir == b.cache_dir && a.weights == b.weights && a.offline == b.offline;
+}
+
+class Planner {
+ public:
+  explicit Planner(RunPlan& plan, const Shard& shard) : plan_(plan), shard_(shard) {}
+
+  void add(std::size_t index) {
+    const Experiment& experiment = plan_.file.experiments[index];
+    for (const ModelChoice& choice : experiment.models) {
+      const std::size_t model = open(experiment, choice);
+      const ModelConfig& config = plan_.models[model].found.config;
+      for (const Strategy& strategy : experiment.strategies) {
+        try {
+          (void)strategy.recipe.resolve(config.layers, config.kv_heads);
+        } catch (const InputError& error) {
+          fail_at(strategy.place, fmt::format("{}: {}", choice.name, error.what()));
+        }
+      }
+      for (const uint64_t seed : experiment.seeds) {
+        throw_if_interrupted();
+        for (Sample& sample : load_samples(experiment, plan_.models[model].found, seed)) {
+          const auto shared = std::make_shared<const Sample>(std::move(sample));
+          for (int64_t repeat = 0; repeat < experiment.repeats; ++repeat)
+            add_group(
+                {.experiment = index, .model = model, .sample = shared, .repeat = repeat, .seed = seed});
+        }
+      }
+    }
+  }
+
+ private:
+  std::size_t open(const Experiment& experiment, const ModelChoice& choice) {
+    const ModelOptions options{.model = choice.name,
+                               .cache_dir = experiment.cache_dir,
+                               .offline = experiment.offline,
+                               .weights = experiment.weights};
+    auto& models = plan_.models;
+    const auto known = std::find_if(models.begin(), models.end(), [&](const RunModel& model) {
+      return same_options(model.options, options);
+    });
+    if (known != models.end()) return static_cast<std::size_t>(known - models.begin());
+    try {
+      FoundModel found = open_model(options);
+      ModelIdentity identity = identify(found.folder, TensorArchive::open_folder(found.folder.path));
+      models.push_back({options, std::move(found), std::move(identity)});
+    } catch (const InputError& error) {
+      fail_at(choice.place, error.what());
+    }
+    return models.size() - 1;
+  }
+
+  void add_group(Trial trial) {
+    trial.group = groups_++;
+    if (trial.group % shard_.count != shard_.index - 1) return;
+    const Experiment& experiment = plan_.file.experiments[trial.experiment];
+    for (; trial.strategy < experiment.strategies.size(); ++trial.strategy) {
+      trial.id = id_of(trial, experiment, plan_.models[trial.model]);
+      plan_.trials.push_back(trial);
+    }
+    if (plan_.trials.size() > kMostTrials)
+      fail_at(experiment.place, fmt::format("expected at most {} trials, found more", kMostTrials));
+  }
+
+  RunPlan& plan_;
+  const Shard& shard_;
+  int64_t groups_ = 0;
+};
+
+}  // namespace
+
+Shard parse_shard(const std::string& text) {
+  Shard shard;
+  const std::size_t slash = text.find('/');
+  const auto read = [&](std::size_t first, std::size_t last, int64_t& value) {
+    const auto [end, error] = std::from_chars(text.data() + first, text.data() + last, value);
+    return error == std::errc() && end == text.data() + last;
+  };
+  if (slash == std::string::npos || !read(0, slash, shard.index) ||
+      !read(slash + 1, text.size(), shard.count) || shard.index < 1 || shard.count > 100000 ||
+      shard.index > shard.count)
+    throw InputError(fmt::format("--shard: expected i/n with i from 1 to n, found {:.40}", text));
+  return shard;
+}
+
+RunPlan plan_run(ExperimentFile file, const Shard& shard) {
+  RunPlan plan{.file = std::move(file), .models = {}, .trials = {}};
+  Planner planner(plan, shard);
+  for (std::size_t i = 0; i < plan.file.experiments.size(); ++i) planner.add(i);
+  std::stable_sort(plan.trials.begin(), plan.trials.end(),
+                   [](const Trial& a, const Trial& b) { return a.model < b.model; });
+  return plan;
+}
+
+}  // namespace kva
