@@ -182,9 +182,12 @@ struct Compressor::Impl {
   }
 
   void revise(Pipeline& pipeline, Stage& stage, const Revision& revision) {
-    for (const auto& step : stage.steps)
-      if (step->works_on_tables() && apply(step->revise(context(pipeline), revision)))
-        for_steps([&](Pipeline& of, Step& other) { other.moved(context(of), revision.sequence); });
+    for (const auto& step : stage.steps) {
+      if (!step->works_on_tables()) continue;
+      bool changed = false;
+      for (const Plan& plan : step->revise(context(pipeline), revision)) changed |= apply(plan);
+      if (changed) for_steps([&](Pipeline& of, Step& other) { other.moved(context(of), revision.sequence); });
+    }
   }
 
   // Whether the plan changed anything.

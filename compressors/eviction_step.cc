@@ -12,18 +12,14 @@
 namespace kva {
 namespace {
 
-Plan joined(std::vector<TableRewrite*> rewrites) {
-  Plan plan;
-  for (TableRewrite* rewrite : rewrites) {
-    const auto first = static_cast<int>(plan.sides.size());
-    std::move(rewrite->plan.sides.begin(), rewrite->plan.sides.end(), std::back_inserter(plan.sides));
-    for (PlanRewrite& of_table : rewrite->plan.rewrites) {
-      if (of_table.k >= 0) of_table.k += first;
-      if (of_table.v >= 0) of_table.v += first;
-      plan.rewrites.push_back(std::move(of_table));
-    }
+void add_to(Plan& plan, Plan of_table) {
+  const auto first = static_cast<int>(plan.sides.size());
+  std::move(of_table.sides.begin(), of_table.sides.end(), std::back_inserter(plan.sides));
+  for (PlanRewrite& rewrite : of_table.rewrites) {
+    if (rewrite.k >= 0) rewrite.k += first;
+    if (rewrite.v >= 0) rewrite.v += first;
+    plan.rewrites.push_back(std::move(rewrite));
   }
-  return plan;
 }
 
 }  // namespace
@@ -151,7 +147,7 @@ void EvictionStep::decide(const Revision& revision, const PolicyMoment& moment, 
   for (std::size_t i = 0; i < works.size(); ++i) works[i].table = std::move(tables[i]);
 }
 
-Plan EvictionStep::revise(const StepContext& context, const Revision& revision) {
+std::vector<Plan> EvictionStep::revise(const StepContext& context, const Revision& revision) {
   const PolicyMoment now = moment(context.cache, revision);
   if (!policy_->acts(now)) return {};
   std::vector<Work> works(tables_.size());
@@ -177,12 +173,14 @@ Plan EvictionStep::revise(const StepContext& context, const Revision& revision) 
       work.rewrite =
           rewrite_table(context.cache, revision.sequence, work.table.layer, work.table.kv_head, work.pages);
   });
-  std::vector<TableRewrite*> rewrites;
+  std::vector<Plan> plans;
+  int layer = -1;
   for (Work& work : works) {
     count(work);
-    rewrites.push_back(&work.rewrite);
+    if (std::exchange(layer, work.table.layer) != work.table.layer) plans.emplace_back();
+    add_to(plans.back(), std::move(work.rewrite.plan));
   }
-  return joined(std::move(rewrites));
+  return plans;
 }
 
 void EvictionStep::count(const Work& work) {

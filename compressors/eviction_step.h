@@ -25,7 +25,8 @@ class EvictionStep : public Step {
   Observations observes() const override;
   bool works_on_tables() const override { return true; }
   void begin_prompt(const StepContext& context, SequenceId sequence, int64_t start, int64_t tokens) override;
-  Plan revise(const StepContext& context, const Revision& revision) override;
+  // A plan a layer.
+  std::vector<Plan> revise(const StepContext& context, const Revision& revision) override;
   void forked(const StepContext&, SequenceId sequence, SequenceId copy, int64_t pages) override;
   void forget(const StepContext&, SequenceId sequence) override;
   std::vector<std::pair<std::string, double>> counters() const override;

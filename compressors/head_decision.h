@@ -13,6 +13,7 @@ struct HeadDecision {
   std::vector<std::string> policies;  // "special", "punctuation", ...
   int64_t tokens_before = 0;
   int64_t tokens_after = 0;
+  friend bool operator==(const HeadDecision&, const HeadDecision&) = default;
 };
 
 }  // namespace kva

@@ -67,7 +67,8 @@ class Step {
   virtual bool works_on_tables() const { return false; }
   // A prompt of so many tokens begins at position `start`.
   virtual void begin_prompt(const StepContext&, SequenceId, int64_t /*start*/, int64_t /*tokens*/) {}
-  virtual Plan revise(const StepContext&, const Revision&) { return {}; }
+  // Plans that are applied one after the other: what one frees the next can take.
+  virtual std::vector<Plan> revise(const StepContext&, const Revision&) { return {}; }
   // Some step has revised the sequence's tables: pages are not where they were.
   virtual void moved(const StepContext&, SequenceId) {}
 

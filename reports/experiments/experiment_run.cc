@@ -15,6 +15,7 @@
 #include "reports/experiments/results_folder.h"
 #include "reports/experiments/run_log.h"
 #include "reports/experiments/trial_run.h"
+#include "reports/head_decisions.h"
 #include "reports/text_format.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
@@ -48,6 +49,9 @@ class DecisionLog {
       const double since = count - (known == before_.counters.end() ? 0 : known->second);
       if (since != 0) counters += fmt::format(", {} {:+g}", name, since);
     }
+    if (step.prompt && step.stats.decisions != before_.decisions)
+      for (const HeadDecision& decision : step.stats.decisions)
+        log_.line(fmt::format("{} {}", step.trial.id, decision_line(decision)));
     if (step.stats.plans != before_.plans || !counters.empty())
       log_.line(fmt::format(
           "{} step {} ({} tokens): {} plans, {} page sides, {} bytes freed{}; {} bytes held", step.trial.id,
@@ -164,8 +168,12 @@ class Run {
     if (!options_.shard.is_part()) {
       const std::vector<std::string> strategies = strategies_of(rows);
       const std::vector<std::string> files = strategy_files(rows, strategies);
-      for (std::size_t i = 0; i < strategies.size(); ++i)
+      for (std::size_t i = 0; i < strategies.size(); ++i) {
         write_text_file(file_in(folder, files[i]), strategy_json(rows, strategies[i]).dump(1) + "\n");
+        if (const std::string layers = strategy_layers_csv(rows, strategies[i]); !layers.empty())
+          write_text_file(file_in(folder, fs::path(files[i]).replace_extension(".layers.csv").string()),
+                          layers);
+      }
       const Json head = {{"provenance", provenance_json(stamp, pool_.threads(), 0)},
                          {"output_dir", folder},
                          {"strategy_files", files}};

@@ -11,6 +11,7 @@
 
 #include "analyzer/estimate.h"
 #include "reports/evaluation.h"
+#include "reports/head_decisions.h"
 #include "reports/json_number.h"
 #include "runtime/io/hash.h"
 
@@ -307,6 +308,24 @@ Json strategy_json(const Rows& rows, const std::string& strategy) {
     json["trials"].push_back(std::move(trial));
   }
   return json;
+}
+
+std::string strategy_layers_csv(const Rows& rows, const std::string& strategy) {
+  const auto bases = baselines(rows);
+  std::vector<double> raw, compressed;
+  const auto add = [](const Json& row, std::vector<double>& sums) {
+    const Json& layers = row.at("layers").at("bytes");
+    sums.resize(layers.size());
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += layers[i].get<double>();
+  };
+  for (const Json* row : rows) {
+    const auto base = bases.find(group_of(*row));
+    if (text(*row, "strategy") != strategy || !is_ok(*row) || !row->contains("heads") || base == bases.end())
+      continue;
+    add(*row, compressed);
+    add(*base->second, raw);
+  }
+  return raw.empty() || raw.size() != compressed.size() ? "" : layer_bytes_csv(raw, compressed);
 }
 
 std::vector<std::string> strategy_files(const Rows& rows, const std::vector<std::string>& strategies) {

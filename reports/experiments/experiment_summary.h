@@ -55,6 +55,11 @@ nlohmann::ordered_json experiment_summary_json(const std::vector<const nlohmann:
 nlohmann::ordered_json strategy_json(const std::vector<const nlohmann::ordered_json*>& rows,
                                      const std::string& strategy);
 
+// Bytes of each layer under Baseline and the strategy, summed over the samples of its rows that tell heads
+// apart (layer_bytes_csv() in reports/head_decisions.h); empty where none does.
+std::string strategy_layers_csv(const std::vector<const nlohmann::ordered_json*>& rows,
+                                const std::string& strategy);
+
 // "Random_20260102_030405.json" for each strategy (as written), of its first row's time; strategies whose
 // short names clash get their parameters too.
 std::vector<std::string> strategy_files(const std::vector<const nlohmann::ordered_json*>& rows,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,19 @@ namespace kva {
 inline constexpr std::array kIdClasses = {TokenClass::kSpecial, TokenClass::kWord,        TokenClass::kWord,
                                           TokenClass::kWord,    TokenClass::kPunctuation, TokenClass::kWord,
                                           TokenClass::kSpace,   TokenClass::kWord};
+
+inline std::vector<int32_t> read_positions(const KvCache& cache, SequenceId id, int layer, int kv_head) {
+  std::vector<int32_t> positions;
+  for (int64_t page = 0; page < cache.pages(id, layer, kv_head); ++page) {
+    const PageFacts facts = cache.page({id, layer, kv_head, page, Side::kKey});
+    for (int32_t t = 0; t < facts.tokens; ++t)
+      if (facts.contiguous)
+        positions.push_back(static_cast<int32_t>(facts.start) + t);
+      else if (facts.biases[static_cast<std::size_t>(t)] != -std::numeric_limits<float>::infinity())
+        positions.push_back(facts.positions[static_cast<std::size_t>(t)]);
+  }
+  return positions;
+}
 
 class CompressedCache {
  public:
@@ -78,6 +92,11 @@ class CompressedCache {
     driver.cache.read_page(id, layer, kv_head, page, side,
                            MatView<float>(rows.data(), facts.tokens, shape.head_dim));
     return rows;
+  }
+
+  // Of the tokens that attention still reads, the open page's included.
+  std::vector<int32_t> positions(SequenceId id, int layer, int kv_head) const {
+    return read_positions(driver.cache, id, layer, kv_head);
   }
 
   Recipe recipe;

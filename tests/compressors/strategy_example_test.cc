@@ -20,15 +20,7 @@ TEST(StrategyExample, KeepsEveryThirdTokenAndTheLatest) {
   const Projections source(shape, 40, 1);
   const SequenceId id = driver.add(source);
   for (int i = 0; i < 5; ++i) compressor.after_step(driver.step({{id, 8}}), {});
-  std::vector<int32_t> positions;
-  for (int64_t page = 0; page < driver.cache.pages(id, 0, 0); ++page) {
-    const PageFacts facts = driver.cache.page({id, 0, 0, page, Side::kKey});
-    for (int32_t t = 0; t < facts.tokens; ++t)
-      if (facts.contiguous || facts.biases[static_cast<std::size_t>(t)] == 0.0f)
-        positions.push_back(facts.contiguous ? static_cast<int32_t>(facts.start) + t
-                                             : facts.positions[static_cast<std::size_t>(t)]);
-  }
-  EXPECT_EQ(positions, (std::vector<int32_t>{0,  3,  6,  9,  12, 15, 18, 21, 24, 27,
+  EXPECT_EQ(read_positions(driver.cache, id, 0, 0), (std::vector<int32_t>{0,  3,  6,  9,  12, 15, 18, 21, 24, 27,
                                              30, 31, 32, 33, 34, 35, 36, 37, 38, 39}));
 }
 

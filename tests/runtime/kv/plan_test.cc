@@ -176,8 +176,8 @@ class SmallBackend : public Backend {
   int64_t most_bytes = std::numeric_limits<int64_t>::max();
 
  protected:
-  void* raw_allocate(int64_t bytes) override {
-    return allocated_bytes() + bytes > most_bytes ? nullptr : memory_->allocate(bytes, "");
+  void* raw_allocate(int64_t bytes, MemoryUse use) override {
+    return allocated_bytes() + bytes > most_bytes ? nullptr : memory_->allocate(bytes, "", use);
   }
   void raw_free(void* memory, int64_t bytes) noexcept override { memory_->free(memory, bytes); }
 
