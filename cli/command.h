@@ -18,6 +18,7 @@ void add_decompress(CLI::App& app);  // and back
 void add_doctor(CLI::App& app);      // does this machine do what it should?
 void add_eval(CLI::App& app);        // one recipe
 void add_generate(CLI::App& app);    // text from a model
+void add_judge(CLI::App& app);       // scores of a run's answers
 void add_methods(CLI::App& app);     // what a recipe can say
 void add_render(CLI::App& app);      // a report's written forms again
 void add_size(CLI::App& app);        // KV bytes from the config alone
