@@ -44,6 +44,8 @@ int main(int argc, char** argv) {
   kva::cli::add_ab(app);
   kva::cli::add_compare(app);
   kva::cli::add_run(app);
+  kva::cli::add_dashboard(app);
+  kva::cli::add_judge(app);
   kva::cli::add_render(app);
   kva::cli::add_generate(app);
   kva::cli::add_tokenize(app);

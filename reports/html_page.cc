@@ -82,6 +82,10 @@ void HtmlPage::chart(const std::string& name, const std::string& label, std::str
       name, escape_html(label));
 }
 
+void HtmlPage::sentence_of(const std::string& name) {
+  sections_ += fmt::format("<p class=\"caption\" id=\"says-{}\"></p>\n", name);
+}
+
 void HtmlPage::table(const Table& table, bool folded) {
   if (folded)
     sections_ += fmt::format("<details><summary>{} as a table</summary>\n", escape_html(table.title));
@@ -109,16 +113,18 @@ void HtmlPage::findings(const std::vector<Finding>& findings) {
   sections_ += "</ul>\n";
 }
 
-std::string HtmlPage::notes() const {
+std::string HtmlPage::notes(const PageFrame& frame) const {
   if (interactive()) return "";
   std::string notes;
   const auto add = [&](const std::string& note) {
     notes += fmt::format("<p class=\"note\">{}</p>\n", escape_html(note));
   };
   for (const std::string& note : source_.plots.notes) add(note);
-  add("Charts are still pictures here. For interactive ones run scripts/fetch_plotly.py, then `kvanalyze "
-      "render "
-      "report.json` (or give it --plotly FILE).");
+  add(
+      fmt::format("Charts are still pictures here. For interactive ones run scripts/fetch_plotly.py, then "
+                  "`{}` (or give it "
+                  "--plotly FILE).",
+                  frame.again));
   return notes;
 }
 
@@ -133,16 +139,17 @@ std::string HtmlPage::finish(const PageFrame& frame) const {
       {{"title", escape_html(frame.title)},
        {"css", std::string(asset("report.css"))},
        {"eyebrow", escape_html(frame.eyebrow)},
-       {"model", escape_html(one_line(text_at(source_.report.at("model"), "name")))},
-       {"identity", identity_line(source_.report)},
+       {"model", escape_html(one_line(frame.heading.empty() ? text_at(source_.report.at("model"), "name")
+                                                            : frame.heading))},
+       {"identity", frame.lead.empty() ? identity_line(source_.report) : escape_html(frame.lead)},
        {"navigation", navigation_},
-       {"notes", notes()},
+       {"notes", notes(frame)},
        {"sections", sections_},
-       {"footer", escape_html(fmt::format("Made by kvanalyze {} (commit {}) from report.json, which holds "
+       {"footer", escape_html(fmt::format("Made by kvanalyze {} (commit {}) from {}, which holds "
                                           "every number. This page is complete in itself and fetches "
                                           "nothing.",
-                                          text_at(run, "version"), text_at(run, "commit")))},
-       {"data", interactive() ? frame.data : "{}"},
+                                          text_at(run, "version"), text_at(run, "commit"), frame.source))},
+       {"data", frame.data.empty() ? "{}" : frame.data},
        {"plotly", interactive() ? "<script>" + source_.plotly_js + "</script>" : ""},
        {"script", script}});
 }

@@ -31,6 +31,11 @@ struct PageFrame {
   std::string eyebrow;                         // one line above the model's name
   std::string data;                            // JSON, safe inside a <script> element
   std::initializer_list<const char*> scripts;  // assets of this kind, in order, beside those of all pages
+  // For pages that are not of one model and one report.json.
+  std::string heading = {};  // instead of the model's name
+  std::string lead = {};     // instead of the model's identity
+  std::string source = "report.json";
+  std::string again = "kvanalyze render report.json";  // the command that makes the page once more
 };
 
 // Text is escaped here; ids, chart names and PNG prefixes are ours.
@@ -51,12 +56,14 @@ class HtmlPage {
   void table(const Table& table, bool folded);
   // A section that is one table.
   void table_section(const Table& table, const std::string& id, const std::string& short_title);
+  // A sentence that the scripts write about the chart of this name.
+  void sentence_of(const std::string& name);
   // Cards for those with a value, then every sentence.
   void findings(const std::vector<Finding>& findings);
   std::string finish(const PageFrame& frame) const;
 
  private:
-  std::string notes() const;
+  std::string notes(const PageFrame& frame) const;
 
   const PageSource& source_;
   std::string sections_;

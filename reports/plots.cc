@@ -40,14 +40,27 @@ void draw(std::vector<Figure>& figures, const std::string& folder, PlotSet& set)
   }
 }
 
+std::string no_gnuplot(const std::string& again) {
+  return fmt::format(
+      "plots: skipped, gnuplot is not installed (apt-get install gnuplot-nox fonts-dejavu-core, then `{}`)",
+      again);
+}
+
 }  // namespace
+
+PlotSet draw_figures(std::vector<Figure>& figures, const std::string& folder, const std::string& again) {
+  PlotSet set;
+  if (gnuplot_available())
+    draw(figures, folder, set);
+  else
+    set.notes.push_back(no_gnuplot(again));
+  return set;
+}
 
 PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& folder) {
   PlotSet set;
   if (!gnuplot_available()) {
-    set.notes.push_back(
-        "plots: skipped, gnuplot is not installed (apt-get install gnuplot-nox fonts-dejavu-core, then "
-        "`kvanalyze render report.json`)");
+    set.notes.push_back(no_gnuplot("kvanalyze render report.json"));
     return set;
   }
   if (text_is(report, "kind", "compression")) return set;

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "reports/gnuplot.h"
+
 namespace kva {
 
 struct Plot {
@@ -21,5 +23,9 @@ struct PlotSet {
 // Draws every plot that the report has data for into `folder`, which exists and is empty. Never fails for
 // want of gnuplot: the notes say so. Throws Interrupted after Ctrl-C.
 PlotSet render_plots(const nlohmann::ordered_json& report, const std::string& folder);
+
+// The same of figures that are made already; those with an empty script are left out. `again`: the command
+// that a note without gnuplot names.
+PlotSet draw_figures(std::vector<Figure>& figures, const std::string& folder, const std::string& again);
 
 }  // namespace kva

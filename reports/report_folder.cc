@@ -40,13 +40,13 @@ bool exchange(const fs::path& fresh, const fs::path& old) {
   return false;
 }
 
-// The names that render_plots() gives its files.
+// The names that render_plots() and write_dashboard() give their files.
 bool is_plot_of_ours(const std::string& name) {
   constexpr std::array<const char*, 6> kNames = {
       "compression_opportunities.png", "cross_layer.png",    "growth.png",
       "layer_similarity.png",          "set_comparison.png", "similarity_distribution.png"};
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end() ||
-         name.rfind("heatmap_layer_", 0) == 0;
+         name.rfind("heatmap_layer_", 0) == 0 || name.rfind("dashboard_", 0) == 0;
 }
 
 // What a user keeps in the old plots/ moves on into the new one.

@@ -8,6 +8,7 @@ build_packages=(
   g++ cmake ninja-build ccache pkg-config git
   libopenblas-dev liblapacke-dev libdnnl-dev libhwy-dev libfaiss-dev
   libcli11-dev nlohmann-json3-dev libfmt-dev libpcre2-dev libutf8proc-dev libxxhash-dev libyaml-cpp-dev libzstd-dev
+  libcurl4-openssl-dev
   gnuplot-nox fonts-dejavu-core python3 python3-venv
 )
 test_packages=(

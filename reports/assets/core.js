@@ -93,14 +93,17 @@ function countPoints(traces) {
 
 const charts = [];
 // controls: [{key, label, options | layers, initial}]; draw(state, width) gives {traces, layout}. `sized`: the layout
-// was made for one width in pixels and is made again for another.
+// was made for one width in pixels and is made again for another. A `sentence` beside them goes where the page has a
+// place for it.
 function addChart(name, controls, draw, sized = false) {
   const element = document.getElementById("chart-" + name);
   if (!element) return;
   const state = {};
   for (const control of controls) state[control.key] = control.initial ?? (control.layers ? control.layers[0] : control.options[0]?.[0]);
   const redraw = () => {
-    const { traces, layout } = draw(state, element.clientWidth);
+    const { traces, layout, sentence } = draw(state, element.clientWidth);
+    const says = document.getElementById("says-" + name);
+    if (says) says.textContent = sentence || "";
     element.dataset.points = countPoints(traces);
     element.dataset.traces = traces.length;
     if (element.dataset.points === "0") {

@@ -32,7 +32,7 @@ function makeSortable(table) {
   });
 }
 
-// columns: [{name, value(row), text(row)?}]
+// columns: [{name, value(row), text(value), words?}]; a column of words has texts for values.
 function buildTable(columns, rows, label) {
   const table = document.createElement("table");
   table.className = "sortable";
@@ -41,7 +41,7 @@ function buildTable(columns, rows, label) {
   for (const column of columns) {
     const cell = document.createElement("th");
     cell.scope = "col";
-    cell.className = "number";
+    cell.className = column.words ? "" : "number";
     cell.textContent = column.name;
     head.append(cell);
   }
@@ -51,9 +51,10 @@ function buildTable(columns, rows, label) {
     for (const column of columns) {
       const value = column.value(row);
       const cell = line.insertCell();
-      cell.className = "number";
-      cell.textContent = value === null ? "–" : column.text(value);
-      if (value !== null) cell.dataset.sort = value;
+      const missing = value === null || value === undefined || Number.isNaN(value);
+      cell.className = column.words ? "" : "number";
+      cell.textContent = missing ? "–" : column.words ? value : column.text(value);
+      if (!missing && !column.words) cell.dataset.sort = value;
     }
   }
   makeSortable(table);
