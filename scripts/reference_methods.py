@@ -58,10 +58,12 @@ def quantize(x, bits, axes, group, symmetric=False, kept=None):
 def largest(x, count):
     """bool like x: in each page side the `count` largest numbers, the first ones where they tie."""
     flat = x.reshape(x.shape[:-2] + (-1,))
-    order = np.argsort(-flat, axis=-1, kind="stable")[..., :count]
-    chosen = np.zeros(flat.shape, dtype=bool)
-    np.put_along_axis(chosen, order, True, axis=-1)
-    return chosen.reshape(x.shape)
+    if count == 0:
+        return np.zeros(x.shape, dtype=bool)
+    least = np.partition(flat, -count, axis=-1)[..., -count, None]
+    above, ties = flat > least, flat == least
+    free = count - above.sum(axis=-1, keepdims=True)
+    return (above | (ties & (np.cumsum(ties, axis=-1) <= free))).reshape(x.shape)
 
 
 def outlier_mask(x, share, axes, group, kept):

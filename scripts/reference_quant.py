@@ -23,13 +23,19 @@ independent draws from there on: 2 windows leave about 15% of the KL undecided a
 
 import argparse
 import json
+import multiprocessing
 import os
 import pathlib
 import sys
 import time
 
-import numpy as np
-import tokenizers
+# Processes share the work, a thread each: BLAS's own threads help little at these sizes, and where other programs
+# run too they wait for each other more than they compute. To be said before NumPy is loaded.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np  # noqa: E402
+import tokenizers  # noqa: E402
 
 from reference_cache import Cache
 from reference_compare import BLOCK_TOKENS, block_sums, compare_rows, protocol_of
@@ -54,56 +60,81 @@ def steps_of(context, chunk):
             yield first, min(first + chunk, end)
 
 
-def log_softmax(logits):
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+def log_normalizers(logits):
+    """ln of the sum of exp, f64, of each row."""
+    most = logits.max(axis=-1).astype(np.float64)
+    return most + np.log(np.exp(logits - most[:, None]).sum(axis=-1))
 
 
-def scores_of(base, base_top, logits, targets):
-    """Of each row: nll, KL(base || candidate), equal argmax. base: log probabilities [rows, vocabulary]."""
-    candidate = log_softmax(logits)
-    rows = np.arange(len(targets))
-    kl = (np.exp(base) * (base - candidate)).sum(axis=-1)
-    return np.stack([-candidate[rows, targets], -base[rows, targets], kl, logits.argmax(axis=-1) == base_top])
+class Scorer:
+    """Scores candidates' logits [rows, vocabulary] beside the base's."""
+
+    def __init__(self, base, targets):
+        self.rows, self.targets = np.arange(len(targets)), targets
+        self.log_p = base - log_normalizers(base)[:, None]
+        self.p, self.top = np.exp(self.log_p), base.argmax(axis=-1)
+
+    def scores_of(self, logits):
+        """Of each row: nll, that of the base, KL(base || candidate), equal argmax."""
+        log_sum = log_normalizers(logits)
+        kl = np.einsum("rv,rv->r", self.p, self.log_p - logits) + log_sum
+        return np.stack([log_sum - logits[self.rows, self.targets], -self.log_p[self.rows, self.targets], kl,
+                         logits.argmax(axis=-1) == self.top])
 
 
-def run_window(model, tokens, recipes, protocol, seconds):
-    """[recipes, 4, scored]: nll, nll of the base, KL, same top."""
+def run_window(model, tokens, recipes, protocol):
+    """[recipes, 4, scored]: nll, nll of the base, KL, same top; and the seconds that it took."""
+    started = time.monotonic()
     context, page = protocol["context"], protocol["page_size"]
     base = Cache(model, context, page, fill="f32")
     caches = [Cache(model, context, page, recipe.fill(), recipe.key_basis, recipe.plan(model.layers, model.kv_heads))
               for recipe in recipes]
     scored = [[] for _ in recipes]
     for first, last in steps_of(context, protocol["chunk_tokens"]):
-        started = time.monotonic()
         hidden = model.step(tokens[first:last], [base] + caches)
         begin, end = max(first, context // 2 - 1), min(last, context - 1)  # position t predicts token t + 1
         if begin < end:
             hidden, targets = hidden[:, begin - first:end - first], np.asarray(tokens[begin + 1:end + 1])
-            logits = model.logits(hidden[0])
-            log_p, top = log_softmax(logits), logits.argmax(axis=-1)
+            scorer = Scorer(model.logits(hidden[0]), targets)
             for index, rows in enumerate(hidden[1:]):
-                scored[index].append(scores_of(log_p, top, model.logits(rows), targets))
-        seconds.append(time.monotonic() - started)
-    return np.stack([np.concatenate(parts, axis=-1) for parts in scored])
+                scored[index].append(scorer.scores_of(model.logits(rows)))
+    return np.stack([np.concatenate(parts, axis=-1) for parts in scored]), time.monotonic() - started
 
 
-def run(model, tokens, recipes, protocol):
-    """Rows in the order of the recipes, with every token's scores."""
-    context = protocol["context"]
-    if protocol["windows"] * context > len(tokens):
-        raise InputError(f"--text: expected {protocol['windows'] * context} tokens, found {len(tokens)}")
-    rows = []
-    for start in range(0, len(recipes), LANES):
-        lane, windows, seconds = recipes[start:start + LANES], [], []
-        for window in range(protocol["windows"]):
-            windows.append(run_window(model, tokens[window * context:(window + 1) * context], lane, protocol, seconds))
-            print(f"window {window + 1} of {protocol['windows']}: {sum(seconds):.0f} s for {len(lane)} recipes",
+SHARED = {}  # what forked processes find without a copy
+
+
+def run_part(part):
+    window, lane = part
+    context = SHARED["protocol"]["context"]
+    return run_window(SHARED["model"], SHARED["tokens"][window * context:(window + 1) * context], lane,
+                      SHARED["protocol"])
+
+
+def lanes_of(recipes, windows, jobs):
+    """The recipes that step together, and share a base: so many at once that every job has something to do."""
+    lanes = max(-(-len(recipes) // LANES), min(len(recipes), -(-jobs // windows)))
+    return [recipes[index::lanes] for index in range(lanes)]
+
+
+def run(model, tokens, recipes, protocol, jobs=1):
+    """Rows in the order of the recipes, with every token's scores. Windows and lanes run in processes of their own."""
+    context, windows = protocol["context"], protocol["windows"]
+    if windows * context > len(tokens):
+        raise InputError(f"--text: expected {windows * context} tokens, found {len(tokens)}")
+    work = [(window, lane) for lane in lanes_of(recipes, windows, jobs) for window in range(windows)]
+    SHARED.update(model=model, tokens=tokens, protocol=protocol)
+    scores, seconds, done = {}, {}, 0
+    with multiprocessing.get_context("fork").Pool(min(jobs, len(work))) as pool:
+        for (window, lane), (of_lane, took) in zip(work, pool.imap(run_part, work)):
+            done += 1
+            print(f"{done} of {len(work)} parts: window {window + 1}, {len(lane)} recipes, {took:.0f} s",
                   file=sys.stderr, flush=True)
-        rows += [row_of(recipe, scores, sum(seconds) / len(lane), context - context // 2)
-                 for recipe, scores in zip(lane, np.concatenate(windows, axis=-1))]
-    return rows
+            for recipe, of_recipe in zip(lane, of_lane):
+                scores.setdefault(id(recipe), []).append(of_recipe)
+                seconds[id(recipe)] = seconds.get(id(recipe), 0) + took / len(lane)
+    return [row_of(recipe, np.concatenate(scores[id(recipe)], axis=-1), seconds[id(recipe)], context - context // 2)
+            for recipe in recipes]
 
 
 def row_of(recipe, scores, seconds, window_tokens):
@@ -150,6 +181,7 @@ def arguments_of(argv):
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--page-size", type=int, default=64)
     parser.add_argument("--windows", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--per-token", action="store_true", help="write every token's scores")
     parser.add_argument("--out", help="file of the results")
     parser.add_argument("--compare", help="report.json of kvanalyze ab on the same text")
@@ -173,7 +205,7 @@ def results_of(arguments, report):
         "block_tokens": BLOCK_TOKENS}
     recipes = [parse_recipe(text) for text in arguments.recipe] or known_recipes(report)
     tokens = read_tokens(arguments.model, arguments.text)
-    rows = run(Llama(arguments.model), tokens, recipes, protocol)
+    rows = run(Llama(arguments.model), tokens, recipes, protocol, max(1, arguments.jobs))
     if not arguments.per_token:
         for row in rows:
             del row["per_token"]

@@ -286,7 +286,7 @@ class Protocol(unittest.TestCase):
 
     def test_divergence(self):
         base, candidate = np.log([[0.5, 0.25, 0.25]]), np.log([[0.25, 0.5, 0.25]])
-        nll, nll_base, kl, same = reference_quant.scores_of(base, np.array([0]), candidate, np.array([1]))[:, 0]
+        nll, nll_base, kl, same = reference_quant.Scorer(base, np.array([1])).scores_of(candidate)[:, 0]
         self.assertAlmostEqual(kl, 0.25 * math.log(2))
         self.assertAlmostEqual(nll, math.log(2))
         self.assertAlmostEqual(nll_base, math.log(4))
