@@ -54,6 +54,11 @@ void keep_highest(const TokenTable& table, std::span<const double> scores, int64
     stays[static_cast<std::size_t>(*gone)] = 0;
 }
 
+void keep_protected(const TokenTable& table, int64_t sinks, int64_t recent, Stays& stays) {
+  for (int64_t t = 0; t < table.tokens(); ++t)
+    if (!is_protected(table, t, sinks, recent)) stays[static_cast<std::size_t>(t)] = 0;
+}
+
 std::vector<double> ranks(std::span<const double> numbers) {
   std::vector<double> result(numbers.size(), 1.0);
   if (numbers.size() < 2) return result;

@@ -121,6 +121,9 @@ class RankedPolicy : public TokenPolicy {
 void keep_highest(const TokenTable& table, std::span<const double> scores, int64_t budget, int64_t sinks,
                   int64_t recent, Stays& stays);
 
+// Keeps those that are protected, and no others.
+void keep_protected(const TokenTable& table, int64_t sinks, int64_t recent, Stays& stays);
+
 // Whether the token stays whatever its score.
 bool is_protected(const TokenTable& table, int64_t token, int64_t sinks, int64_t recent);
 

@@ -8,14 +8,20 @@
 namespace kva {
 namespace {
 
-class AttentionSinkPolicy : public RankedPolicy {
+class AttentionSinkPolicy : public TokenPolicy {
  public:
   explicit AttentionSinkPolicy(const Arguments& arguments)
-      : RankedPolicy({.sinks = arguments.integer("sink"), .recent = extent_of(arguments, "window")}) {}
+      : sink_(arguments.integer("sink")), window_(extent_of(arguments, "window")) {}
 
- protected:
-  int64_t budget(const TokenTable&) const override { return 0; }
-  void score(const TokenTable&, std::span<double>) const override {}
+  void choose(SequenceId, const PolicyMoment&, std::span<const TokenTable> layer,
+              std::span<Stays> stays) override {
+    for (std::size_t h = 0; h < layer.size(); ++h)
+      keep_protected(layer[h], sink_, window_.of(layer[h].seen), stays[h]);
+  }
+
+ private:
+  int64_t sink_;
+  Extent window_;
 };
 
 }  // namespace

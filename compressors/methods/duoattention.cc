@@ -56,7 +56,7 @@ class DuoAttentionPolicy : public TokenPolicy {
     for (const TokenTable& table : tables) {
       const bool streams = streaming.contains({table.layer, table.kv_head});
       Stays stays(table.positions.size(), 1);
-      if (streams) keep_highest(table, {}, 0, sink_, recent_.of(table.seen), stays);
+      if (streams) keep_protected(table, sink_, recent_.of(table.seen), stays);
       decisions_.push_back({.layer = table.layer,
                             .kv_head = table.kv_head,
                             .policies = {streams ? "streaming" : "retrieval"},
@@ -71,7 +71,7 @@ class DuoAttentionPolicy : public TokenPolicy {
     if (decided == streaming_.end()) return;
     for (std::size_t h = 0; h < layer.size(); ++h)
       if (decided->second.contains({layer[h].layer, layer[h].kv_head}))
-        keep_highest(layer[h], {}, 0, sink_, recent_.of(layer[h].seen), stays[h]);
+        keep_protected(layer[h], sink_, recent_.of(layer[h].seen), stays[h]);
   }
 
   void forked(SequenceId sequence, SequenceId copy) override {
