@@ -253,6 +253,7 @@ void Compressor::fit(const PageSet& sample) {
 
 KvCacheOptions Compressor::cache_options(const Recipe& recipe, KvCacheOptions of_decoder) {
   of_decoder.key_basis = recipe.key_basis();
+  of_decoder.positions = recipe.positions();
   // Pages fill in the type that the recipe keeps them in; where it keeps several, in one that loses nothing.
   std::optional<DType> kept;
   for (const Statement& statement : recipe.statements()) {

@@ -104,8 +104,11 @@ int RecipeCells::statement(int layer, int kv_head, Side side) const {
 }
 
 std::string Recipe::text() const {
-  std::string text =
-      key_basis_ == KeyBasis::kRotated ? "" : fmt::format("keys({})", key_basis_name(key_basis_));
+  std::string text;
+  if (keys_.positions == PositionMode::kCacheRelative)
+    text = fmt::format("keys({},{})", key_basis_name(keys_.basis), kCacheRelativeName);
+  else if (keys_.basis != KeyBasis::kRotated)
+    text = fmt::format("keys({})", key_basis_name(keys_.basis));
   const auto written = std::ranges::count(statements_, false, &Statement::implied);
   for (const Statement& statement : statements_) {
     if (statement.implied && written > 0) continue;

@@ -2,10 +2,10 @@
 // one layer.
 //
 //   recipe    := statement (';' statement)*      '#' comments to the end of the line; case does not matter
-//   statement := 'keys' '(' rotated | plain | page-relative ')'      once; keys(rotated) where it is not
-//   given
+//   statement := 'keys' '(' basis ')'           once; keys(rotated) where it is not given
 //              | [where ':'] pipeline           without `where`, or after `rest:`: all cells nobody else
 //              names
+//   basis     := rotated | plain [',' cache-relative] | page-relative
 //   where     := selector ('&' selector)*       layers(0-1,28-29)  heads(0,2-3)  side(k)  side(v)
 //   pipeline  := step ('|' step)*
 //   step      := method ['(' argument (',' argument)* ')'] ['@' trigger]
@@ -89,6 +89,13 @@ class RecipeCells {
   std::vector<int> statements_;  // [layer, kv_head, side]
 };
 
+// How keys are kept, and which positions they are given when they are read: keys(...).
+struct KeyStatement {
+  KeyBasis basis = KeyBasis::kRotated;
+  PositionMode positions = PositionMode::kOriginal;
+};
+inline constexpr std::string_view kCacheRelativeName = "cache-relative";
+
 // Immutable. Refers to the methods it was parsed with.
 class Recipe {
  public:
@@ -106,7 +113,8 @@ class Recipe {
   // The canonical spelling: parse() reads it as the same recipe. Arguments appear where they were given.
   std::string text() const;
 
-  KeyBasis key_basis() const { return key_basis_; }
+  KeyBasis key_basis() const { return keys_.basis; }
+  PositionMode positions() const { return keys_.positions; }
 
   // As written; exactly one is for the rest, implied where none was written.
   std::span<const Statement> statements() const { return statements_; }
@@ -116,12 +124,12 @@ class Recipe {
   RecipeCells resolve(int layers, int kv_heads) const;
 
  private:
-  Recipe(KeyBasis key_basis, std::vector<Statement> statements)
-      : key_basis_(key_basis), statements_(std::move(statements)) {}
+  Recipe(const KeyStatement& keys, std::vector<Statement> statements)
+      : keys_(keys), statements_(std::move(statements)) {}
 
   void claim_cells(int index, RecipeCells& cells) const;
 
-  KeyBasis key_basis_;
+  KeyStatement keys_;
   std::vector<Statement> statements_;
 };
 

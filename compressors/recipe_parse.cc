@@ -30,7 +30,7 @@ class RecipeParser {
       : scanner_(text, Recipe::kMaxBytes), known_(known) {}
 
   void parse();
-  KeyBasis key_basis() const { return key_basis_.value_or(KeyBasis::kRotated); }
+  KeyStatement keys() const { return keys_.value_or(KeyStatement()); }
   std::vector<Statement> take_statements() { return std::move(statements_); }
 
  private:
@@ -59,7 +59,7 @@ class RecipeParser {
 
   RecipeScanner scanner_;
   std::span<const MethodInfo> known_;
-  std::optional<KeyBasis> key_basis_;
+  std::optional<KeyStatement> keys_;
   std::vector<Statement> statements_;
   std::vector<Written> written_;
 };
@@ -110,9 +110,21 @@ void RecipeParser::parse_keys(std::size_t position) {
         word,
         fmt::format("keys: expected {}, found {}{}", expected, quoted_for_error(name),
                     suggestion(name, std::array<std::string_view, 3>{"rotated", "plain", "page-relative"})));
+  KeyStatement keys{.basis = *basis};
+  if (scanner_.accept(',')) {
+    const std::size_t mode = scanner_.position();
+    const std::string found = scanner_.value(std::string(kCacheRelativeName));
+    if (found != kCacheRelativeName)
+      scanner_.fail(mode,
+                    fmt::format("keys: expected {}, found {}{}", kCacheRelativeName, quoted_for_error(found),
+                                suggestion(found, std::array{kCacheRelativeName})));
+    if (*basis != KeyBasis::kPlain)
+      scanner_.fail(word, fmt::format("keys: expected plain with {}, found {}", kCacheRelativeName, name));
+    keys.positions = PositionMode::kCacheRelative;
+  }
   scanner_.expect(')', "after the key basis");
-  if (key_basis_) scanner_.fail(position, "keys: expected once in a recipe, found a second time");
-  key_basis_ = basis;
+  if (keys_) scanner_.fail(position, "keys: expected once in a recipe, found a second time");
+  keys_ = keys;
 }
 
 void RecipeParser::parse_where(const std::string& first, Statement& statement) {
@@ -353,7 +365,7 @@ void RecipeParser::run_checks() const {
                     fmt::format("{}: expected a statement for {}, found one for {} alone", step.method->name,
                                 sides_name(step.method->sides), sides_name(sides)));
     if (step.method->check == nullptr) continue;
-    const std::string problem = step.method->check(step.arguments, {key_basis(), sides});
+    const std::string problem = step.method->check(step.arguments, {keys().basis, sides});
     if (!problem.empty()) scanner_.fail(at.position, fmt::format("{}: {}", step.method->name, problem));
   }
 }
@@ -363,7 +375,7 @@ void RecipeParser::run_checks() const {
 Recipe Recipe::parse(std::string_view text, std::span<const MethodInfo> known) {
   RecipeParser parser(text, known);
   parser.parse();
-  Recipe recipe(parser.key_basis(), parser.take_statements());
+  Recipe recipe(parser.keys(), parser.take_statements());
   // So that parse() takes every text that text() gives: names of parameters make it longer.
   if (const std::size_t bytes = recipe.text().size(); bytes > kMaxBytes)
     throw InputError(

@@ -22,6 +22,11 @@ void refuse_what_captures_lack(const Recipe& recipe) {
         "dedup(prefix): expected a method that works on pages, found one that compares token ids before "
         "pages "
         "are computed; a capture has none, use dedup(exact)");
+  if (recipe.positions() == PositionMode::kCacheRelative)
+    throw InputError(
+        "keys(plain,cache-relative): expected positions of the text, found those of the cache, which "
+        "attention "
+        "gives; a capture has none, use keys(plain)");
   for (const Statement& statement : recipe.statements())
     for (const RecipeStep& step : statement.pipeline) {
       const auto made = step.method->make(step.arguments);

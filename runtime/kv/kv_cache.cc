@@ -36,6 +36,15 @@ KvCacheOptions checked(KvCacheOptions options) {
   if (options.page_tokens < 1 || options.page_tokens > kMaxPageTokens)
     throw InputError(
         fmt::format("page size: expected 1 to {} tokens, found {}", kMaxPageTokens, options.page_tokens));
+  if (options.positions == PositionMode::kCacheRelative) {
+    if (options.key_basis != KeyBasis::kPlain)
+      throw InputError(fmt::format("cache-relative positions: expected keys(plain), found keys({})",
+                                   key_basis_name(options.key_basis)));
+    if (!options.rope)
+      throw InputError(
+          "cache-relative positions: expected a model with rotary positions, found one without; use "
+          "keys(plain)");
+  }
   if (!options.backend) options.backend = make_cpu_backend();
   return options;
 }

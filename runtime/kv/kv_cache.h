@@ -50,6 +50,11 @@ constexpr std::optional<KeyBasis> parse_key_basis(std::string_view name) {
   return std::nullopt;
 }
 
+// Which positions the encoding sees: those in the text, or a key's index among the tokens that its table
+// still holds, and for a query the index of its own key (StreamingLLM, arXiv 2309.17453). The two are the
+// same bit for bit while nothing was dropped. Masses and places speak of positions in the text either way.
+enum class PositionMode { kOriginal, kCacheRelative };
+
 struct KvCacheOptions {
   int layers = 0;
   int kv_heads = 0;
@@ -59,8 +64,9 @@ struct KvCacheOptions {
   std::shared_ptr<const SideCodec> k_codec;  // of pages as they fill; appendable
   std::shared_ptr<const SideCodec> v_codec;
   KeyBasis key_basis = KeyBasis::kRotated;
-  std::optional<Rope> rope;          // absent for learned positions
-  float scale = 0.0f;                // of q·k; usually 1 / sqrt(head_dim)
+  PositionMode positions = PositionMode::kOriginal;  // kCacheRelative: with kPlain and RoPE only
+  std::optional<Rope> rope;                          // absent for learned positions
+  float scale = 0.0f;                                // of q·k; usually 1 / sqrt(head_dim)
   std::shared_ptr<Backend> backend;  // holds the pages; absent: a CPU back end of the cache's own
 };
 
@@ -94,7 +100,8 @@ struct StoredSide {
 // memory) in a step leaves its sequences unusable: free them.
 class KvCache {
  public:
-  // Throws InputError for page_tokens outside [1, kMaxPageTokens]. The pool outlives the cache.
+  // Throws InputError for page_tokens outside [1, kMaxPageTokens] and for positions that the keys cannot
+  // have. The pool outlives the cache.
   KvCache(const KvCacheOptions& options, ThreadPool& pool);
   ~KvCache();
   KvCache(const KvCache&) = delete;

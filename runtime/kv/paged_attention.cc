@@ -60,32 +60,57 @@ void PagedAttention::plan(std::span<const AttentionSpan> spans) {
     rows_ = std::max(rows_, of.span.first_row + of.span.tokens);
     for (int h = 0; h < options_.kv_heads; ++h) {
       observing_ |= of.targets(h).any();
-      std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)].pages);
-      products_ += 2 * rows * total_tokens(pages) * options_.head_dim;
+      Item item = whole_table(of, h);
+      products_ += 2 * rows * total_tokens(item.pages) * options_.head_dim;
       if (rows > kFewRows) {
-        for (int64_t t = 0; t < of.span.tokens; t += block_tokens_)
-          items_.push_back({&of, h, t, std::min(block_tokens_, of.span.tokens - t), pages, kTiled});
+        for (; item.first_token < of.span.tokens; item.first_token += block_tokens_) {
+          item.tokens = std::min(block_tokens_, of.span.tokens - item.first_token);
+          items_.push_back(item);
+        }
         continue;
       }
-      plan_runs(of, h, pages);
+      plan_runs(item);
       state_rows_ += kMostRuns * rows;
     }
   }
 }
 
+PagedAttention::Item PagedAttention::whole_table(const AttentionSpan& of, int head) const {
+  const PageTable& table = of.tables[static_cast<std::size_t>(head)];
+  Item item{.of = &of, .kv_head = head, .tokens = of.span.tokens, .pages = table.pages};
+  if (cache_relative()) item.lost_tokens = table.end - indexed_tokens(table.pages);
+  return item;
+}
+
+int64_t PagedAttention::indexed_tokens(std::span<const PageRef> pages) const {
+  if (!cache_relative()) return 0;
+  int64_t tokens = 0;
+  for (const PageRef& ref : pages) {
+    tokens += ref.tokens;
+    if (ref.where == kNoSide) continue;
+    const float* biases = page_places(store_, ref).biases;
+    tokens -= std::count(biases, biases + ref.tokens, -std::numeric_limits<float>::infinity());
+  }
+  return tokens;
+}
+
 // A run has the pages that begin within its part of the table's tokens.
-void PagedAttention::plan_runs(const AttentionSpan& of, int head, std::span<const PageRef> pages) {
+void PagedAttention::plan_runs(const Item& all) {
+  std::span<const PageRef> pages = all.pages;
   const int64_t total = total_tokens(pages);
   const int64_t tokens =
       run_tokens_ * std::max<int64_t>(1, (total + kMostRuns * run_tokens_ - 1) / (kMostRuns * run_tokens_));
-  int64_t state_row = state_rows_;
+  Item run = all;
+  run.state_row = state_rows_;
   int64_t seen = 0;
   for (int64_t end = tokens; !pages.empty(); end += tokens) {
     std::size_t count = 0;
     for (; count < pages.size() && seen < end; ++count) seen += pages[count].tokens;
     if (count == 0) continue;
-    items_.push_back({&of, head, 0, of.span.tokens, pages.first(count), state_row});
-    state_row += of.span.tokens * group_;
+    run.pages = pages.first(count);
+    items_.push_back(run);
+    run.first_index += indexed_tokens(run.pages);
+    run.state_row += all.tokens * group_;
     pages = pages.subspan(count);
   }
 }
@@ -145,7 +170,7 @@ MatView<float> PagedAttention::gather(const Item& item, MatView<const float> q, 
     for (int64_t i = 0; i < group_ * dim; ++i) row[i] = source[i] * options_.scale;
     // Page-relative keys of a tile are turned to their positions; a run turns the queries for each page.
     if (options_.key_basis != KeyBasis::kPageRelative || item.state_row == kTiled)
-      turns_.rotate(rows.row_range(t * group_, group_), item.position() + t, 0);
+      turns_.rotate(rows.row_range(t * group_, group_), item.position() + t - item.lost_tokens, 0);
   }
   return rows;
 }
@@ -191,13 +216,15 @@ void PagedAttention::run_scores(const Item& item, MatView<const float> queries, 
   const SideCodec* projected = nullptr;
   MatView<const float> projection;
   int64_t column = 0;
+  int64_t index = item.first_index;
   for (std::size_t i = 0; i < item.pages.size(); ++i) {
     const PageRef& ref = item.pages[i];
     prefetch_ahead(item.pages, i, Side::kKey);
     const MatView<float> of_page = scores.col_range(column, ref.tokens);
     column += ref.tokens;
     if (turn_keys) {
-      dense_scores(queries, decode_keys({&ref, 1}, s).data, DType::kF32, of_page);
+      dense_scores(queries, decode_keys({&ref, 1}, index, s).data, DType::kF32, of_page);
+      index += indexed_tokens({&ref, 1});
     } else {
       const SideCodec& codec = store_.codec(ref.k);
       MatView<const float> asked = turn_queries ? turned_queries(item, ref, queries, s.turned) : queries;
@@ -279,25 +306,35 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
     run_scores(part, queries, s, scores);
     softmax_update(scores, state);
     run_values(part, scores, s, state.values);
+    part.first_index += indexed_tokens(part.pages);
   }
 }
 
-MatView<float> PagedAttention::decode_keys(std::span<const PageRef> pages, const Scratch& s) const {
+// index: of the page's first token, where positions are relative to the cache.
+void PagedAttention::turn_plain_keys(const PageRef& ref, int64_t index, MatView<float> keys) const {
+  if (ref.where == kNoSide) return turns_.rotate(keys, cache_relative() ? index : ref.start, 1);
+  const PagePlaces places = page_places(store_, ref);
+  for (int64_t t = 0; t < ref.tokens; ++t) {
+    if (!cache_relative()) {
+      turns_.rotate(keys.row_range(t, 1), places.positions[t], 0);
+    } else if (places.biases[t] != -std::numeric_limits<float>::infinity()) {
+      turns_.rotate(keys.row_range(t, 1), index++, 0);
+    }
+  }
+}
+
+MatView<float> PagedAttention::decode_keys(std::span<const PageRef> pages, int64_t first_index,
+                                           const Scratch& s) const {
   const MatView<float> rows(s.tile, total_tokens(pages), options_.head_dim);
   int64_t row = 0;
+  int64_t index = first_index;
   for (const PageRef& ref : pages) {
     const MatView<float> keys = rows.row_range(row, ref.tokens);
     store_.codec(ref.k).decode(store_.data(ref.k), s.codec, keys);
     if (options_.key_basis == KeyBasis::kPageRelative) turns_.rotate(keys, ref.start, 0);
-    if (options_.key_basis == KeyBasis::kPlain) {
-      if (ref.where == kNoSide) {
-        turns_.rotate(keys, ref.start, 1);
-      } else {
-        const PagePlaces places = page_places(store_, ref);
-        for (int64_t t = 0; t < ref.tokens; ++t) turns_.rotate(keys.row_range(t, 1), places.positions[t], 0);
-      }
-    }
+    if (options_.key_basis == KeyBasis::kPlain && turns_.rotates()) turn_plain_keys(ref, index, keys);
     row += ref.tokens;
+    index += indexed_tokens({&ref, 1});
   }
   return rows;
 }
@@ -320,10 +357,12 @@ void PagedAttention::attend_tiled(const Item& item, MatView<const float> q, MatV
   clear(state);
   const int64_t last = item.position() + item.tokens - 1;
   auto pages = item.pages;
+  int64_t index = item.first_index;
   while (!pages.empty() && pages.front().start <= last) {
     const auto run = front_run(pages, tile_tokens_);
     pages = pages.subspan(run.size());
-    const MatView<float> keys = decode_keys(run, s);
+    const MatView<float> keys = decode_keys(run, index, s);
+    index += indexed_tokens(run);
     const MatView<float> scores(s.scores, queries.rows, keys.rows, tile_tokens_);
     tile_product_transposed(queries, keys, scores);
     int64_t column = 0;

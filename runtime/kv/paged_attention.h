@@ -66,6 +66,10 @@ class PagedAttention {
     int64_t tokens = 0;
     std::span<const PageRef> pages;
     int64_t state_row = kTiled;  // of its first query among the states
+    // Where positions are relative to the cache: of the first page's first token; and how many tokens the
+    // table has lost, all of them before the queries.
+    int64_t first_index = 0;
+    int64_t lost_tokens = 0;
 
     int64_t position() const { return of->span.start + first_token; }
   };
@@ -88,7 +92,13 @@ class PagedAttention {
   };
 
   void plan(std::span<const AttentionSpan> spans);
-  void plan_runs(const AttentionSpan& of, int head, std::span<const PageRef> pages);
+  void plan_runs(const Item& all);
+  bool cache_relative() const { return options_.positions == PositionMode::kCacheRelative; }
+  // How many of the pages' tokens are there for the position encoding; counted where it is relative to the
+  // cache, else 0.
+  int64_t indexed_tokens(std::span<const PageRef> pages) const;
+  // All the span's queries and all the head's pages.
+  Item whole_table(const AttentionSpan& of, int head) const;
   void reserve();
   // Over the pool where the call under way is worth it.
   void for_items(const std::function<void(const Item& item, int worker)>& body) const;
@@ -108,7 +118,8 @@ class PagedAttention {
   MatView<const float> turned_queries(const Item& item, const PageRef& ref, MatView<const float> queries,
                                       float* target) const;
   void prefetch_ahead(std::span<const PageRef> pages, std::size_t at, Side side) const;
-  MatView<float> decode_keys(std::span<const PageRef> pages, const Scratch& s) const;
+  MatView<float> decode_keys(std::span<const PageRef> pages, int64_t first_index, const Scratch& s) const;
+  void turn_plain_keys(const PageRef& ref, int64_t index, MatView<float> keys) const;
   MatView<float> decode_values(std::span<const PageRef> pages, const Scratch& s) const;
 
   void mask(const Item& item, const PageRef& ref, MatView<float> scores) const;

@@ -36,12 +36,12 @@ void PagedAttention::plan_observation(std::span<const AttentionSpan> spans) {
     for (int h = 0; h < options_.kv_heads; ++h) {
       const MassTargets targets = of.targets(h);
       if (!targets.any()) continue;
-      std::span<const PageRef> pages(of.tables[static_cast<std::size_t>(h)].pages);
-      while (!pages.empty()) {
-        const auto run = front_run(pages, tiled ? tile_tokens_ : run_tokens_);
-        const Item item{&of, h, 0, of.span.tokens, run, tiled ? kTiled : 0};
+      Item item = whole_table(of, h);
+      if (!tiled) item.state_row = 0;
+      for (auto pages = item.pages; !pages.empty(); pages = pages.subspan(item.pages.size())) {
+        item.pages = front_run(pages, tiled ? tile_tokens_ : run_tokens_);
         if (counts(item, targets)) items_.push_back(item);
-        pages = pages.subspan(run.size());
+        item.first_index += indexed_tokens(item.pages);
       }
     }
   }
@@ -74,7 +74,7 @@ void PagedAttention::observe_run(const Item& item, MatView<const float> q, int w
 // Decodes the tile once for all the span's queries, a block of them at a time.
 void PagedAttention::observe_tile(const Item& item, MatView<const float> q, int worker) const {
   const Scratch s = scratch(worker);
-  const MatView<float> keys = decode_keys(item.pages, s);
+  const MatView<float> keys = decode_keys(item.pages, item.first_index, s);
   const MassTargets targets = item.of->targets(item.kv_head);
   for (int64_t first = 0; first < item.tokens; first += block_tokens_) {
     Item block = item;

@@ -230,6 +230,7 @@ TEST_F(CompressedCaptureTest, RefusesWhatACaptureCannotFeed) {
   const auto refusal = [&](const char* text) { return error_of([&] { replayed(text, pages); }); };
   EXPECT_THAT(refusal("dense(f16) | evict(0.5)"), HasSubstr("evict"));
   EXPECT_THAT(refusal("merge(0.5)"), HasSubstr("a capture has no queries"));
+  EXPECT_THAT(refusal("keys(plain,cache-relative)"), HasSubstr("expected positions of the text"));
   EXPECT_THAT(refusal("dedup(prefix)"), HasSubstr("use dedup(exact)"));
   EXPECT_THAT(refusal("layers(9): dense(f16)"), HasSubstr("layer"));
   PageSet other = normal_sample({.layers = 4, .kv_heads = 2, .head_dim = 8}, 4, 1);

@@ -45,6 +45,9 @@ TEST(RecipeText, IsCanonical) {
   EXPECT_EQ(canonical("plainly; Keys( Page-Relative )"), "keys(page-relative) ; plainly");
   EXPECT_EQ(canonical("keys(plain)"), "keys(plain) ; dense");
   EXPECT_EQ(canonical("keys(rotated)"), "dense");
+  EXPECT_EQ(canonical("KEYS(plain , Cache-Relative)"), "keys(plain,cache-relative) ; dense");
+  EXPECT_EQ(parse("keys(plain)").positions(), PositionMode::kOriginal);
+  EXPECT_EQ(parse("keys(plain,cache-relative)").positions(), PositionMode::kCacheRelative);
   EXPECT_EQ(canonical("side( V )&layers(-1, 3 - -2):fold|quant(2)@seal"),
             "layers(-1,3--2)&side(v): fold | quant(bits=2)");
   EXPECT_EQ(canonical("heads(0,2-2):dense"), "heads(0,2): dense");
@@ -144,6 +147,7 @@ TEST(RecipeErrors, NameTheNearestParameterAndWord) {
               AllOf(HasSubstr("true or false"), HasSubstr("did you mean true?")));
   EXPECT_THAT(refused("quant(rotate)"), HasSubstr("a value for rotate is given as rotate=true"));
   EXPECT_THAT(refused("keys(plan)"), HasSubstr("did you mean plain?"));
+  EXPECT_THAT(refused("keys(plain,cache-relativ)"), HasSubstr("did you mean cache-relative?"));
   EXPECT_THAT(refused("quant@evry=3"), HasSubstr("did you mean every?"));
 }
 
@@ -244,6 +248,8 @@ TEST(RecipeErrors, SayWhereTheTextBreaks) {
   at("keys(plain); keys(plain); dense", "column 14", "expected once in a recipe");
   at("keys(plain): dense", "column 12", "found \":\"");
   at("keys", "column 5", "expected '(' after keys");
+  at("keys(rotated,cache-relative)", "column 6", "expected plain with cache-relative, found rotated");
+  at("keys(plain,)", "column 12", "expected cache-relative");
   at("quant; dense", "column 8", "found a second after column 1");
   at("rest: quant; layers(0): dense; dense", "column 32", "found a second after column 1");
   at("quant@", "column 7", "after '@'");

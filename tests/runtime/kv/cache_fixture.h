@@ -23,6 +23,7 @@ struct CacheShape {
   KeyBasis basis = KeyBasis::kRotated;
   DType type = DType::kF32;
   bool rope = true;
+  PositionMode positions = PositionMode::kOriginal;
 
   int heads() const { return kv_heads * group; }
   KvCacheOptions options() const {
@@ -34,6 +35,7 @@ struct CacheShape {
     options.page_tokens = page_tokens;
     options.k_codec = options.v_codec = make_dense_codec(type);
     options.key_basis = basis;
+    options.positions = positions;
     if (rope) options.rope = Rope(head_dim, head_dim, 10000.0, {});
     options.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
     return options;
@@ -139,31 +141,33 @@ using NaiveBias = std::function<double(int64_t s, int64_t t)>;
 // Query head h at position t gives weights[s] to the keys at s <= t.
 using NaiveVisit = std::function<void(int64_t h, int64_t t, const std::vector<double>& weights)>;
 
-// Causal attention weights in double over whole sequences. K is rotated in double by Hugging Face's f32
-// angles.
+// One head rotated in double by Hugging Face's f32 angles.
+inline std::vector<double> naive_rotated(const CacheShape& shape, const float* head, int64_t position) {
+  const int64_t dim = shape.head_dim;
+  std::vector<double> out(head, head + dim);
+  if (!shape.rope) return out;
+  const Rope rope(shape.head_dim, shape.head_dim, 10000.0, {});
+  for (int64_t i = 0; i < dim / 2; ++i) {
+    const float angle =
+        static_cast<float>(position) * rope.inverse_frequencies()[static_cast<std::size_t>(i)];
+    out[static_cast<std::size_t>(i)] =
+        head[i] * std::cos(double{angle}) - head[i + dim / 2] * std::sin(double{angle});
+    out[static_cast<std::size_t>(i + dim / 2)] =
+        head[i + dim / 2] * std::cos(double{angle}) + head[i] * std::sin(double{angle});
+  }
+  return out;
+}
+
+// Causal attention weights in double over whole sequences.
 inline void naive_weights(const CacheShape& shape, const Projections& p, const NaiveBias& bias,
                           const NaiveVisit& visit) {
   const int64_t dim = shape.head_dim, heads = shape.heads(), kv_cols = shape.kv_heads * dim;
-  const auto rotated = [&](const float* head, int64_t position) {
-    std::vector<double> out(head, head + dim);
-    if (!shape.rope) return out;
-    const Rope rope(shape.head_dim, shape.head_dim, 10000.0, {});
-    for (int64_t i = 0; i < dim / 2; ++i) {
-      const float angle =
-          static_cast<float>(position) * rope.inverse_frequencies()[static_cast<std::size_t>(i)];
-      out[static_cast<std::size_t>(i)] =
-          head[i] * std::cos(double{angle}) - head[i + dim / 2] * std::sin(double{angle});
-      out[static_cast<std::size_t>(i + dim / 2)] =
-          head[i + dim / 2] * std::cos(double{angle}) + head[i] * std::sin(double{angle});
-    }
-    return out;
-  };
   for (int64_t h = 0; h < heads; ++h) {
     const int64_t kv = h / shape.group;
     std::vector<std::vector<double>> keys;
     for (int64_t t = 0; t < p.tokens; ++t) {
-      keys.push_back(rotated(p.k.data() + t * kv_cols + kv * dim, t));
-      const auto query = rotated(p.q.data() + (t * heads + h) * dim, t);
+      keys.push_back(naive_rotated(shape, p.k.data() + t * kv_cols + kv * dim, t));
+      const auto query = naive_rotated(shape, p.q.data() + (t * heads + h) * dim, t);
       std::vector<double> weights;
       double max = -1e300, sum = 0.0;
       for (int64_t s = 0; s <= t; ++s) {
