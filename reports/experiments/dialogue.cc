@@ -51,7 +51,7 @@ class Dialogue {
         if (spoken.answered && times_.first_token_s == 0) times_.first_token_s = times_.prefill_s;
         timed(times_.prefill_s, [&] { cache_.end_prompt(); });
       }
-      task_.stepped({.turn = static_cast<int64_t>(turn), .prompt = true});
+      task_.stepped(true);
     }
   }
 
@@ -62,7 +62,7 @@ class Dialogue {
         step({&fed, 1}, true);
         token_ = task_.next(turn, logits_);
       }));
-      task_.stepped({.turn = static_cast<int64_t>(turn), .prompt = false});
+      task_.stepped(false);
     }
     if (task_.is_kept(token_)) pending_ = {token_};
   }

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -20,12 +19,6 @@ struct DialogueTimes {
   std::vector<double> token_s;  // of each of them
 };
 
-// What is known of the cache after a step.
-struct DialogueStep {
-  int64_t turn = 0;
-  bool prompt = false;  // a chunk of a prompt, else a token of an answer
-};
-
 class DialogueTask {
  public:
   virtual ~DialogueTask() = default;
@@ -35,8 +28,8 @@ class DialogueTask {
   virtual bool goes_on(std::size_t turn) = 0;
   // Whether that token is fed before the next turn's prompt.
   virtual bool is_kept(int32_t token) const = 0;
-  // After each step, outside the times.
-  virtual void stepped(const DialogueStep& step) = 0;
+  // After each step, a chunk of a prompt or a token of an answer, outside the times.
+  virtual void stepped(bool of_prompt) = 0;
 };
 
 struct DialogueOptions {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -25,6 +26,7 @@ constexpr std::size_t kNameLength = 44;
 constexpr std::size_t kMostPoints = 2000;  // of a line
 constexpr double kMebibyte = 1 << 20;
 constexpr double kDrawSeconds = 120;
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // The mean at each place over the rows that get so far.
 class MeanLine {
@@ -233,9 +235,16 @@ Figure profile_figure(const Profile& profile) {
   Figure figure{"profile.png", "Memory over the run", "", ""};
   if (profile.points().empty()) return figure;
   Rows process, cache;
+  std::string trial;
   const std::size_t every = profile.points().size() / kMostPoints + 1;
   for (std::size_t i = 0; i < profile.points().size(); i += every) {
     const Profile::Point& point = profile.points()[i];
+    // Between two trials nothing was looked at: the line breaks.
+    if (!cache.empty() && point.trial != trial) {
+      process.push_back({point.seconds, kNan});
+      cache.push_back({point.seconds, kNan});
+    }
+    trial = point.trial;
     process.push_back({point.seconds, static_cast<double>(point.process_bytes) / kMebibyte});
     cache.push_back({point.seconds, static_cast<double>(point.cache_bytes) / kMebibyte});
   }

@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "reports/experiments/experiment_plots.h"
 #include "reports/experiments/experiment_summary.h"
@@ -20,7 +18,6 @@
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/io/file.h"
-#include "runtime/io/hash.h"
 
 namespace kva {
 namespace {

@@ -27,7 +27,7 @@ class Forced : public DialogueTask {
   bool is_kept(int32_t token) const override {
     return std::find(ends_.begin(), ends_.end(), token) == ends_.end();
   }
-  void stepped(const DialogueStep&) override {}
+  void stepped(bool) override {}
 
  private:
   const std::vector<std::vector<int32_t>>& answers_;

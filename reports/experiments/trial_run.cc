@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -71,7 +70,7 @@ class Answering : public DialogueTask {
   bool is_kept(int32_t token) const override {
     return std::find(ends_.begin(), ends_.end(), token) == ends_.end();
   }
-  void stepped(const DialogueStep& step) override {
+  void stepped(bool of_prompt) override {
     const KvCache& cache = cache_.cache();
     double kept = 0;
     const int layers = cache.options().layers;
@@ -85,7 +84,7 @@ class Answering : public DialogueTask {
                 .step = static_cast<int64_t>(steps_["tokens"].size()),
                 .tokens = cache_.tokens(),
                 .bytes = held,
-                .prompt = step.prompt,
+                .prompt = of_prompt,
                 .stats = cache_.stats()});
   }
 

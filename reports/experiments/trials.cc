@@ -7,7 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "compressors/compressor.h"
+#include "reports/experiments/reference.h"
 #include "reports/provenance.h"
+#include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/io/hash.h"
@@ -74,17 +77,11 @@ class Planner {
     const Experiment& experiment = plan_.file.experiments[index];
     for (const ModelChoice& choice : experiment.models) {
       const std::size_t model = open(experiment, choice);
-      const ModelConfig& config = plan_.models[model].found.config;
-      for (const Strategy& strategy : experiment.strategies) {
-        try {
-          (void)strategy.recipe.resolve(config.layers, config.kv_heads);
-        } catch (const InputError& error) {
-          fail_at(strategy.place, fmt::format("{}: {}", choice.name, error.what()));
-        }
-      }
+      check_strategies(experiment, choice, plan_.models[model].found.config);
       for (const uint64_t seed : experiment.seeds) {
         throw_if_interrupted();
         for (Sample& sample : load_samples(experiment, plan_.models[model].found, seed)) {
+          check_memory(experiment, choice, plan_.models[model].found.config, sample);
           const auto shared = std::make_shared<const Sample>(std::move(sample));
           for (int64_t repeat = 0; repeat < experiment.repeats; ++repeat)
             add_group(
@@ -95,6 +92,40 @@ class Planner {
   }
 
  private:
+  // As a trial will make them, on an empty cache: parameters that do not suit the model are told now.
+  static void check_strategies(const Experiment& experiment, const ModelChoice& choice,
+                               const ModelConfig& config) {
+    ThreadPool pool(1);
+    for (const Strategy& strategy : experiment.strategies) {
+      try {
+        KvCache cache(Compressor::cache_options(strategy.recipe,
+                                                cache_options_for(config, experiment.page_tokens, DType::kF16,
+                                                                  strategy.recipe.key_basis())),
+                      pool);
+        const Compressor compressor(strategy.recipe, cache, pool);
+      } catch (const InputError& error) {
+        fail_at(strategy.place, fmt::format("{}: {}", choice.name, error.what()));
+      }
+    }
+  }
+
+  // The cache of the trial at its fullest in the widest type, and Baseline's logits.
+  static void check_memory(const Experiment& experiment, const ModelChoice& choice, const ModelConfig& config,
+                           const Sample& sample) {
+    const int64_t tokens = sample.prompt_tokens() + sample.answers() * experiment.max_gen_tokens;
+    const int64_t logits =
+        sample.answers() * experiment.max_gen_tokens * config.vocab * int64_t{sizeof(float)};
+    const int64_t needed =
+        experiment.batch_size * tokens * config.kv_bytes_per_token(DType::kF32, DType::kF32) +
+        (experiment.quality ? std::min(logits, Reference::kMaxBytes) : 0);
+    if (const int64_t available = host_memory().available_bytes; needed > available)
+      fail_at(
+          choice.place,
+          fmt::format("{} of {}: {} tokens in {} copies need about {} MiB of memory, {} MiB are free; "
+                      "use fewer or shorter ones",
+                      sample.name, sample.set, tokens, experiment.batch_size, needed >> 20, available >> 20));
+  }
+
   std::size_t open(const Experiment& experiment, const ModelChoice& choice) {
     const ModelOptions options{.model = choice.name,
                                .cache_dir = experiment.cache_dir,

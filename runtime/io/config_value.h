@@ -13,7 +13,7 @@ namespace kva {
 struct ConfigNode::Value {
   enum class Kind { kNull, kScalar, kList, kMap };
   Kind kind = Kind::kNull;
-  int line = 0;  // from 1
+  int line = 1;  // from 1
   std::string text = {};
   bool quoted = false;                 // a text, whatever it looks like
   std::vector<std::string> keys = {};  // of a map

@@ -130,7 +130,11 @@ int64_t Decoder::workspace_bytes() const {
 }
 
 KvCacheOptions Decoder::cache_options(int page_tokens, DType kv_dtype, KeyBasis key_basis) const {
-  const ModelConfig& config = impl_->config;
+  return cache_options_for(impl_->config, page_tokens, kv_dtype, key_basis);
+}
+
+KvCacheOptions cache_options_for(const ModelConfig& config, int page_tokens, DType kv_dtype,
+                                 KeyBasis key_basis) {
   KvCacheOptions options;
   options.layers = config.layers;
   options.heads = config.heads;

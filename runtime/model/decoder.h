@@ -25,6 +25,10 @@ struct LoadOptions {
   bool hardware_bf16 = true;
 };
 
+// A cache that fits a model, with dense pages.
+KvCacheOptions cache_options_for(const ModelConfig& config, int page_tokens, DType kv_dtype,
+                                 KeyBasis key_basis);
+
 // Used by one thread at a time; parallel inside. The pool must outlive it.
 class Decoder {
  public:
@@ -37,7 +41,7 @@ class Decoder {
 
   const ModelConfig& config() const;
 
-  // A cache that fits this model, with dense pages.
+  // As cache_options_for().
   KvCacheOptions cache_options(int page_tokens, DType kv_dtype, KeyBasis key_basis) const;
 
   // One step of a ragged batch. tokens: [batch rows]. The keys and values of all rows join the cache, and row

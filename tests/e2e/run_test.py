@@ -227,12 +227,14 @@ expect_refusal("an unknown one", "run", "--create-config", "quik-test", mentions
 done = run("run", "--quick-test", "--model", model, "--output-dir", "quick", "--no-plots", "--quiet", "--length", 4, "--limit", 1)
 check(done.returncode == 0 and len(rows_of("quick")) == 8, f"quick test: {done.stderr}")
 
-# A trial that fails is a row, and the others run.
-failing = write_config("failing.json", {"model": str(model), "strategies": ["minicache(start=7)", "quant"], "prompts": ["x"],
+# A trial that fails is a row, and the others run: a codebook has nothing to learn from where a page is longer than the
+# calibration text's sequences.
+short = random_model(work / "short", "--layers", 2, "--positions", 48)
+failing = write_config("failing.json", {"model": str(short), "strategies": ["nuq", "quant"], "prompts": ["x"], "page_size": 64,
                                         "max_gen_tokens": 3, "output_dir": str(work / "failing")})
 expect_refusal("a failed trial", "run", "--config", failing, "--no-plots", "--quiet", mentions=["1 of 3 trials failed", "run.log"])
 check([(row["status"], "error" in row) for row in rows_of("failing")] == [("ok", False), ("failed", True), ("ok", False)], "rows of failures")
-check("minicache(start=7): expected" in (work / "failing/run.log").read_text(), "run.log says why")
+check("page" in (work / "failing/run.log").read_text(), "run.log says why")
 
 # Mistakes: one line that names file, line and field, and nothing is written.
 REFUSED = [
@@ -241,6 +243,7 @@ REFUSED = [
     ("field", "model: x\nlimt: 1\n", ["bad.yaml:2", "limt", "limit"]),
     ("strategy", f"model: {model}\nstrategies:\n  - Baseline\n  - Rendom(keep=0.5)\n", ["bad.yaml:4", "strategies[1]", "Rendom"]),
     ("layers", f"model: {model}\nstrategies:\n  - \"layers(7): quant\"\n", ["bad.yaml:3", "strategies[0]", "0 to 2"]),
+    ("parameter", f"model: {model}\nstrategies: [\"minicache(start=7)\"]\n", ["bad.yaml:2", "strategies[0]", "below 3"]),
     ("mode", f"model: {model}\nmode: predictive\n", ["bad.yaml:2", "predictive", "does not exist yet"]),
     ("model", "model: /no/such/model\noffline: true\n", ["bad.yaml:1", "model"]),
     ("data", f"model: {model}\ndataset: {{local_path: none.jsonl}}\n", ["bad.yaml:2", "local_path", "none.jsonl"]),
