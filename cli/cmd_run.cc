@@ -92,7 +92,8 @@ void print_outcome(const RunOutcome& outcome, const RunCommand& command) {
     fmt::print("Rows of this shard: {}; the same command without --shard joins all shards of the folder\n",
                outcome.folder);
   else
-    fmt::print("Rows: {0}/results.jsonl   Summary: {0}/experiment_summary.json\n", outcome.folder);
+    fmt::print("Rows: {0}/results.jsonl   Summary: {0}/experiment_summary.json{1}\n", outcome.folder,
+               command.run.dashboard ? fmt::format("   Dashboard: {}/dashboard.html", outcome.folder) : "");
 }
 
 void run(RunCommand& command) {
@@ -168,6 +169,9 @@ void add_run(CLI::App& app) {
       ->group(group);
   sub->add_flag("--no-save", command->no_save, "Write nothing")->group(group);
   sub->add_flag("--no-plots", command->no_plots, "Draw no PNGs")->group(group);
+  sub->add_flag("--dashboard,--generate_dashboard", command->run.dashboard,
+                "One HTML page of the results, and a comparison")
+      ->group(group);
   sub->add_flag("--profile", command->run.profile, "Memory and time of every step: profile.csv and its plot")
       ->group(group);
   sub->add_flag("--debug", command->run.debug, "Every decision of a strategy into run.log")->group(group);

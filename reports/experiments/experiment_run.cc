@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "reports/dashboard.h"
 #include "reports/experiments/experiment_plots.h"
 #include "reports/experiments/experiment_summary.h"
 #include "reports/experiments/profile.h"
@@ -180,6 +181,9 @@ class Run {
         for (Figure& figure : experiment_figures(rows)) figures.push_back(std::move(figure));
     }
     if (options_.plots) outcome.notes = draw_figures(std::move(figures), file_in(folder, "plots"));
+    if (options_.dashboard && !options_.shard.is_part())
+      for (std::string& note : write_dashboard(folder, {.plots = options_.plots}))
+        outcome.notes.push_back(std::move(note));
   }
 
   const RunPlan& plan_;

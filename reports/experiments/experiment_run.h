@@ -20,8 +20,9 @@ struct RunOptions {
   Shard shard;
   bool save = true;  // else nothing is written
   bool plots = true;
-  bool profile = false;  // memory and time of every step: profile.csv, plots/profile.png
-  bool debug = false;    // every decision of a strategy into run.log
+  bool profile = false;    // memory and time of every step: profile.csv, plots/profile.png
+  bool debug = false;      // every decision of a strategy into run.log
+  bool dashboard = false;  // reports/dashboard.h, of the folder
 };
 
 struct RunOutcome {

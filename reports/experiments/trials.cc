@@ -96,13 +96,15 @@ class Planner {
   static void check_strategies(const Experiment& experiment, const ModelChoice& choice,
                                const ModelConfig& config) {
     ThreadPool pool(1);
+    // Which token is of which class is the tokenizer's; that there is one is enough here.
+    const auto classes = std::make_shared<const TokenClasses>(std::vector<TokenClass>());
     for (const Strategy& strategy : experiment.strategies) {
       try {
         KvCache cache(Compressor::cache_options(strategy.recipe,
                                                 cache_options_for(config, experiment.page_tokens, DType::kF16,
                                                                   strategy.recipe.key_basis())),
                       pool);
-        const Compressor compressor(strategy.recipe, cache, pool);
+        const Compressor compressor(strategy.recipe, cache, pool, 0, classes);
       } catch (const InputError& error) {
         fail_at(strategy.place, fmt::format("{}: {}", choice.name, error.what()));
       }

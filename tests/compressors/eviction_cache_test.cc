@@ -89,7 +89,8 @@ TEST(EvictedCache, TokensOfDenseFormatsSurviveManyPackings) {
     const PageFacts facts = c.driver.cache.page({id, 1, 1, page, Side::kValue});
     const auto rows = c.page(id, 1, 1, page, Side::kValue);
     for (int64_t t = 0; t < facts.tokens; ++t) {
-      const int64_t position = facts.contiguous ? facts.start + t : facts.positions[static_cast<std::size_t>(t)];
+      const int64_t position =
+          facts.contiguous ? facts.start + t : facts.positions[static_cast<std::size_t>(t)];
       const auto original = dense.page(same, 1, 1, position / kShape.page_tokens, Side::kValue);
       for (int64_t i = 0; i < kShape.head_dim; ++i)
         ASSERT_EQ(rows[static_cast<std::size_t>(t * kShape.head_dim + i)],

@@ -20,8 +20,9 @@ TEST(StrategyExample, KeepsEveryThirdTokenAndTheLatest) {
   const Projections source(shape, 40, 1);
   const SequenceId id = driver.add(source);
   for (int i = 0; i < 5; ++i) compressor.after_step(driver.step({{id, 8}}), {});
-  EXPECT_EQ(read_positions(driver.cache, id, 0, 0), (std::vector<int32_t>{0,  3,  6,  9,  12, 15, 18, 21, 24, 27,
-                                             30, 31, 32, 33, 34, 35, 36, 37, 38, 39}));
+  EXPECT_EQ(
+      read_positions(driver.cache, id, 0, 0),
+      (std::vector<int32_t>{0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39}));
 }
 
 }  // namespace
