@@ -142,9 +142,10 @@ class Planner {
 
 void place_in_tables(Draft& draft, const KvCache& cache, std::span<const Cell> cells) {
   draft.kv_heads = cache.options().kv_heads;
-  draft.table_pages.resize(static_cast<std::size_t>(cache.options().layers * draft.kv_heads));
+  draft.table_pages.resize(static_cast<std::size_t>(cache.options().layers) *
+                           static_cast<std::size_t>(draft.kv_heads));
   for (const Cell& cell : cells)
-    draft.table_pages[static_cast<std::size_t>(cell.layer * draft.kv_heads + cell.kv_head)] =
+    draft.table_pages[draft.table_of(cell)] =
         page_in_table(cache, draft.sequence, cell.layer, cell.kv_head, draft.page);
 }
 
@@ -177,8 +178,7 @@ std::string cell_name(const Cell& cell) {
 }
 
 PageAddress Draft::address(const Cell& cell) const {
-  return {sequence, cell.layer, cell.kv_head,
-          table_pages[static_cast<std::size_t>(cell.layer * kv_heads + cell.kv_head)], cell.side};
+  return {sequence, cell.layer, cell.kv_head, table_pages[table_of(cell)], cell.side};
 }
 
 DraftStream* Draft::stream_of(const Cell& cell) {

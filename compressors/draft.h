@@ -75,6 +75,10 @@ struct Draft {
   PageAddress address(const Cell& cell) const;
   int kv_heads = 0;
   std::vector<int64_t> table_pages;  // [layer * kv_heads + KV head]: the page's index in each table
+  std::size_t table_of(const Cell& cell) const {
+    return static_cast<std::size_t>(cell.layer) * static_cast<std::size_t>(kv_heads) +
+           static_cast<std::size_t>(cell.kv_head);
+  }
 
   // The stream that `cell` refers to; null where the cell is not of this draft.
   DraftStream* stream_of(const Cell& cell);

@@ -133,6 +133,7 @@ void EvictionStep::read_keys(const KvCache& cache, const Work& work, SequenceId 
 // Policies see the heads of a layer together.
 void EvictionStep::decide(const Revision& revision, const PolicyMoment& moment, std::vector<Work>& works) {
   std::vector<TokenTable> tables;
+  tables.reserve(works.size());
   for (Work& work : works) tables.push_back(std::move(work.table));
   if (moment.prompt_ended) policy_->end_prompt(revision.sequence, tables);
   for (std::size_t first = 0; first < tables.size();) {

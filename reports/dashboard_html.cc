@@ -176,6 +176,7 @@ std::string counted(std::size_t count, const char* one, const char* several) {
 
 std::size_t distinct(const std::vector<TrialRow>& rows, std::string TrialRow::*member) {
   std::vector<std::string> names;
+  names.reserve(rows.size());
   for (const TrialRow& row : rows) names.push_back(row.*member);
   std::sort(names.begin(), names.end());
   return static_cast<std::size_t>(std::unique(names.begin(), names.end()) - names.begin());

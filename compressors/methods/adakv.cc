@@ -3,6 +3,7 @@
 // everyone's. Heads of a layer then hold different numbers of tokens, and the cache really shrinks by head.
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "compressors/eviction_step.h"
@@ -32,9 +33,10 @@ class AdaKvPolicy : public PromptPolicy {
     std::vector<double> counts(layer.size(), 0.0);
     for (std::size_t i = 0; i < best; ++i) counts[all[i].second] += 1.0;
     std::vector<int64_t> result;
+    result.reserve(counts.size());
     const double even = static_cast<double>(room) / static_cast<double>(layer.size());
     for (const double count : counts)
-      result.push_back(window + static_cast<int64_t>((1.0 - floor_) * count + floor_ * even + 0.5));
+      result.push_back(window + std::llround((1.0 - floor_) * count + floor_ * even));
     return result;
   }
 

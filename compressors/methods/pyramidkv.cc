@@ -3,6 +3,8 @@
 // in the last; where the first would pass the prompt it is the prompt, and the last what that leaves. The
 // mean stays c.
 
+#include <cmath>
+
 #include "compressors/eviction_step.h"
 #include "compressors/policy_parameters.h"
 #include "compressors/prompt_policy.h"
@@ -35,7 +37,7 @@ class PyramidKvPolicy : public PromptPolicy {
       const double depth = last_layer_ > first_layer_ ? static_cast<double>(table.layer - first_layer_) /
                                                             static_cast<double>(last_layer_ - first_layer_)
                                                       : 0.5;
-      result.push_back(window + static_cast<int64_t>(highest - depth * (highest - lowest) + 0.5));
+      result.push_back(window + std::llround(highest - depth * (highest - lowest)));
     }
     return result;
   }

@@ -85,7 +85,7 @@ void fail_at(const ConfigPlace& place, std::string_view message) {
 
 std::string existing_file(const ConfigNode& node) {
   namespace fs = std::filesystem;
-  const std::string written = node.as_text();
+  std::string written = node.as_text();
   const fs::path path(written);
   std::error_code ignored;
   if (fs::is_regular_file(path, ignored)) return written;

@@ -41,11 +41,11 @@ class DecisionLog {
       before_ = {};
     }
     std::string counters;
-    for (const auto& [name, count] : step.stats.counters) {
+    for (const auto& now : step.stats.counters) {
       const auto known = std::find_if(before_.counters.begin(), before_.counters.end(),
-                                      [&](const auto& one) { return one.first == name; });
-      const double since = count - (known == before_.counters.end() ? 0 : known->second);
-      if (since != 0) counters += fmt::format(", {} {:+g}", name, since);
+                                      [&](const auto& one) { return one.first == now.first; });
+      const double since = now.second - (known == before_.counters.end() ? 0 : known->second);
+      if (since != 0) counters += fmt::format(", {} {:+g}", now.first, since);
     }
     if (step.prompt && step.stats.decisions != before_.decisions)
       for (const HeadDecision& decision : step.stats.decisions)

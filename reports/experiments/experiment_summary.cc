@@ -313,17 +313,20 @@ Json strategy_json(const Rows& rows, const std::string& strategy) {
 std::string strategy_layers_csv(const Rows& rows, const std::string& strategy) {
   const auto bases = baselines(rows);
   std::vector<double> raw, compressed;
-  const auto add = [](const Json& row, std::vector<double>& sums) {
+  const auto add = [](const Json& row, double tokens, std::vector<double>& sums) {
     const Json& layers = row.at("layers").at("bytes");
     sums.resize(layers.size());
-    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += layers[i].get<double>();
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      sums[i] += layers[i].get<double>() / last_of(row, "steps", "tokens") * tokens;
   };
   for (const Json* row : rows) {
     const auto base = bases.find(group_of(*row));
     if (text(*row, "strategy") != strategy || !is_ok(*row) || !row->contains("heads") || base == bases.end())
       continue;
-    add(*row, compressed);
-    add(*base->second, raw);
+    // Answers differ in length: Baseline's bytes a token at the strategy's length.
+    const double tokens = last_of(*row, "steps", "tokens");
+    add(*row, tokens, compressed);
+    add(*base->second, tokens, raw);
   }
   return raw.empty() || raw.size() != compressed.size() ? "" : layer_bytes_csv(raw, compressed);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace kva {
@@ -13,7 +14,10 @@ struct SummaryKey {
   std::string strategy;
   std::string model;
   std::string prompt_set;
-  friend auto operator<=>(const SummaryKey&, const SummaryKey&) = default;
+  friend bool operator<(const SummaryKey& a, const SummaryKey& b) {
+    return std::tie(a.strategy, a.model, a.prompt_set) < std::tie(b.strategy, b.model, b.prompt_set);
+  }
+  friend bool operator==(const SummaryKey&, const SummaryKey&) = default;
 };
 
 // Means over the rows that ended well; NaN where no row says.
@@ -55,8 +59,9 @@ nlohmann::ordered_json experiment_summary_json(const std::vector<const nlohmann:
 nlohmann::ordered_json strategy_json(const std::vector<const nlohmann::ordered_json*>& rows,
                                      const std::string& strategy);
 
-// Bytes of each layer under Baseline and the strategy, summed over the samples of its rows that tell heads
-// apart (layer_bytes_csv() in reports/head_decisions.h); empty where none does.
+// Bytes of each layer at the end under Baseline, for as many tokens, and under the strategy, summed over the
+// samples of its rows that tell heads apart (layer_bytes_csv() in reports/head_decisions.h); empty where none
+// does.
 std::string strategy_layers_csv(const std::vector<const nlohmann::ordered_json*>& rows,
                                 const std::string& strategy);
 
