@@ -239,10 +239,8 @@ Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::s
   for (const Cell& cell : cells) {
     const PageFacts facts = cache.page(draft.address(cell));
     if (facts.contiguous || draft.places_of(cell.layer, cell.kv_head)) continue;
-    draft.places.push_back({.layer = cell.layer,
-                            .kv_head = cell.kv_head,
-                            .positions = {facts.positions.begin(), facts.positions.end()},
-                            .biases = {facts.biases.begin(), facts.biases.end()}});
+    draft.places.push_back(
+        {.layer = cell.layer, .kv_head = cell.kv_head, .positions = facts.positions, .biases = facts.biases});
   }
   return draft;
 }

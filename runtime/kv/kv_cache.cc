@@ -227,7 +227,7 @@ SequenceId KvCache::Impl::fork(SequenceId id, int64_t tokens) {
     PageTable& target = to.tables[i];
     for (const PageRef& ref : source.pages) {
       if (ref.start >= tokens) break;
-      KVA_CHECK(ref.where == kNoSide || page_places(store, ref).positions[ref.tokens - 1] < tokens,
+      KVA_CHECK(ref.where == kNoSide || PagePlaces(store, ref).last_position() < tokens,
                 "a page that reaches behind the prefix is forked with the whole");
       target.pages.push_back(ref);
       retain(ref);
@@ -347,9 +347,11 @@ PageFacts KvCache::page(const PageAddress& at) const {
                   .references = impl.store.references(id),
                   .codec = impl.store.codec(id).name()};
   if (!facts.contiguous) {
-    const PagePlaces places = page_places(impl.store, ref);
-    facts.positions = {places.positions, static_cast<std::size_t>(ref.tokens)};
-    facts.biases = {places.biases, static_cast<std::size_t>(ref.tokens)};
+    const PagePlaces places(impl.store, ref);
+    for (int64_t t = 0; t < places.tokens(); ++t) {
+      facts.positions.push_back(places.position(t));
+      facts.biases.push_back(places.bias(t));
+    }
   }
   return facts;
 }
@@ -422,6 +424,9 @@ bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::by
 std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }
 
 void KvCache::apply(const Plan& plan) {
+  for (const PlanRewrite& rewrite : plan.rewrites)
+    KVA_CHECK(static_cast<int64_t>(rewrite.positions.size()) <= impl_->options.page_tokens,
+              "a page holds page_tokens tokens at most");
   apply_plan(plan, impl_->store, impl_->tables());
   impl_->note_peak();
 }

@@ -79,10 +79,9 @@ struct PageFacts {
   int64_t start = 0;       // position of the first token
   bool open = false;       // further tokens may join it
   bool contiguous = true;  // tokens stand at start, start + 1, ...
-  // Where the tokens of a page that is not contiguous stand, ascending, and what is added to their scores;
-  // good until pages change.
-  std::span<const int32_t> positions = {};
-  std::span<const float> biases = {};
+  // Where the tokens of a page that is not contiguous stand, ascending, and what is added to their scores.
+  std::vector<int32_t> positions = {};
+  std::vector<float> biases = {};
   int64_t references = 0;  // of the side
   std::string codec;
 };

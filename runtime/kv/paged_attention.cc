@@ -87,9 +87,7 @@ int64_t PagedAttention::indexed_tokens(std::span<const PageRef> pages) const {
   int64_t tokens = 0;
   for (const PageRef& ref : pages) {
     tokens += ref.tokens;
-    if (ref.where == kNoSide) continue;
-    const float* biases = page_places(store_, ref).biases;
-    tokens -= std::count(biases, biases + ref.tokens, -std::numeric_limits<float>::infinity());
+    tokens -= PagePlaces(store_, ref).hidden_tokens();
   }
   return tokens;
 }
@@ -193,9 +191,10 @@ void PagedAttention::scatter(const Item& item, const PartialState& state, float*
 // Hides keys after the query; tokens of a page with gaps are all in the past, and may stand for several.
 void PagedAttention::mask(const Item& item, const PageRef& ref, MatView<float> scores) const {
   if (ref.where != kNoSide) {
-    const PagePlaces places = page_places(store_, ref);
+    const PagePlaces places(store_, ref);
+    if (!places.biased()) return;
     for (int64_t r = 0; r < scores.rows; ++r)
-      for (int64_t t = 0; t < scores.cols; ++t) scores.at(r, t) += places.biases[t];
+      for (int64_t t = 0; t < scores.cols; ++t) scores.at(r, t) += places.bias(t);
     return;
   }
   for (int64_t t = 0; t < item.tokens; ++t) {
@@ -313,11 +312,11 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
 // index: of the page's first token, where positions are relative to the cache.
 void PagedAttention::turn_plain_keys(const PageRef& ref, int64_t index, MatView<float> keys) const {
   if (ref.where == kNoSide) return turns_.rotate(keys, cache_relative() ? index : ref.start, 1);
-  const PagePlaces places = page_places(store_, ref);
+  const PagePlaces places(store_, ref);
   for (int64_t t = 0; t < ref.tokens; ++t) {
     if (!cache_relative()) {
-      turns_.rotate(keys.row_range(t, 1), places.positions[t], 0);
-    } else if (places.biases[t] != -std::numeric_limits<float>::infinity()) {
+      turns_.rotate(keys.row_range(t, 1), places.position(t), 0);
+    } else if (places.bias(t) != -std::numeric_limits<float>::infinity()) {
       turns_.rotate(keys.row_range(t, 1), index++, 0);
     }
   }

@@ -16,7 +16,7 @@ PagedAttention::Finals PagedAttention::finals(const Item& item) const {
 }
 
 int64_t PagedAttention::last_position(const PageRef& ref) const {
-  return ref.where == kNoSide ? ref.end() - 1 : page_places(store_, ref).positions[ref.tokens - 1];
+  return PagePlaces(store_, ref).last_position();
 }
 
 // Whether any of the item's queries adds to a mass of any of its keys.
@@ -99,7 +99,7 @@ void PagedAttention::add_masses(const Item& item, const MassTargets& targets, co
   std::array<float, kMaxPageTokens> totals;
   const Finals finals = this->finals(item);
   const float share = 1.0f / static_cast<float>(group_);
-  const int32_t* positions = ref.where == kNoSide ? nullptr : page_places(store_, ref).positions;
+  const PagePlaces places(store_, ref);
   const auto sum_from = [&](int64_t row) {
     std::fill_n(totals.begin(), ref.tokens, 0.0f);
     add_attention(scores.row_range(row, scores.rows - row), finals.max + row, finals.sum + row,
@@ -107,7 +107,7 @@ void PagedAttention::add_masses(const Item& item, const MassTargets& targets, co
   };
   const auto add_to = [&](float* mass) {
     for (int32_t t = 0; t < ref.tokens; ++t)
-      mass[positions ? positions[t] : ref.start + t] += share * totals[static_cast<std::size_t>(t)];
+      mass[places.position(t)] += share * totals[static_cast<std::size_t>(t)];
   };
   if (targets.all) {
     sum_from(0);
@@ -130,15 +130,15 @@ void PagedAttention::add_near(const Item& item, const PageRef& ref, MatView<cons
                               float* totals) const {
   const Finals finals = this->finals(item);
   const int64_t near = item.of->masses->near_tokens;
-  const int32_t* positions = ref.where == kNoSide ? nullptr : page_places(store_, ref).positions;
-  const int64_t last = last_position(ref);
+  const PagePlaces places(store_, ref);
+  const int64_t last = places.last_position();
   // Queries that are near the whole page come first.
   const int64_t whole = std::clamp<int64_t>(ref.start + near - item.position(), 0, item.tokens);
   add_attention(scores.row_range(0, whole * group_), finals.max, finals.sum, totals);
+  int64_t first = 0;  // of the keys that the query is near to
   for (int64_t t = whole; t < item.tokens && item.position() + t - near < last; ++t) {
     const int64_t far = item.position() + t - near;  // the last position that is not near
-    const int64_t first = positions ? std::upper_bound(positions, positions + ref.tokens, far) - positions
-                                    : far + 1 - ref.start;
+    while (places.position(first) <= far) ++first;
     const int64_t row = t * group_;
     add_attention(scores.row_range(row, group_).col_range(first, ref.tokens - first), finals.max + row,
                   finals.sum + row, totals + first);

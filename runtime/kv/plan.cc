@@ -19,16 +19,6 @@ PageRef& ref_at(const TableLookup& tables, const PageAddress& at) {
 
 SideId& side_of(PageRef& ref, Side side) { return side == Side::kKey ? ref.k : ref.v; }
 
-std::vector<std::byte> packed_places(const PlanRewrite& rewrite) {
-  const std::size_t tokens = rewrite.positions.size();
-  std::vector<float> biases = rewrite.biases;
-  biases.resize(tokens, 0.0f);
-  std::vector<std::byte> bytes(static_cast<std::size_t>(places_bytes(static_cast<int64_t>(tokens))));
-  std::copy_n(reinterpret_cast<const std::byte*>(rewrite.positions.data()), tokens * 4, bytes.data());
-  std::copy_n(reinterpret_cast<const std::byte*>(biases.data()), tokens * 4, bytes.data() + tokens * 4);
-  return bytes;
-}
-
 // The plan's sides in the store; each with one reference, which goes with this object.
 class AddedSides {
  public:
@@ -38,7 +28,9 @@ class AddedSides {
         sides.push_back(store.add(side.codec, side.lane, side.tokens, side.width, side.payload,
                                   side.base < 0 ? kNoSide : at(side.base)));
       for (const PlanRewrite& rewrite : plan.rewrites)
-        places.push_back(rewrite.positions.empty() ? kNoSide : store.add_places(packed_places(rewrite)));
+        places.push_back(rewrite.positions.empty()
+                             ? kNoSide
+                             : store.add_places(packed_places(rewrite.positions, rewrite.biases)));
     } catch (...) {
       drop();
       throw;

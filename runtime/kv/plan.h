@@ -56,7 +56,7 @@ struct PlanRewrite {
   int v = -1;
   SideId alias_k = kNoSide;
   SideId alias_v = kNoSide;
-  std::vector<int32_t> positions;  // ascending
+  std::vector<int32_t> positions;  // ascending; page_tokens of the cache at most
   std::vector<float> biases;       // added to the tokens' scores; empty: none
 };
 

@@ -159,8 +159,8 @@ TEST(AttentionMass, FollowsTokensThroughRewrites) {
     add_rewrite(plan, cache, {id, 0, 0}, 0, 1, kept, biases);
     cache.apply(plan);
     const PageFacts facts = cache.page({id, 0, 0, 0, Side::kKey});
-    EXPECT_EQ(std::vector<int32_t>(facts.positions.begin(), facts.positions.end()), kept);
-    EXPECT_EQ(std::vector<float>(facts.biases.begin(), facts.biases.end()), biases);
+    EXPECT_EQ(facts.positions, kept);
+    EXPECT_EQ(facts.biases, biases);
     driver.feed(id, chunk);
     expect_mass(cache, id, expected, 2e-5);
     expect_honest(cache);

@@ -57,14 +57,15 @@ TEST(PlanRewrite, PagesBecomeMorePagesInPlace) {
     add_rewrite(plan, cache, {id, 0, 1}, 1, 1, range(8, 9));
     add_rewrite(plan, cache, {id, 0, 0}, 2, 0, range(3, 4));
     add_rewrite(plan, cache, {id, 0, 1}, 2, 0, range(9, 16));
-    add_rewrite(plan, cache, {id, 0, 0}, 2, 0, range(4, 16));
+    add_rewrite(plan, cache, {id, 0, 0}, 2, 0, range(4, 8));
+    add_rewrite(plan, cache, {id, 0, 0}, 2, 0, range(8, 16));
     EXPECT_EQ(cache.predicted_bytes(plan), 0);
     apply(cache, plan);
     EXPECT_EQ(positions_by_page(cache, {id, 0, 0}),
-              (Pages{range(0, 3), range(3, 4), range(4, 16), range(16, 24), range(24, 28)}));
+              (Pages{range(0, 3), range(3, 4), range(4, 8), range(8, 16), range(16, 24), range(24, 28)}));
     EXPECT_EQ(positions_by_page(cache, {id, 0, 1}),
               (Pages{range(0, 8), range(8, 9), range(9, 16), range(16, 24), range(24, 28)}));
-    EXPECT_TRUE(cache.page({id, 0, 0, 4, Side::kKey}).open);
+    EXPECT_TRUE(cache.page({id, 0, 0, 5, Side::kKey}).open);
     driver.feed(id, chunk);
     expect_attention(driver, id, naive_attention(kShape, source));
   }
@@ -164,6 +165,110 @@ TEST(PlanRewrite, HidesTokensOfSidesThatStay) {
     }
   }
 }
+
+// ---- What places take ----------------------------------------------------------------------------------
+
+struct PlacesCase {
+  std::vector<int32_t> positions;
+  std::vector<float> biases;
+  int64_t bytes;  // a token
+};
+
+TEST(Places, TakeNoMoreThanTheirNumbersNeed) {
+  const auto backend = make_cpu_backend();
+  PageStore store(*backend, 8, 8);
+  const float hidden = -std::numeric_limits<float>::infinity();
+  for (const PlacesCase& tested : {PlacesCase{{7}, {}, 2},
+                                   {{100000, 100001, 165535}, {}, 2},
+                                   {{100000, 100001, 165535}, {0.0f, -0.0f, 0.0f}, 2},
+                                   {{100000, 100001, 165536}, {}, 4},
+                                   {{0, 3, 6, 9, 65535}, {0.0f, 0.5f, 0.0f, hidden, hidden}, 6},
+                                   {{0, 3, 2147483646}, {hidden, 1.0f, 0.0f}, 8}}) {
+    const auto count = static_cast<int64_t>(tested.positions.size());
+    const std::vector<std::byte> packed = packed_places(tested.positions, tested.biases);
+    EXPECT_EQ(static_cast<int64_t>(packed.size()), count * tested.bytes);
+    ByteLedger before, after;
+    store.add_to(before);
+    const PageRef ref{.where = store.add_places(packed),
+                      .tokens = static_cast<int32_t>(count),
+                      .start = tested.positions.front()};
+    store.add_to(after);
+    EXPECT_EQ(after.held(), backend->allocated_bytes());
+    const PagePlaces places(store, ref);
+    EXPECT_EQ(places.last_position(), tested.positions.back());
+    for (std::size_t t = 0; t < tested.positions.size(); ++t) {
+      EXPECT_EQ(places.position(static_cast<int64_t>(t)), tested.positions[t]);
+      EXPECT_EQ(places.bias(static_cast<int64_t>(t)), tested.biases.empty() ? 0.0f : tested.biases[t]);
+    }
+    EXPECT_EQ(places.hidden_tokens(), std::count(tested.biases.begin(), tested.biases.end(), hidden));
+    store.release(ref.where);
+  }
+}
+
+TEST(Places, AreCountedAsTables) {
+  ThreadPool pool(1);
+  const CacheShape shape{.kv_heads = 1, .head_dim = 20, .page_tokens = 64};
+  const Projections source(shape, 64 * 20, 7);
+  std::vector<int64_t> tables;
+  for (const float bias : {0.0f, 0.5f}) {
+    CacheDriver driver(shape, pool);
+    const SequenceId id = driver.add(source);
+    driver.feed(id, 64 * 20);
+    Plan plan;
+    for (int32_t page = 0; page < 20; ++page) {
+      std::vector<int32_t> kept;
+      for (int32_t t = 0; t < 64; t += 2) kept.push_back(page * 64 + t);
+      add_rewrite(plan, driver.cache, {id}, page, 1, kept, std::vector<float>(32, bias));
+    }
+    const int64_t before = driver.cache.ledger().tables;
+    apply(driver.cache, plan);
+    tables.push_back(driver.cache.ledger().tables - before);
+  }
+  EXPECT_EQ(tables[1] - tables[0], 20 * 32 * 4) << "biases alone";
+  EXPECT_LE(tables[0], 20 * 32 * 2 + 66 * 40) << "two bytes a token, and the entries of 60 sides";
+}
+
+// One page of tokens more than 65,535 apart; plain keys are turned by them.
+TEST(Places, ReachAsFarAsPositionsDo) {
+  ThreadPool pool(1);
+  constexpr int64_t kTokens = 70000;
+  const std::vector<int32_t> kept{0, 9, 65536, 69990};
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain}) {
+    const CacheShape shape{.kv_heads = 1, .head_dim = 4, .page_tokens = 1000, .basis = basis};
+    const Projections source(shape, kTokens + 1, 8);
+    KvCache cache(shape.options(), pool);
+    const SequenceId id = cache.add_sequence();
+    const auto rows = [](const std::vector<float>& of, int64_t first, int64_t count) {
+      return MatView<const float>(of.data() + first * 4, count, 4);
+    };
+    const Batch all{{{id, 0, kTokens, 0}}}, last{{{id, 0, 1, kTokens}}};
+    cache.append(0, all, rows(source.k, 0, kTokens), rows(source.v, 0, kTokens));
+    cache.end_step(all);
+    Plan plan;
+    add_rewrite(plan, cache, {id}, 0, 70, kept);
+    cache.apply(plan);
+    cache.append(0, last, rows(source.k, kTokens, 1), rows(source.v, kTokens, 1));
+    std::vector<float> out(4);
+    cache.attend(0, last, rows(source.q, kTokens, 1), MatView<float>(out.data(), 1, 4));
+    cache.end_step(last);
+    const auto query = naive_rotated(shape, source.q.data() + kTokens * 4, kTokens);
+    std::vector<double> expected(4);
+    double sum = 0.0;
+    std::vector<int32_t> left = kept;
+    left.push_back(kTokens);
+    for (const int32_t s : left) {
+      const auto key = naive_rotated(shape, source.k.data() + int64_t{s} * 4, s);
+      double dot = 0.0;
+      for (std::size_t i = 0; i < 4; ++i) dot += query[i] * key[i];
+      sum += std::exp(dot / 2.0);
+      for (std::size_t i = 0; i < 4; ++i)
+        expected[i] += std::exp(dot / 2.0) * double{source.v[static_cast<std::size_t>(s) * 4 + i]};
+    }
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(out[i], expected[i] / sum, 1e-5);
+  }
+}
+
+// ---- Memory ----------------------------------------------------------------------------------------------
 
 // Gives out no more than it is told to.
 class SmallBackend : public Backend {

@@ -18,7 +18,7 @@ struct TableAddress {
 
 // Where the tokens of a page stand.
 inline std::vector<int32_t> positions_of(const PageFacts& facts) {
-  std::vector<int32_t> positions(facts.positions.begin(), facts.positions.end());
+  std::vector<int32_t> positions = facts.positions;
   if (facts.contiguous)
     for (int64_t t = 0; t < facts.tokens; ++t) positions.push_back(static_cast<int32_t>(facts.start + t));
   return positions;
