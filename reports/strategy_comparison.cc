@@ -212,6 +212,7 @@ std::vector<Recommendation> recommendations(const std::vector<StrategyFigures>& 
   questions.push_back({"Fastest generation", "time a generated token against Baseline's",
                        &StrategyFigures::token_time_change, change_text, false, true, every});
   std::vector<Recommendation> answers;
+  answers.reserve(questions.size());
   for (const Question& question : questions) answers.push_back(answer(question, figures));
   return answers;
 }
