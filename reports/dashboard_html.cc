@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -175,11 +176,9 @@ std::string counted(std::size_t count, const char* one, const char* several) {
 }
 
 std::size_t distinct(const std::vector<TrialRow>& rows, std::string TrialRow::*member) {
-  std::vector<std::string> names;
-  names.reserve(rows.size());
-  for (const TrialRow& row : rows) names.push_back(row.*member);
-  std::sort(names.begin(), names.end());
-  return static_cast<std::size_t>(std::unique(names.begin(), names.end()) - names.begin());
+  std::set<std::string> names;
+  for (const TrialRow& row : rows) names.insert(row.*member);
+  return names.size();
 }
 
 std::vector<Finding> run_findings(const TrialRows& trials) {

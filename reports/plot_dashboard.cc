@@ -52,7 +52,7 @@ void draw_lines(Figure& figure, const DrawnGroups& drawn, const Lines& lines, co
   script.sides(0.075, 0.68);
   script.title(figure.title, dashboard_subtitle(drawn, subtitle));
   script.panel(0, 0, "", lines.x_label, lines.y_label);
-  script.add("set xrange [0:*]\nset yrange [0:*]");
+  script.add("set xrange [*:*]\nset yrange [0:*]");
   const double step = std::min(26.0, script.panel_height() / static_cast<double>(drawn.groups.size())) /
                       script.panel_height();
   std::vector<std::string> parts;

@@ -47,6 +47,10 @@ struct Answer {
 
 std::string name_of(const StrategyFigures& figures) { return one_line(figures.group->strategy, kNameBytes); }
 
+std::string samples_text(int64_t samples) {
+  return fmt::format("{} sample{}", samples, samples == 1 ? "" : "s");
+}
+
 std::string interval_text(const Question& question, const Answer& answer) {
   if (std::isnan(answer.estimate.low)) return question.text(answer.estimate.value) + ", no interval";
   return fmt::format("{} [{}, {}]", question.text(answer.estimate.value), question.text(answer.estimate.low),
@@ -76,8 +80,8 @@ std::vector<Answer> answers_to(const Question& question, const std::vector<Strat
 }
 
 std::string cited(const Question& question, const Answer& answer) {
-  return fmt::format("{} ({} on {} samples, {})", name_of(*answer.figures), interval_text(question, answer),
-                     answer.samples, cited_lines(*answer.figures->group));
+  return fmt::format("{} ({} on {}, {})", name_of(*answer.figures), interval_text(question, answer),
+                     samples_text(answer.samples), cited_lines(*answer.figures->group));
 }
 
 std::string withheld_sentence(const Question& question, const std::vector<Answer>& answers,
@@ -98,9 +102,9 @@ Recommendation answer(const Question& question, const std::vector<StrategyFigure
   if (answers.empty()) {
     result.sentence = "Withheld: no strategy of this run has the figures.";
   } else if (without_interval != answers.end()) {
-    result.sentence = fmt::format(
-        "Withheld: {} was measured on {} samples, and under {} there is no interval.",
-        name_of(*without_interval->figures), without_interval->samples, BlockBootstrap::kMinBlocks);
+    result.sentence = fmt::format("Withheld: {} was measured on {}, and under {} there is no interval.",
+                                  name_of(*without_interval->figures),
+                                  samples_text(without_interval->samples), BlockBootstrap::kMinBlocks);
   } else if (answers.size() == 1) {
     result.sentence = fmt::format("Withheld: {} is the only strategy to be asked, nothing stands beside it.",
                                   cited(question, answers.front()));
@@ -124,10 +128,13 @@ Recommendation answer(const Question& question, const std::vector<StrategyFigure
   return result;
 }
 
-bool holds_at_most(const StrategyFigures& figures, double share) {
+// Of the bytes held: the upper bound, where there is one.
+double most_change(const StrategyFigures& figures) {
   const Estimate& change = figures.bytes_change.value;
-  return (std::isnan(change.high) ? change.value : change.high) <= share - 1;
+  return std::isnan(change.high) ? change.value : change.high;
 }
+
+bool holds_at_most(const StrategyFigures& figures, double share) { return most_change(figures) <= share - 1; }
 
 // Quality among strategies that hold at most so much; thresholds that let the same strategies pass are asked
 // once, at the lowest.
@@ -199,7 +206,7 @@ std::vector<Recommendation> recommendations(const std::vector<StrategyFigures>& 
                          "mean KL against Baseline (nats a token)", &StrategyFigures::kl_mean, nats_text,
                          false, false, small});
   }
-  const auto saves = [](const StrategyFigures& one) { return one.bytes_change.value.high < 0; };
+  const auto saves = [](const StrategyFigures& one) { return most_change(one) < 0; };
   questions.push_back({"Nearest to Baseline's text while saving bytes", "ROUGE-L against Baseline's text",
                        &StrategyFigures::rouge_l, rouge_text, true, false, saves});
   questions.push_back({"Fastest generation", "time a generated token against Baseline's",

@@ -90,6 +90,7 @@ void token_times(const std::vector<double>& seconds, TrialTiming& timing) {
                [](double value) { return !std::isnan(value); });
   if (sorted.empty()) return;
   std::sort(sorted.begin(), sorted.end());
+  timing.token_mean_s = mean_of(sorted);
   timing.token_median_s = quantile(sorted, 0.5);
   timing.token_p95_s = quantile(sorted, 0.95);
 }
@@ -255,8 +256,8 @@ bool TrialRow::is_baseline() const {
 }
 
 double TrialRow::token_time() const {
-  const double mean = generated_tokens > 0 ? timing.generation_s / generated_tokens : kUnknown;
-  return std::isnan(mean) ? timing.token_median_s : mean;
+  if (!std::isnan(timing.token_mean_s)) return timing.token_mean_s;
+  return generated_tokens > 0 ? timing.generation_s / generated_tokens : kUnknown;
 }
 
 TrialLines::TrialLines(const fs::path& path) : text_(read_text_file(path.string(), kMaxFileBytes)) {

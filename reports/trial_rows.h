@@ -33,6 +33,7 @@ struct TrialTiming {
   double codec_s = kUnknown;
   double observe_s = kUnknown;
   // Of one generated token, over the trial's tokens.
+  double token_mean_s = kUnknown;
   double token_median_s = kUnknown;
   double token_p95_s = kUnknown;
   // Means over stretches of equal length: the middle of each, counted in generated tokens, and its seconds.
@@ -89,7 +90,7 @@ struct TrialRow {
 
   // The trial that others of its sample are measured against.
   bool is_baseline() const;
-  // Mean seconds of a generated token; the median of single tokens where there is no mean.
+  // Mean seconds of a generated token after the first; where single tokens were not timed, of all of them.
   double token_time() const;
 };
 

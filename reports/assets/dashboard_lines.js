@@ -34,7 +34,7 @@ function eachTrace(groups, x, y, unit, text, width) {
 function drawSeries(state, width, { x, y, unit, text, xTitle, yTitle }) {
   const groups = shownGroups();
   const { traces, sentence } = (state.lines === "each" ? eachTrace : meanTraces)(groups, x, y, unit, text, width);
-  return { traces, sentence, layout: { height: 470 + 10 * groups.length, hovermode: "closest", xaxis: { title: { text: xTitle }, rangemode: "tozero" },
+  return { traces, sentence, layout: { height: 470 + 10 * groups.length, hovermode: "closest", xaxis: { title: { text: xTitle } },
     yaxis: { title: { text: yTitle }, rangemode: "tozero" } } };
 }
 
