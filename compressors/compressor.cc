@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <map>
 
 #include "compressors/step.h"
@@ -217,6 +218,14 @@ struct Compressor::Impl {
       for (int i = 0; i < 2; ++i) side(static_cast<int64_t>(rewrite.positions.size()));
   }
 
+  bool any_step(const std::function<bool(const Step&)>& is) const {
+    for (const Pipeline& pipeline : pipelines)
+      for (const Stage& stage : pipeline.stages)
+        for (const auto& step : stage.steps)
+          if (is(*step)) return true;
+    return false;
+  }
+
   void forget(SequenceId sequence) {
     ids.erase(sequence);
     for (Pipeline& pipeline : pipelines) {
@@ -232,11 +241,11 @@ struct Compressor::Impl {
 };
 
 bool Compressor::needs_sample() const {
-  for (const Pipeline& pipeline : impl_->pipelines)
-    for (const Stage& stage : pipeline.stages)
-      for (const auto& step : stage.steps)
-        if (step->needs_sample()) return true;
-  return false;
+  return impl_->any_step([](const Step& step) { return step.needs_sample(); });
+}
+
+bool Compressor::wants_part_losses() const {
+  return impl_->any_step([](const Step& step) { return step.wants_part_losses(); });
 }
 
 void Compressor::fit(const PageSet& sample) {

@@ -53,6 +53,8 @@ class Compressor : public CacheListener {
   // Whether some step learns from a calibration text (nuq, pq): then fit() comes before the first step. The
   // sample is of the same model, page size and key basis.
   bool needs_sample() const;
+  // Whether the sample should come with part_losses.
+  bool wants_part_losses() const;
   void fit(const PageSet& sample);
 
   // Throws InputError, naming layer, head and side, where a page cannot be encoded (NaN).

@@ -47,6 +47,9 @@ class Step {
   // sample has the shape and key basis of the cache; it holds full pages only.
   virtual bool needs_sample() const { return false; }
   virtual void fit(const StepContext&, const PageSet&) {}
+  // Whether it makes use of PageSet::part_losses, which take long to measure; it goes without where they are
+  // missing.
+  virtual bool wants_part_losses() const { return false; }
 
   // Pages wait until this many tokens follow them, and until the sequence has so many.
   virtual int64_t window_tokens() const { return 0; }

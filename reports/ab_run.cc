@@ -209,7 +209,7 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
 
   const auto evaluation_start = Clock::now();
   Calibration calibration(loaded.decoder, inputs.sample.ids, options.windows.context, options.page_tokens,
-                          pool);
+                          pool, progress);
   const CacheSetup setup{.decoder = loaded.decoder,
                          .calibration = calibration,
                          .page_tokens = options.page_tokens,

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <utility>
 
+#include "reports/part_losses.h"
 #include "runtime/error.h"
 #include "runtime/kv/capture.h"
 #include "runtime/model/generator.h"
@@ -50,8 +52,13 @@ class AttentionMass {
 }  // namespace
 
 Calibration::Calibration(Decoder& decoder, std::vector<int32_t> ids, int64_t context, int page_tokens,
-                         ThreadPool& pool)
-    : decoder_(decoder), ids_(std::move(ids)), context_(context), page_tokens_(page_tokens), pool_(pool) {}
+                         ThreadPool& pool, Progress& progress)
+    : decoder_(decoder),
+      ids_(std::move(ids)),
+      context_(context),
+      page_tokens_(page_tokens),
+      pool_(pool),
+      progress_(progress) {}
 
 const PageSet& Calibration::pages(KeyBasis basis) {
   if (const auto known = pages_.find(basis); known != pages_.end()) return known->second;
@@ -83,6 +90,18 @@ const PageSet& Calibration::pages(KeyBasis basis) {
   };
   generate(decoder_, cache, sequences, {}, callbacks);
   return pages_.emplace(basis, mass.added_to(capture.pages())).first->second;
+}
+
+const PageSet& Calibration::pages_with_losses(KeyBasis basis) {
+  (void)pages(basis);
+  PageSet& known = pages_.at(basis);
+  const auto one_sequence = std::min(ids_.size(), static_cast<std::size_t>(context_));
+  if (known.part_losses.empty())
+    known.part_losses = measure_part_losses(
+        std::span(ids_).first(one_sequence), basis,
+        {.decoder = decoder_, .calibration = *this, .page_tokens = page_tokens_, .seed = 0, .pool = pool_},
+        progress_);
+  return known;
 }
 
 }  // namespace kva

@@ -8,19 +8,23 @@
 #include <vector>
 
 #include "kernels/parallel.h"
+#include "reports/progress.h"
 #include "runtime/kv/page_set.h"
 #include "runtime/model/decoder.h"
 
 namespace kva {
 
-// Decoder and pool outlive it. Used by one thread at a time.
+// Decoder, pool and progress outlive it. Used by one thread at a time.
 class Calibration {
  public:
   // `ids` are cut into sequences of at most `context` tokens.
-  Calibration(Decoder& decoder, std::vector<int32_t> ids, int64_t context, int page_tokens, ThreadPool& pool);
+  Calibration(Decoder& decoder, std::vector<int32_t> ids, int64_t context, int page_tokens, ThreadPool& pool,
+              Progress& progress);
 
   // Full pages in f16. Throws InputError where the text has not one page, Interrupted.
   const PageSet& pages(KeyBasis basis);
+  // The same with part_losses (part_losses.h), where the text is long enough for them.
+  const PageSet& pages_with_losses(KeyBasis basis);
 
  private:
   Decoder& decoder_;
@@ -28,6 +32,7 @@ class Calibration {
   int64_t context_;
   int page_tokens_;
   ThreadPool& pool_;
+  Progress& progress_;
   std::map<KeyBasis, PageSet> pages_;
 };
 

@@ -8,7 +8,10 @@ EvaluatedCache::EvaluatedCache(const Recipe& recipe, const CacheSetup& setup)
                  recipe, setup.decoder.cache_options(setup.page_tokens, DType::kF16, recipe.key_basis())),
              setup.pool),
       compressor_(recipe, cache_, setup.pool, setup.seed, setup.classes) {
-  if (compressor_.needs_sample()) compressor_.fit(setup.calibration.pages(cache_.options().key_basis));
+  if (!compressor_.needs_sample()) return;
+  const KeyBasis basis = cache_.options().key_basis;
+  compressor_.fit(compressor_.wants_part_losses() ? setup.calibration.pages_with_losses(basis)
+                                                  : setup.calibration.pages(basis));
 }
 
 void EvaluatedCache::begin(int64_t copies) {

@@ -1,7 +1,7 @@
 // budget: codes of as many bits as a given size allows, more of them where a calibration text loses most.
 // Each layer's keys and values are a part; a part's loss is the squared error of its tokens, weighted by the
-// attention that they received, over their variance about the channels' means. What is measured like this is
-// close to KVTuner's layer-wise sensitivity (arXiv 2502.04420), without its search.
+// attention that they received, times what the model was measured to lose by such an error there. KVTuner
+// (arXiv 2502.04420) measures layers' sensitivities too, and searches; this walks down convex hulls.
 
 #include <fmt/format.h>
 
@@ -12,6 +12,7 @@
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/learned_format.h"
 #include "compressors/method.h"
+#include "compressors/part_probe.h"
 #include "compressors/scale_parameters.h"
 #include "compressors/step.h"
 #include "runtime/error.h"
@@ -23,9 +24,18 @@ namespace {
 constexpr std::array<int, 5> kBits = {2, 3, 4, 8, 16};  // 16: dense f16
 constexpr double kDenseBits = 16.0;
 
+// Squared errors of a part's tokens in each width and in the probe's codes, and squares about the means.
 struct Losses {
   std::array<double, kBits.size()> error{};
+  double probe = 0.0;
   double variance = 0.0;
+
+  // What a squared error of 1 costs: nats a token, or shares of the variance where the text came without
+  // losses.
+  double weight(const std::vector<double>& part_losses, const LayerSide& of) const {
+    if (part_losses.empty()) return variance > 0.0 ? 1.0 / variance : 1.0;
+    return probe > 0.0 ? part_losses[side_index(of.layer, of.side)] / probe : 0.0;
+  }
 };
 
 class BudgetStep : public Step {
@@ -33,10 +43,11 @@ class BudgetStep : public Step {
   explicit BudgetStep(const Arguments& arguments);
 
   bool needs_sample() const override { return true; }
+  bool wants_part_losses() const override { return true; }
   void fit(const StepContext& context, const PageSet& sample) override;
   void run(const StepContext& context, Draft& draft) override;
   std::vector<std::pair<std::string, double>> counters() const override {
-    return {{"budget.bits_planned", planned_bits_}};
+    return {{"budget.bits_planned", planned_bits_}, {"budget.loss_planned", planned_loss_}};
   }
   std::vector<std::string> remarks() const override { return remarks_; }
 
@@ -44,6 +55,7 @@ class BudgetStep : public Step {
   using Codecs = std::array<std::shared_ptr<const SideCodec>, kBits.size()>;
 
   const Codecs& codecs(Side side) const { return codecs_[side == Side::kKey ? 0 : 1]; }
+  const SideCodec& probe(Side side) const { return *probes_[side == Side::kKey ? 0 : 1]; }
   double bits_asked(const StepContext& context) const;
   Losses losses(const PageSet& sample, const LayerSide& of) const;
   void add_losses(const PageSet& sample, const Cell& cell, const std::vector<double>& means,
@@ -52,8 +64,11 @@ class BudgetStep : public Step {
 
   Arguments arguments_;
   Codecs codecs_[2];
+  std::shared_ptr<const SideCodec> probes_[2] = {part_probe_codec(Side::kKey),
+                                                 part_probe_codec(Side::kValue)};
   std::vector<std::shared_ptr<const SideCodec>> chosen_;  // by side_index()
   double planned_bits_ = 0.0;
+  double planned_loss_ = 0.0;  // summed over parts: nats a token, or shares of the variance
   std::vector<std::string> remarks_;
 };
 
@@ -90,16 +105,19 @@ void BudgetStep::add_losses(const PageSet& sample, const Cell& cell, const std::
       for (int64_t c = 0; c < width; ++c)
         losses.variance +=
             (mass ? mass[t] : 1.0) * std::pow(rows.at(t, c) - means[static_cast<std::size_t>(c)], 2);
-    for (std::size_t i = 0; i < kBits.size(); ++i) {
-      const SideCodec& codec = *codecs(cell.side)[i];
+    const auto error = [&](const SideCodec& codec) {
       payload.resize(static_cast<std::size_t>(codec.bytes(tokens, width)));
       scratch.resize(static_cast<std::size_t>(codec.decode_scratch(tokens, width)));
       codec.encode(rows, {}, payload.data());
       codec.decode({.payload = payload.data()}, scratch.data(), back);
+      double sum = 0.0;
       for (int64_t t = 0; t < tokens; ++t)
         for (int64_t c = 0; c < width; ++c)
-          losses.error[i] += (mass ? mass[t] : 1.0) * std::pow(double{rows.at(t, c)} - back.at(t, c), 2);
-    }
+          sum += (mass ? mass[t] : 1.0) * std::pow(double{rows.at(t, c)} - back.at(t, c), 2);
+      return sum;
+    };
+    for (std::size_t i = 0; i < kBits.size(); ++i) losses.error[i] += error(*codecs(cell.side)[i]);
+    losses.probe += error(probe(cell.side));
   }
 }
 
@@ -139,11 +157,11 @@ void BudgetStep::fit(const StepContext& context, const PageSet& sample) {
   int64_t least = 0;
   for (std::size_t p = 0; p < parts.size(); ++p) {
     const auto heads = static_cast<int64_t>(parts[p].kv_heads.size());
-    const double variance = measured[p].variance > 0.0 ? measured[p].variance : 1.0;
+    const double weight = measured[p].weight(sample.part_losses, parts[p]);
     for (std::size_t i = 0; i < kBits.size(); ++i)
       choices[p].push_back(
           {.bytes = heads * KvCache::side_footprint_bytes(codecs(parts[p].side)[i]->bytes(tokens, width)),
-           .loss = measured[p].error[i] / variance});
+           .loss = measured[p].error[i] * weight});
     least += choices[p].front().bytes;
   }
   const double asked = bits_asked(context);
@@ -161,6 +179,7 @@ void BudgetStep::fit(const StepContext& context, const PageSet& sample) {
   for (std::size_t p = 0; p < parts.size(); ++p) {
     chosen_[side_index(parts[p].layer, parts[p].side)] = codecs(parts[p].side)[(*chosen)[p]];
     planned += choices[p][(*chosen)[p]].bytes;
+    planned_loss_ += choices[p][(*chosen)[p]].loss;
   }
   planned_bits_ = 8.0 * static_cast<double>(planned) / numbers;
   remark(parts, *chosen, asked);

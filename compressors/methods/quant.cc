@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "compressors/codecs/front_dense_codec.h"
@@ -47,7 +48,7 @@ class QuantStep : public Step {
       SideFormat& side = sides_[stream.origin.side == Side::kKey ? 0 : 1];
       stream.format = side.codec;
       if (!side.packed) continue;
-      if (draft.start < sinks_) stream.format = with_sinks(side, sinks_ - draft.start);
+      if (const int64_t sinks = sinks_of(draft, stream); sinks > 0) stream.format = with_sinks(side, sinks);
       if (!rotate_) continue;
       if ((stream.width & (stream.width - 1)) != 0)
         throw InputError(fmt::format(
@@ -83,7 +84,16 @@ class QuantStep : public Step {
                                        .for_keys = side == Side::kKey})};
   }
 
-  // One codec for each number of tokens that are still sinks: the same for all cells.
+  // How many of the stream's first tokens stand at the sinks' positions: fewer where tokens before them are
+  // gone.
+  int64_t sinks_of(const Draft& draft, const DraftStream& stream) const {
+    const DraftPlaces* places = draft.places_of(stream.origin.layer, stream.origin.kv_head);
+    if (!places) return sinks_ - draft.start;
+    return std::count_if(places->positions.begin(), places->positions.end(),
+                         [&](int32_t position) { return position < sinks_; });
+  }
+
+  // One codec for each number of tokens that are still sinks.
   static std::shared_ptr<const SideCodec> with_sinks(SideFormat& side, int64_t tokens) {
     std::shared_ptr<const SideCodec>& codec = side.sinks[tokens];
     if (!codec) codec = make_front_dense_codec(tokens, side.codec);

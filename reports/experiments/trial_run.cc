@@ -240,7 +240,7 @@ Calibration& TrialRunner::calibration(const Experiment& experiment) {
     ids.resize(std::min(ids.size(), kCalibrationTokens));
     calibration_.emplace(decoder_, std::move(ids),
                          std::min(kCalibrationContext, model_.found.config.usable_positions()),
-                         experiment.page_tokens, pool_);
+                         experiment.page_tokens, pool_, quiet_);
     calibration_page_tokens_ = experiment.page_tokens;
   }
   return *calibration_;

@@ -12,6 +12,7 @@
 #include "reports/calibration.h"
 #include "reports/experiments/reference.h"
 #include "reports/experiments/trials.h"
+#include "reports/progress.h"
 
 namespace kva {
 
@@ -56,6 +57,7 @@ class TrialRunner {
   ThreadPool& pool_;
   std::shared_ptr<const TokenClasses> classes_;
   StepWatcher watcher_;
+  Progress quiet_{Progress::Mode::kQuiet};  // a run shows its trials, not what is inside one
   std::optional<Calibration> calibration_;
   int calibration_page_tokens_ = 0;
   std::optional<Reference> reference_;

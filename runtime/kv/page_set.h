@@ -54,6 +54,10 @@ struct PageSet {
   // kv_heads, page_tokens], finite, >= 0, above 0 in sum; valid as long as `owner`. Empty: not measured.
   std::vector<const float*> attention_mass;
 
+  // [side_index(layer, side)] -> what predictions lose where that part alone is in the codes of
+  // compressors/part_probe.h: mean KL, nats a token. Empty: not measured.
+  std::vector<double> part_losses;
+
   int64_t page_count() const { return static_cast<int64_t>(pages.size()); }
   int64_t page_values() const { return int64_t{kv_heads} * page_tokens * head_dim; }  // heads joined
   const std::byte* side_values(int layer, Side side) const { return values[side_index(layer, side)]; }

@@ -21,7 +21,8 @@ std::vector<int32_t> ids_of(int64_t tokens) {
 TEST(Calibration, ComesWithTheAttentionOfEveryToken) {
   ThreadPool pool(2);
   Decoder decoder = Decoder::load(KVA_FIXTURES "/models/llama-f16", {.weights = DType::kF32}, pool);
-  Calibration calibration(decoder, ids_of(16 + 24), 24, 8, pool);
+  Progress progress(Progress::Mode::kQuiet);
+  Calibration calibration(decoder, ids_of(16 + 24), 24, 8, pool, progress);
   for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain}) {
     const PageSet& sample = calibration.pages(basis);
     ASSERT_EQ(sample.page_count(), 5);
@@ -46,9 +47,25 @@ TEST(Calibration, ComesWithTheAttentionOfEveryToken) {
 TEST(Calibration, RefusesATextWithoutAPage) {
   ThreadPool pool(1);
   Decoder decoder = Decoder::load(KVA_FIXTURES "/models/llama-f16", {.weights = DType::kF32}, pool);
-  Calibration calibration(decoder, ids_of(7), 24, 8, pool);
+  Progress progress(Progress::Mode::kQuiet);
+  Calibration calibration(decoder, ids_of(7), 24, 8, pool, progress);
   EXPECT_THAT(error_of([&] { (void)calibration.pages(KeyBasis::kRotated); }),
               testing::AllOf(testing::HasSubstr("--calibration"), testing::HasSubstr("found 7")));
+}
+
+TEST(Calibration, MeasuresWhatEachPartIsWorthWhereAskedTo) {
+  ThreadPool pool(2);
+  Decoder decoder = Decoder::load(KVA_FIXTURES "/models/llama-f16", {.weights = DType::kF32}, pool);
+  Progress progress(Progress::Mode::kQuiet);
+  Calibration calibration(decoder, ids_of(80), 40, 8, pool, progress);
+  EXPECT_TRUE(calibration.pages(KeyBasis::kRotated).part_losses.empty());
+  const PageSet& sample = calibration.pages_with_losses(KeyBasis::kRotated);
+  ASSERT_EQ(sample.part_losses.size(), 2u * static_cast<std::size_t>(sample.layers));
+  EXPECT_THAT(sample.part_losses, testing::Each(testing::Gt(1e-9)));
+  EXPECT_EQ(&calibration.pages(KeyBasis::kRotated), &sample);
+  // Its scored half has no full page before it.
+  Calibration short_one(decoder, ids_of(14), 40, 8, pool, progress);
+  EXPECT_TRUE(short_one.pages_with_losses(KeyBasis::kRotated).part_losses.empty());
 }
 
 }  // namespace

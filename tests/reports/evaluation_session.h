@@ -38,7 +38,7 @@ struct Session {
   Progress progress{Progress::Mode::kQuiet};
   Decoder decoder;
   WindowOptions options = {.context = 40, .tokens = 50, .chunk = 8};
-  Calibration calibration{decoder, text_of(40, 96), 40, 8, pool};
+  Calibration calibration{decoder, text_of(40, 96), 40, 8, pool, progress};
   std::vector<int32_t> ids;
   std::vector<Window> windows;
 };

@@ -79,6 +79,30 @@ TEST(Budget, CountsAttentionWhereTheTextComesWithIt) {
   EXPECT_THAT(codec_of(c, 1, Side::kValue), HasSubstr("bits=2"));
 }
 
+double counter(const CompressedCache& c, const std::string& name) {
+  for (const auto& [known, value] : c.compressor.stats().counters)
+    if (known == name) return value;
+  return -1.0;
+}
+
+// All parts hold the same numbers, so that only the losses tell them apart.
+TEST(Budget, SpendsBitsWhereTheModelWasSeenToLoseMost) {
+  ThreadPool pool(1);
+  const auto numbers = normal_numbers(2 * 64 * 64, 3);
+  PageSet sample = make_sample(kShape, 1, [&](int, Side, int64_t, int64_t head, int64_t t, int64_t c) {
+    return numbers[static_cast<std::size_t>((head * 64 + t) * 64 + c)];
+  });
+  sample.part_losses = {0.5, 0.001, 0.001, 0.001};  // keys and values of layer 0, then of layer 1
+  CompressedCache c("budget(bits=5.2)", pool, kShape, &sample);
+  EXPECT_THAT(c.compressor.stats().remarks,
+              testing::Contains(AllOf(HasSubstr("keys: 8 bits in layers 0, 3 bits in layers 1"),
+                                      HasSubstr("values: 3 bits in layers 0,1"))));
+  // In the probe's own codes a part loses what was measured.
+  CompressedCache probe("layers(1): budget(bits=3.92)", pool, kShape, &sample);
+  EXPECT_THAT(probe.compressor.stats().remarks, testing::Contains(HasSubstr("keys: 3 bits")));
+  EXPECT_NEAR(counter(probe, "budget.loss_planned"), 0.002, 1e-12);
+}
+
 TEST(Budget, RefusesWhatCannotBe) {
   ThreadPool pool(1);
   const auto refused = [&](const std::string& recipe) {
