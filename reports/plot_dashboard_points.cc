@@ -349,7 +349,7 @@ Figure tradeoffs_figure(const DrawnGroups& drawn, const std::vector<TrialGroup>&
     const double kl =
         group.baseline ? 0.0
                        : sample_mean(group, [](const TrialRow& r) { return r.quality.kl_mean; }).value.value;
-    bytes.add(i, 100 + 100 * sample_change(group, *baseline, held_bytes).value.value, kl);
+    bytes.add(i, 100 + 100 * sample_change(group, *baseline, token_bytes).value.value, kl);
     time.add(
         i,
         100 +
@@ -358,7 +358,7 @@ Figure tradeoffs_figure(const DrawnGroups& drawn, const std::vector<TrialGroup>&
         kl);
   }
   if (bytes.empty() && time.empty()) return figure;
-  if (!bytes.empty()) bytes.draw(0, "bytes held at the end (% of Baseline's)");
+  if (!bytes.empty()) bytes.draw(0, "bytes held a token (% of Baseline's)");
   if (!time.empty()) time.draw(1, "time a generated token (% of Baseline's)");
   script.legend("the front", fmt::format("with linespoints lw 2 pt 6 ps 2 lc rgb '{}'", kFrontColor));
   figure.script = script.finish();

@@ -99,8 +99,8 @@ function baselineChangeShare(group, of) {
 const groupMean = (of) => (group) => sampleMeanValue(group, of);
 const sampleMeanValue = (group, of) => meanOf([...bySample(group, of).values()]) ?? NaN;
 const COSTS = {
-  bytes: { label: "bytes held", title: "bytes held at the end (% of Baseline's)", of: shareOfBaseline(held) },
-  peak: { label: "peak bytes", title: "most bytes held at once (% of Baseline's)", of: shareOfBaseline((trial) => trial.ledger.peak) },
+  bytes: { label: "bytes a token", title: "bytes held a token at the end (% of Baseline's)", of: shareOfBaseline(heldAToken) },
+  peak: { label: "peak bytes a token", title: "most bytes held at once, a token (% of Baseline's)", of: shareOfBaseline(peakAToken) },
   token: { label: "time a token", title: "time a generated token (% of Baseline's)", of: shareOfBaseline(tokenTime) },
   prefill: { label: "prefill time", title: "time of the prefill (% of Baseline's)", of: shareOfBaseline((trial) => trial.timing.prefill_s) },
 };
