@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "runtime/error.h"
@@ -73,6 +74,11 @@ void add_ab_options(CLI::App& app, AbCommand& command) {
   app.add_flag("--require-effect", command.require_effect,
                "A recipe that changes neither a byte nor a logit is an error")
       ->group(group);
+  app.add_flag("--save-attention", command.save_attention,
+               "Write images/layerL_headH.png and images/attention.json: where each KV head (its query heads "
+               "averaged) looks in the first window, under each recipe, in 128 x 128 blocks at most (64 KiB "
+               "of memory a head and recipe); a second or so for each head")
+      ->group("Report");
   add_form_options(app, command.forms);
   add_common_options(app, command.common);
 }
@@ -82,8 +88,18 @@ void run_ab_command(AbCommand& command) {
   command.run.seed = command.common.seed;
   ThreadPool pool(command.common.threads);
   Progress progress(progress_mode(command.common));
-  const nlohmann::ordered_json report = run_ab(command.run, command.common.stamp, pool, progress);
-  write_forms(report, {}, command.forms, command.common.quiet, progress);
+  std::vector<AttentionMaps> attention;
+  const nlohmann::ordered_json report = run_ab(command.run, command.common.stamp, pool, progress,
+                                               command.save_attention ? &attention : nullptr);
+  const auto write_images = [&](const std::string& folder) {
+    return attention.empty()
+               ? std::vector<std::string>()
+               : write_attention(
+                     folder + "/images", attention, report.at("model").at("name"),
+                     "first window of " + std::filesystem::path(command.run.text_file).filename().string(),
+                     !command.forms.no_plots);
+  };
+  write_forms(report, {}, command.forms, command.common.quiet, progress, write_images);
   if (!command.require_effect) return;
   if (const auto idle = without_effect(report); !idle.empty())
     throw InputError(fmt::format("--require-effect: expected an effect of every recipe, found none of {}",

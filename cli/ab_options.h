@@ -16,6 +16,7 @@ struct AbCommand {
   FormOptions forms = {.output_dir = "kvanalyze-ab"};
   bool require_effect = false;
   bool no_timing = false;
+  bool save_attention = false;
 };
 
 // Everything but --recipe.

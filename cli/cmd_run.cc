@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/judge_options.h"
 #include "cli/options.h"
 #include "cli/report_options.h"
 #include "reports/experiments/experiment_run.h"
@@ -32,11 +33,14 @@ struct RunCommand {
   bool quick_test = false;
   bool no_plots = false;
   bool no_save = false;
+  JudgeCommand judge;
+  CLI::Option* judge_option = nullptr;
 };
 
 // Writes a ready configuration beside the user, never over anything.
 void create_config(const RunCommand& command) {
-  const std::string name = command.create.empty() ? "general" : command.create.front();
+  const bool named = !command.create.empty() && !command.create.front().empty();
+  const std::string name = named ? command.create.front() : "general";
   const std::string_view text = ready_config(name);
   const std::string file = name + ".yaml";
   if (fs::exists(file))
@@ -70,16 +74,33 @@ ConfigNode configuration(const RunCommand& command) {
     if (command.quick_test) throw InputError("--quick-test: expected no --config beside it");
     return ConfigNode::parse_file(command.config);
   }
-  // Names alone mean the configuration that those names come from.
-  const char* ready = command.quick_test                ? "quick-test"
-                      : !command.overrides.only.empty() ? "attention-sink-minicache"
-                                                        : nullptr;
+  // Names of experiments, a model or a length alone mean the configuration that they come from.
+  const ExperimentOverrides& given = command.overrides;
+  const bool asked = !given.only.empty() || !given.model.empty() || given.max_gen_tokens > 0;
+  const char* ready = command.quick_test ? "quick-test" : asked ? "attention-sink-minicache" : nullptr;
   if (!ready)
     throw InputError(fmt::format(
         "--config: expected a file, found none; --quick-test needs none, and --create-config NAME "
         "writes one of {}",
         fmt::join(ready_configs(), ", ")));
+  if (!command.common.quiet)
+    fmt::print(stderr, "note: no --config: the ready configuration {} is run\n", ready);
   return ConfigNode::parse_text(ready_config(ready), std::string(ready) + ".yaml", ConfigSyntax::kYaml);
+}
+
+void settle_judge(RunCommand& command, const std::string& folder) {
+  if (!command.judge_option->count()) {
+    if (!command.judge.options.model.empty())
+      throw InputError("--judge-model: expected --judge URL beside it, found none");
+    return;
+  }
+  if (command.judge.options.url.empty())
+    throw InputError(
+        "--judge: expected the URL of a chat endpoint, found none; for Azure .../openai/deployments/NAME/"
+        "chat/completions?api-version=..., its key in AZURE_OPENAI_API_KEY");
+  if (!command.run.save || command.run.shard.is_part())
+    throw InputError("--judge: expected no --no-save and no --shard beside it");
+  command.run.judge = command.judge.settled(folder);
 }
 
 void print_outcome(const RunOutcome& outcome, const RunCommand& command) {
@@ -100,13 +121,17 @@ void run(RunCommand& command) {
   if (command.create_option->count() > 0) return create_config(command);
   settle_experiments(command);
   if (!command.shard.empty()) command.run.shard = parse_shard(command.shard);
-  command.run.save = !command.no_save;
   command.run.plots = !command.no_plots;
   const ExperimentFile file = read_experiments(configuration(command), command.overrides);
+  command.run.save = !command.no_save && file.save;
+  settle_judge(command, file.output_dir);
+  if (command.run.save_attention && (!command.run.save || command.run.shard.is_part()))
+    throw InputError("--save-attention: expected no --no-save and no --shard beside it");
   ThreadPool pool(command.common.threads);
   Progress progress(progress_mode(command.common));
   const RunOutcome outcome = run_experiments(file, command.run, command.common.stamp, pool, progress);
   print_outcome(outcome, command);
+  if (!outcome.judge_error.empty()) throw InputError(outcome.judge_error);
   if (outcome.failed > 0)
     throw InputError(fmt::format("{} of {} trials failed{}", outcome.failed, outcome.trials,
                                  outcome.folder.empty() ? "" : "; " + outcome.folder + "/run.log says why"));
@@ -142,7 +167,8 @@ void add_overrides(CLI::App& app, RunCommand& command) {
       ->type_name("DIR")
       ->group(group);
   app.add_flag("--offline", command.overrides.offline, "Never fetch a model")->group(group);
-  app.add_option("-o,--output-dir,--results-dir", command.overrides.output_dir, "Folder of the results")
+  app.add_option("-o,--output-dir,--results-dir,--output", command.overrides.output_dir,
+                 "Folder of the results")
       ->type_name("DIR")
       ->group(group);
   app.add_option("--length", command.overrides.max_gen_tokens, "Tokens generated after each turn")
@@ -175,6 +201,13 @@ void add_run(CLI::App& app) {
   sub->add_flag("--profile", command->run.profile, "Memory and time of every step: profile.csv and its plot")
       ->group(group);
   sub->add_flag("--debug", command->run.debug, "Every decision of a strategy into run.log")->group(group);
+  sub->add_flag(
+         "--save-attention", command->run.save_attention,
+         "images/layerL_headH.png and images/attention.json: where each KV head (its query heads "
+         "averaged) looks in the first sample, under each strategy, in 128 x 128 blocks at most (64 KiB "
+         "of memory a head and strategy); feeds the sample once more for each strategy, and draws a "
+         "second or so a head")
+      ->group(group);
   sub->add_option("--threads", command->common.threads, "Threads in all (0: one a core)")
       ->check(CLI::Range(0, 1024).description(""))
       ->type_name("N")
@@ -184,6 +217,8 @@ void add_run(CLI::App& app) {
   sub->add_flag("-v,--verbose", command->common.verbose, "Say more while working")
       ->excludes(quiet)
       ->group(group);
+  command->judge_option =
+      add_judge_options(*sub, command->judge, "--judge,--eval_azure", true)->expected(0, 1);
   command->common.stamp.command = command_line();
   sub->callback([command] { run(*command); });
 }

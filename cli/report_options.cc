@@ -51,11 +51,13 @@ Progress::Mode progress_mode(const CommonOptions& common) {
 }
 
 void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std::string> extra_files,
-                 const FormOptions& options, bool quiet, Progress& progress) {
+                 const FormOptions& options, bool quiet, Progress& progress, const ExtraFiles& extra) {
   progress.stage("report", 0, "");
-  const auto notes = write_report(
-      report, options.output_dir,
-      {.plots = !options.no_plots, .plotly_path = options.plotly, .extra_files = std::move(extra_files)});
+  const auto notes = write_report(report, options.output_dir,
+                                  {.plots = !options.no_plots,
+                                   .plotly_path = options.plotly,
+                                   .extra_files = std::move(extra_files),
+                                   .extra = extra});
   progress.finish();
   if (!quiet)
     for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);

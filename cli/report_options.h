@@ -31,10 +31,14 @@ void add_form_options(CLI::App& app, FormOptions& options);
 // Those and --clusters: for commands that analyse pages.
 void add_report_options(CLI::App& app, ReportOptions& options);
 
-// Writes the report with `extra_files` (report_file.h); then notes of that on stderr, and on stdout the
-// summary or, with --json, the whole report. Throws InputError; the folder then holds what it held before.
+// RenderOptions::extra.
+using ExtraFiles = std::function<std::vector<std::string>(const std::string& folder)>;
+
+// Writes the report with `extra_files` and `extra` (report_file.h); then notes of that on stderr, and on
+// stdout the summary or, with --json, the whole report. Throws InputError; the folder then holds what it held
+// before.
 void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std::string> extra_files,
-                 const FormOptions& options, bool quiet, Progress& progress);
+                 const FormOptions& options, bool quiet, Progress& progress, const ExtraFiles& extra = {});
 
 // The report on stdout, for people, and where its forms are; folder "": nowhere.
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder);

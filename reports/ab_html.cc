@@ -57,6 +57,7 @@ void quality_sections(HtmlPage& page, const Json& report) {
             "Mean KL of scored tokens by where they stand: further right, more of the past was compressed.");
   page.chart("positions", "Mean KL by position, a line for each recipe", "kl_by_position");
   if (const Table turns = ab_turn_table(report); !turns.rows.empty()) page.table(turns, false);
+  if (const Table windows = ab_window_table(report); !windows.rows.empty()) page.table(windows, true);
   page.close();
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -76,6 +77,32 @@ Json capacity_json(const RowBytes& bytes, int64_t max_positions) {
           {"budgets", std::move(budgets)}};
 }
 
+// One row a window: its bytes at the last scored token, and means over what was scored of it.
+Json windows_json(const Candidate& candidate) {
+  Json windows = Json::array();
+  auto score = candidate.scores.tokens.begin();
+  for (std::size_t i = 0; i < candidate.windows.size(); ++i) {
+    const WindowBytes& window = candidate.windows[i];
+    const int64_t scored = candidate.scores.window_tokens[i];
+    double nll = 0, nll_base = 0, kl = 0, same = 0;
+    for (const auto end = score + scored; score != end; ++score) {
+      nll += score->nll;
+      nll_base += score->nll_base;
+      kl += score->kl;
+      same += score->same_top ? 1.0 : 0.0;
+    }
+    const auto tokens = static_cast<double>(scored);
+    windows.push_back({{"tokens", window.tokens},
+                       {"bytes_held", window.ledger.held()},
+                       {"scored_tokens", scored},
+                       {"perplexity", rounded(std::exp(nll / tokens))},
+                       {"perplexity_base", rounded(std::exp(nll_base / tokens))},
+                       {"kl_mean", rounded(kl / tokens)},
+                       {"top1_agreement", rounded(same / tokens)}});
+  }
+  return windows;
+}
+
 void add_bytes(Json& row, const AbFacts& facts, std::size_t index) {
   const Candidate& candidate = row_of(facts, index);
   const RowBytes& bytes = facts.statistics.bytes[index];
@@ -91,10 +118,7 @@ void add_bytes(Json& row, const AbFacts& facts, std::size_t index) {
   row["bits_per_value_over_time"] = rounded(ratio(8.0 * candidate.held_over_time, values_over_time));
   row["compression_over_time"] = rounded(ratio(2.0 * values_over_time, candidate.held_over_time));
   row["ledger"] = ledger_json(bytes.ledger);
-  Json windows = Json::array();
-  for (const WindowBytes& window : candidate.windows)
-    windows.push_back({{"tokens", window.tokens}, {"bytes_held", window.ledger.held()}});
-  row["windows"] = std::move(windows);
+  row["windows"] = windows_json(candidate);
   row["layers"] = layers_json(facts, index);
   row["layer_error"] = layer_error_json(candidate.layers);
   row["capacity"] = capacity_json(bytes, facts.max_positions);

@@ -200,7 +200,8 @@ Json frame_of(const AbOptions& options, const Inputs& inputs, const LoadedModel&
 
 }  // namespace
 
-Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, Progress& progress) {
+Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, Progress& progress,
+            std::vector<AttentionMaps>* attention) {
   const auto load_start = Clock::now();
   Inputs inputs = read_inputs(options, progress);
   progress.stage("load", 0, "");
@@ -216,8 +217,12 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
                          .seed = options.seed,
                          .pool = pool,
                          .classes = std::make_shared<const TokenClasses>(inputs.found.tokenizer)};
-  const Evaluation evaluation =
-      evaluate(inputs.text.ids, inputs.windows, inputs.recipes, options.windows, setup, progress);
+  const Evaluation evaluation = evaluate(inputs.text.ids, inputs.windows, inputs.recipes, options.windows,
+                                         setup, progress, attention != nullptr);
+  if (attention) {
+    *attention = {*evaluation.baseline.attention};
+    for (const Candidate& candidate : evaluation.candidates) attention->push_back(*candidate.attention);
+  }
   const double evaluation_s = seconds_since(evaluation_start);
   const AbStatistics statistics = ab_statistics(evaluation, options.windows, {.seed = options.seed});
   const auto timing_start = Clock::now();

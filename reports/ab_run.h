@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/parallel.h"
+#include "reports/attention_maps.h"
 #include "reports/model_run.h"
 #include "reports/passkey.h"
 #include "reports/progress.h"
@@ -33,9 +34,10 @@ struct AbOptions {
 
 // Returns report.json, of kind "ab" (docs/formats.md). Says on stderr which recipes had no effect. Throws
 // InputError for recipes, texts and models that cannot be used, before any weight is read where it can tell;
-// Interrupted after Ctrl-C.
+// Interrupted after Ctrl-C. attention: where it is given, becomes where each row's heads look in the first
+// window.
 nlohmann::ordered_json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool,
-                              Progress& progress);
+                              Progress& progress, std::vector<AttentionMaps>* attention = nullptr);
 
 // Recipes of the report's rows whose effect is "no effect".
 std::vector<std::string> without_effect(const nlohmann::ordered_json& report);

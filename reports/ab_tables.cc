@@ -324,6 +324,46 @@ Table ab_turn_table(const Json& report) {
   return table;
 }
 
+Table ab_window_table(const Json& report) {
+  constexpr std::size_t kShown = 3;  // of each recipe
+  Table table{
+      "ab-windows",
+      "Worst windows",
+      "The windows of the text in which a recipe's mean KL is largest; every window is in report.json.",
+      {{"recipe", false},
+       {"window"},
+       {"scored"},
+       {"held"},
+       {"perplexity"},
+       {"base's"},
+       {"mean KL"},
+       {"top-1"}},
+      {}};
+  for (const Json& row : ab_rows(report)) {
+    if (text_is(row, "effect", "baseline")) continue;
+    std::vector<std::pair<double, const Json*>> worst;
+    for (const Json& window : row.at("windows"))
+      if (const double kl = number_at(window, "kl_mean"); std::isfinite(kl)) worst.emplace_back(kl, &window);
+    if (worst.size() < 2) continue;
+    std::stable_sort(worst.begin(), worst.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    worst.resize(std::min(worst.size(), kShown));
+    for (const auto& [kl, window] : worst) {
+      const auto number =
+          static_cast<double>(window - row.at("windows").get_ptr<const Json::array_t*>()->data() + 1);
+      table.rows.push_back({text(text_at(row, "recipe")),
+                            {count(number), number},
+                            of(*window, "scored_tokens", count),
+                            of(*window, "bytes_held", bytes),
+                            of(*window, "perplexity", perplexity),
+                            of(*window, "perplexity_base", perplexity),
+                            of(*window, "kl_mean", significant),
+                            of(*window, "top1_agreement", share)});
+    }
+  }
+  return table;
+}
+
 std::vector<std::string> ab_protocol_sentences(const Json& report) {
   const Json& ab = report.at("ab");
   const Json& protocol = ab.at("protocol");

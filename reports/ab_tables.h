@@ -21,6 +21,8 @@ Table ab_time_table(const nlohmann::ordered_json& report);
 Table ab_codec_table(const nlohmann::ordered_json& report);     // predicted and achieved savings, codec speed
 Table ab_capacity_table(const nlohmann::ordered_json& report);  // what memory holds
 Table ab_turn_table(const nlohmann::ordered_json& report);
+// The windows of each row with the largest mean KL; no rows where there is but one window.
+Table ab_window_table(const nlohmann::ordered_json& report);
 Table ab_layer_error_table(const nlohmann::ordered_json& report);
 Table ab_passkey_table(const nlohmann::ordered_json& report);       // no rows where it was not run
 Table ab_passkey_cell_table(const nlohmann::ordered_json& report);  // likewise

@@ -14,6 +14,7 @@ namespace kva {
 namespace {
 
 constexpr std::size_t kShownFailures = 50;
+constexpr std::size_t kShownWorst = 12;
 
 std::string change(double value) { return format_change(value); }
 std::string three(double value) { return format_significant(value); }
@@ -55,7 +56,7 @@ Table strategy_table(const std::vector<StrategyFigures>& figures) {
               {{"strategy", false},
                {"samples"},
                {"failed"},
-               {"bytes held"},
+               {"bytes a token"},
                {"prefill time"},
                {"time a token"},
                {"mean KL (nats)"},
@@ -76,9 +77,9 @@ Table strategy_table(const std::vector<StrategyFigures>& figures) {
     };
     std::vector<Cell> row = {
         {one.group->strategy},
-        {format_count(static_cast<double>(sample_mean(*one.group, held_bytes).samples))},
+        {format_count(static_cast<double>(sample_mean(*one.group, token_bytes).samples))},
         {format_count(static_cast<double>(one.group->failed))},
-        change_of(one.bytes_change, held_bytes, format_bytes),
+        change_of(one.bytes_change, token_bytes, format_bytes),
         change_of(
             one.prefill_change, [](const TrialRow& r) { return r.timing.prefill_s; }, seconds),
         change_of(
@@ -91,6 +92,32 @@ Table strategy_table(const std::vector<StrategyFigures>& figures) {
     row.push_back({cited_lines(*one.group)});
     table.rows.push_back(std::move(row));
   }
+  return table;
+}
+
+// A row each; `rows` are worst_trials().
+Table worst_table(const std::vector<const TrialRow*>& rows) {
+  Table table{"worst-samples",
+              "Worst samples",
+              "",
+              {{"strategy", false},
+               {"prompt set", false},
+               {"sample", false},
+               {"mean KL (nats)"},
+               {"perplexity"},
+               {"top-1"},
+               {"ROUGE-L"},
+               {"row"}},
+              {}};
+  for (const TrialRow* row : rows)
+    table.rows.push_back({{one_line(row->strategy, 80)},
+                          {one_line(row->prompt_set, 60)},
+                          {one_line(row->sample, 60)},
+                          {three(row->quality.kl_mean)},
+                          {change(std::expm1(log_perplexity(*row)))},
+                          {share(row->quality.top1_agreement)},
+                          {three(row->quality.rouge_l)},
+                          {fmt::to_string(row->line)}});
   return table;
 }
 
@@ -126,6 +153,11 @@ void model_section(Markdown& out, const TrialRows& trials, const std::vector<Tri
   out.end_list();
   out.heading(3, "Strategies");
   out.table(strategy_table(figures));
+  if (const auto worst = worst_trials(trials.rows, model, kShownWorst); !worst.empty()) {
+    out.heading(3, "Worst samples");
+    out.paragraph("The trials with the largest mean KL against Baseline's continuation.");
+    out.table(worst_table(worst));
+  }
   if (sets.size() < 2) return;
   for (const std::string& set : sets) {
     const auto groups_of_set = group_trials(trials.rows, set);
@@ -166,7 +198,8 @@ std::string comparison_markdown(const TrialRows& trials, const PlotSet& plots) {
                             counted(sets.size(), "prompt set", "prompt sets"), kTrialFile));
   out.paragraph(fmt::format(
       "Each strategy stands against Baseline on the same samples of the same model; repeats of a sample are "
-      "averaged first, and every sample counts alike. Brackets hold 95% intervals from a bootstrap over "
+      "averaged first, and every sample counts alike. Bytes are those held at the end, for each token seen, "
+      "because answers differ in length. Brackets hold 95% intervals from a bootstrap over "
       "samples "
       "(2,000 resamples; under {} samples there is none): they speak of other samples of these prompt sets. "
       "A recommendation is given where the interval of the best strategy overlaps with that of no other, and "

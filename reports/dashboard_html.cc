@@ -181,16 +181,25 @@ std::size_t distinct(const std::vector<TrialRow>& rows, std::string TrialRow::*m
   return names.size();
 }
 
+// A number and its noun.
+Finding count_finding(std::size_t count, const char* one, const char* several) {
+  return {std::to_string(count), count == 1 ? one : several, ""};
+}
+
 std::vector<Finding> run_findings(const TrialRows& trials) {
   const auto& rows = trials.rows;
+  const char* noun = rows.size() == 1 ? "trial" : "trials";
   const auto failed = static_cast<std::size_t>(
       std::count_if(rows.begin(), rows.end(), [](const TrialRow& row) { return !row.ok; }));
   std::vector<Finding> findings = {
       {format_count(static_cast<double>(rows.size())),
-       failed > 0 ? fmt::format("trials, {} of them failed", failed) : "trials, all ended well", ""},
-      {std::to_string(distinct(rows, &TrialRow::strategy)), "strategies", ""},
-      {std::to_string(distinct(rows, &TrialRow::model)), "models", ""},
-      {std::to_string(distinct(rows, &TrialRow::prompt_set)), "prompt sets", ""}};
+       failed > 0         ? fmt::format("{}, {} of them failed", noun, failed)
+       : rows.size() == 1 ? "trial, ended well"
+                          : "trials, all ended well",
+       ""},
+      count_finding(distinct(rows, &TrialRow::strategy), "strategy", "strategies"),
+      count_finding(distinct(rows, &TrialRow::model), "model", "models"),
+      count_finding(distinct(rows, &TrialRow::prompt_set), "prompt set", "prompt sets")};
   for (const std::string& note : trials.notes) findings.push_back({"", "", note + "."});
   return findings;
 }
@@ -258,8 +267,10 @@ constexpr Section kSections[] = {
 };
 
 void sections(HtmlPage& page) {
-  page.open("strategies", "Strategies", "Strategies",
-            "Means over the trials shown. Changes are against Baseline on the same samples.");
+  page.open(
+      "strategies", "Strategies", "Strategies",
+      "Means over the trials shown. Changes are against Baseline on the same samples, those of bytes for "
+      "each token seen, because answers differ in length.");
   page.add("<div id=\"strategy-table\"></div>\n");
   page.close();
   for (const Section& section : kSections) {
@@ -271,6 +282,9 @@ void sections(HtmlPage& page) {
   page.open("samples", "Sample by sample", "Samples",
             "One sample under two strategies: the prompts, and what was generated. Marked words stand in one "
             "text and not in the other.");
+  page.add(
+      "<h3>Worst samples</h3>\n<p class=\"caption\">The trials shown with the largest mean KL.</p>\n"
+      "<div id=\"worst-table\"></div>\n<h3>Side by side</h3>\n");
   page.add("<div class=\"controls\" id=\"sample-controls\"></div>\n<div id=\"sample-view\"></div>\n");
   page.close();
   page.open("trials", "All trials", "Trials", "A row a trial, as in dashboard.csv; failed trials say why.");
@@ -314,7 +328,7 @@ std::string dashboard_html(const TrialRows& trials, const PlotSet& plots,
        .scripts = {"label_layout.js", "ab_view.js", "charts_quality.js", "dashboard_data.js",
                    "dashboard_lines.js", "dashboard_charts.js", "dashboard_details.js", "dashboard_page.js"},
        .heading = experiment.empty() ? "Strategies" : experiment,
-       .lead = fmt::format("{} trials: {}, {}", trials.rows.size(),
+       .lead = fmt::format("{}: {}, {}", counted(trials.rows.size(), "trial", "trials"),
                            counted(distinct(trials.rows, &TrialRow::strategy), "strategy", "strategies"),
                            counted(distinct(trials.rows, &TrialRow::model), "model", "models")),
        .source = "results.jsonl",

@@ -17,6 +17,7 @@ EvaluatedCache::EvaluatedCache(const Recipe& recipe, const CacheSetup& setup)
 void EvaluatedCache::begin(int64_t copies) {
   end();
   for (int64_t i = 0; i < copies; ++i) sequences_.push_back(cache_.add_sequence());
+  if (mapped_) cache_.map_attention(sequence());
 }
 
 void EvaluatedCache::end() {

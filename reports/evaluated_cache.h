@@ -35,6 +35,8 @@ class EvaluatedCache {
 
   // A new, empty sequence; the one before is freed. Of several copies each gets all tokens, in one batch.
   void begin(int64_t copies = 1);
+  // Whether the first copy's attention is mapped (KvCache::map_attention()), of sequences begun from now on.
+  void map_attention(bool on) { mapped_ = on; }
   // Frees it: what is left is what its methods learned.
   void end();
 
@@ -58,6 +60,7 @@ class EvaluatedCache {
   KvCache cache_;
   Compressor compressor_;
   std::vector<SequenceId> sequences_;  // the copies
+  bool mapped_ = false;
 };
 
 }  // namespace kva

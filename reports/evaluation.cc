@@ -77,11 +77,12 @@ class Runner {
 class Lockstep {
  public:
   Lockstep(std::span<const int32_t> text, const std::vector<Recipe>& recipes, const WindowOptions& options,
-           const CacheSetup& setup, Progress& progress)
+           const CacheSetup& setup, Progress& progress, bool map_attention)
       : text_(text),
         options_(options),
         pool_(setup.pool),
         progress_(progress),
+        map_attention_(map_attention),
         base_(Recipe::parse(kBaseRecipe), setup),
         rechunked_(Recipe::parse(kBaseRecipe), setup),
         base_logits_(options.chunk, setup.decoder.config().vocab),
@@ -123,6 +124,7 @@ class Lockstep {
     rechunked_.cache().begin();
     result_.rechunked.scores.begin_window();
     for (std::size_t i = 0; i < runners_.size(); ++i) {
+      runners_[i].cache().map_attention(map_attention_);
       runners_[i].cache().begin();
       result_.candidates[i].scores.begin_window();
     }
@@ -142,6 +144,9 @@ class Lockstep {
       KVA_CHECK(seen == wide.logits, "steps of both lengths score the same positions");
     }
     for (std::size_t i = 0; i < runners_.size(); ++i) {
+      if (map_attention_)
+        result_.candidates[i].attention =
+            take_attention(runners_[i].cache().cache(), runners_[i].cache().sequence(), runners_[i].recipe());
       end_window(runners_[i], result_.candidates[i]);
       throw_if_interrupted();
       const EvaluatedCache& cache = runners_[i].cache();
@@ -149,6 +154,7 @@ class Lockstep {
                        pool_, result_.candidates[i].layers);
     }
     end_window(rechunked_, result_.rechunked);
+    map_attention_ = false;
   }
 
   void run_step(std::span<const int32_t> ids, const WindowStep& step, MatView<float> rechunked) {
@@ -203,6 +209,7 @@ class Lockstep {
   const WindowOptions& options_;
   ThreadPool& pool_;
   Progress& progress_;
+  bool map_attention_;  // of the next window
   Runner base_;
   Runner rechunked_;
   std::vector<Runner> runners_;  // the baseline, then the recipes
@@ -240,9 +247,9 @@ void check_evaluation(const ModelConfig& config, const std::vector<Window>& wind
 
 Evaluation evaluate(std::span<const int32_t> text, const std::vector<Window>& windows,
                     const std::vector<Recipe>& recipes, const WindowOptions& options, const CacheSetup& setup,
-                    Progress& progress) {
+                    Progress& progress, bool map_attention) {
   check_evaluation(setup.decoder.config(), windows, recipes, options);
-  return Lockstep(text, recipes, options, setup, progress).run(windows);
+  return Lockstep(text, recipes, options, setup, progress, map_attention).run(windows);
 }
 
 }  // namespace kva

@@ -1,6 +1,7 @@
 #include "reports/layer_error.h"
 
 #include <cmath>
+#include <limits>
 
 #include "kernels/check.h"
 
@@ -25,16 +26,36 @@ int64_t position_of(const PageFacts& page, int64_t token) {
   return page.contiguous ? page.start + token : int64_t{page.positions[static_cast<std::size_t>(token)]};
 }
 
-// What is left of the position encoding to do to a stored key.
-int64_t turns_left(KeyBasis basis, const PageFacts& page, int64_t position) {
-  if (basis == KeyBasis::kPlain) return position;
-  return basis == KeyBasis::kPageRelative ? page.start : 0;
+bool is_hidden(const PageFacts& page, int64_t token) {
+  return !page.contiguous &&
+         page.biases[static_cast<std::size_t>(token)] == -std::numeric_limits<float>::infinity();
 }
 
-void rotate_keys(const KvCacheOptions& options, const PageFacts& page, MatView<float> rows) {
+int64_t read_tokens(const PageFacts& page) {
+  int64_t hidden = 0;
+  for (int64_t t = 0; t < page.tokens; ++t) hidden += is_hidden(page, t) ? 1 : 0;
+  return page.tokens - hidden;
+}
+
+int64_t read_tokens(const KvCache& cache, PageAddress at) {
+  const int64_t pages = cache.pages(at.sequence, at.layer, at.kv_head);
+  int64_t sum = 0;
+  for (at.page = 0; at.page < pages; ++at.page) sum += read_tokens(cache.page(at));
+  return sum;
+}
+
+// What is left of the position encoding to do to the stored keys of a page. shift: from the index of a key
+// among those that are read to the position that the next query's own stands for (cache-relative).
+void rotate_keys(const KvCacheOptions& options, const PageFacts& page, int64_t first_index, int64_t shift,
+                 MatView<float> rows) {
   if (!options.rope || options.key_basis == KeyBasis::kRotated) return;
-  for (int64_t t = 0; t < rows.rows; ++t)
-    options.rope->rotate(rows.row(t), turns_left(options.key_basis, page, position_of(page, t)));
+  int64_t index = first_index;
+  for (int64_t t = 0; t < rows.rows; ++t) {
+    int64_t turns = page.start;
+    if (options.key_basis == KeyBasis::kPlain) turns = position_of(page, t);
+    if (options.positions == PositionMode::kCacheRelative && !is_hidden(page, t)) turns = index++ + shift;
+    options.rope->rotate(rows.row(t), turns);
+  }
 }
 
 // All tokens of the base's side, [tokens, head_dim].
@@ -65,13 +86,15 @@ SideSums compare_side(const KvCache& base, const PageAddress& base_at, const KvC
   const int dim = base.options().head_dim;
   const std::vector<float> exact = read_all(base, base_at, tokens);
   const int64_t pages = candidate.pages(at.sequence, at.layer, at.kv_head);
+  const int64_t shift = tokens - read_tokens(candidate, at);
   PageRows buffer;
   SideSums sums;
   for (at.page = 0; at.page < pages; ++at.page) {
     const PageFacts page = candidate.page(at);
     const MatView<float> rows = buffer.read(candidate, at, page.tokens);
-    if (at.side == Side::kKey) rotate_keys(candidate.options(), page, rows);
+    if (at.side == Side::kKey) rotate_keys(candidate.options(), page, sums.tokens, shift, rows);
     for (int64_t t = 0; t < page.tokens; ++t) {
+      if (is_hidden(page, t)) continue;
       const int64_t position = position_of(page, t);
       KVA_CHECK(position >= 0 && position < tokens, "a token of the sequence");
       const float* was = exact.data() + position * dim;
@@ -82,7 +105,7 @@ SideSums compare_side(const KvCache& base, const PageAddress& base_at, const KvC
         sums.norm += double{was[i]} * double{was[i]};
       }
     }
-    sums.tokens += page.tokens;
+    sums.tokens += read_tokens(page);
   }
   return sums;
 }

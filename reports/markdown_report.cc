@@ -122,7 +122,7 @@ std::string ab_markdown(const Json& report, const PlotSet& plots) {
   out.section(ab_interval_table(report));
   out.section(ab_noise_table(report));
   for (const Table& table : {ab_difference_table(report), ab_equal_bytes_table(report),
-                             ab_against_bases_table(report), ab_turn_table(report)})
+                             ab_against_bases_table(report), ab_turn_table(report), ab_window_table(report)})
     if (!table.rows.empty()) out.section(table);
   if (out.has("kl_by_position.png")) {
     out.heading("KL by position");

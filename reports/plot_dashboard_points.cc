@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "reports/ab_scales.h"
 #include "reports/label_layout.h"
@@ -67,15 +68,45 @@ struct QualityMeasure {
   const char* title;
   const char* label;
   double (*of)(const TrialRow&);
+  QualityScale (*scale)(const std::vector<double>&) = nullptr;  // null: linear
+  double from = NAN;
 };
 
 constexpr QualityMeasure kQualities[] = {
-    {"Perplexity against Baseline", "change (%)",
-     [](const TrialRow& r) { return 100 * std::expm1(log_perplexity(r)); }},
-    {"Mean KL", "nats a token", [](const TrialRow& r) { return r.quality.kl_mean; }},
+    {"Perplexity against Baseline", "change", [](const TrialRow& r) { return std::expm1(log_perplexity(r)); },
+     change_scale},
+    {"Mean KL", "nats a token, log scale", [](const TrialRow& r) { return r.quality.kl_mean; }, log_scale},
     {"Top-1 agreement", "% of tokens", [](const TrialRow& r) { return 100 * r.quality.top1_agreement; }},
-    {"ROUGE-L against Baseline's text", "F1", [](const TrialRow& r) { return r.quality.rouge_l; }},
+    {"ROUGE-L against Baseline's text", "F1", [](const TrialRow& r) { return r.quality.rouge_l; }, nullptr,
+     0},
 };
+
+// Leaves ticks whose texts do not touch in a panel, those nearest to 0 first.
+void keep_apart(QualityScale& scale) {
+  constexpr double kLeastShare = 0.13;
+  auto ticks = std::exchange(scale.ticks, {});
+  std::stable_sort(ticks.begin(), ticks.end(),
+                   [](const auto& a, const auto& b) { return std::abs(a.first) < std::abs(b.first); });
+  for (const auto& tick : ticks)
+    if (std::none_of(scale.ticks.begin(), scale.ticks.end(), [&](const auto& kept) {
+          return std::abs(kept.first - tick.first) < kLeastShare * (scale.high - scale.low);
+        }))
+      scale.ticks.push_back(tick);
+}
+
+// The estimates where they stand on the scale.
+QualityScale put_on_scale(const QualityMeasure& measure, std::vector<SampleEstimate>& estimates) {
+  std::vector<double> values;
+  for (const SampleEstimate& one : estimates)
+    for (const double value : {one.value.value, one.value.low, one.value.high})
+      if (!std::isnan(value)) values.push_back(value);
+  QualityScale scale = measure.scale(values);
+  keep_apart(scale);
+  for (SampleEstimate& one : estimates)
+    for (double* value : {&one.value.value, &one.value.low, &one.value.high})
+      if (!std::isnan(*value)) *value = scale.at(*value);
+  return scale;
+}
 
 struct TimeMeasure {
   const char* title;
@@ -279,18 +310,23 @@ Figure strategy_quality_figure(const DrawnGroups& drawn) {
   FigureScript script(figure.file, kPlotWidth, rows_height(drawn, 2), 2, 2);
   script.sides(0.28, 0.97);
   script.gaps(0.03, 140.0 / rows_height(drawn, 2));
-  script.title(figure.title, dashboard_subtitle(drawn, "95% intervals over samples"));
+  script.title(figure.title, dashboard_subtitle(drawn, "95% intervals over 8 samples or more"));
   bool any = false;
   int place = 0;
   for (const QualityMeasure& measure : kQualities) {
     std::vector<SampleEstimate> estimates;
     for (const TrialGroup* group : drawn.groups) estimates.push_back(sample_mean(*group, measure.of));
+    QualityScale scale;
+    if (measure.scale) scale = put_on_scale(measure, estimates);
     std::vector<std::string> parts;
     interval_points(script, drawn, estimates, parts);
     const int at = place++;
     if (parts.empty()) continue;
     any = true;
-    begin_row_panel(script, drawn, at / 2, at % 2, {measure.title, measure.label});
+    begin_row_panel(script, drawn, at / 2, at % 2, {measure.title, measure.label, measure.from});
+    if (measure.scale)
+      script.add(fmt::format("set xrange [{:.6g}:{:.6g}]\nset xtics {}", scale.low, scale.high,
+                             tick_list(scale.ticks)));
     script.plot(parts);
   }
   if (any) figure.script = script.finish();
@@ -349,7 +385,7 @@ Figure tradeoffs_figure(const DrawnGroups& drawn, const std::vector<TrialGroup>&
     const double kl =
         group.baseline ? 0.0
                        : sample_mean(group, [](const TrialRow& r) { return r.quality.kl_mean; }).value.value;
-    bytes.add(i, 100 + 100 * sample_change(group, *baseline, held_bytes).value.value, kl);
+    bytes.add(i, 100 + 100 * sample_change(group, *baseline, token_bytes).value.value, kl);
     time.add(
         i,
         100 +
@@ -358,7 +394,7 @@ Figure tradeoffs_figure(const DrawnGroups& drawn, const std::vector<TrialGroup>&
         kl);
   }
   if (bytes.empty() && time.empty()) return figure;
-  if (!bytes.empty()) bytes.draw(0, "bytes held at the end (% of Baseline's)");
+  if (!bytes.empty()) bytes.draw(0, "bytes held a token (% of Baseline's)");
   if (!time.empty()) time.draw(1, "time a generated token (% of Baseline's)");
   script.legend("the front", fmt::format("with linespoints lw 2 pt 6 ps 2 lc rgb '{}'", kFrontColor));
   figure.script = script.finish();

@@ -215,8 +215,10 @@ std::vector<std::string> write_report(const nlohmann::ordered_json& report, cons
     write_text_file(target.staging() + "/" + name, contents);
   write_text_file(target.staging() + "/report.json", text);
   throw_if_interrupted();
-  target.publish();
   std::vector<std::string> notes = options.plots ? plots.notes : std::vector<std::string>();
+  if (options.extra)
+    for (std::string& note : options.extra(target.staging())) notes.push_back(std::move(note));
+  target.publish();
   if (plotly.empty())
     notes.push_back(
         "report.html: charts are pictures, since plotly.min.js is not in the cache; scripts/fetch_plotly.py "

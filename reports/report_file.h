@@ -1,6 +1,7 @@
 // A report on disk: report.json is canonical; report.md, report.html and plots/ are made from it.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -12,6 +13,8 @@ struct RenderOptions {
   bool plots = true;        // PNGs through gnuplot, where it is installed
   std::string plotly_path;  // plotly.min.js; empty: the project's cache, then the installed share folder
   std::map<std::string, std::string> extra_files;  // plain name -> text, written beside report.json
+  // Writes what else belongs beside report.json into the folder it is given; its notes are added to ours.
+  std::function<std::vector<std::string>(const std::string& folder)> extra;
 };
 
 // Writes report.json, report.md, report.html, plots/*.png and the extra files into `folder`, which is made

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "reports/attention_maps.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/io/file.h"
@@ -49,14 +50,15 @@ bool is_plot_of_ours(const std::string& name) {
          name.rfind("heatmap_layer_", 0) == 0 || name.rfind("dashboard_", 0) == 0;
 }
 
-// What a user keeps in the old plots/ moves on into the new one.
-void keep_foreign_files(const fs::path& old_plots, const fs::path& new_plots) {
+// What a user keeps in the old folder moves on into the new one.
+void keep_foreign_files(const fs::path& old_folder, const fs::path& new_folder,
+                        bool (*is_ours)(const std::string& name)) {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(old_plots, ignored)) {
+  for (const auto& entry : fs::directory_iterator(old_folder, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (is_plot_of_ours(name) || is_there(new_plots / name)) continue;
-    fs::create_directory(new_plots, ignored);
-    fs::rename(entry.path(), new_plots / name, ignored);
+    if (is_ours(name) || is_there(new_folder / name)) continue;
+    fs::create_directory(new_folder, ignored);
+    fs::rename(entry.path(), new_folder / name, ignored);
   }
 }
 
@@ -104,14 +106,18 @@ void ReportFolder::publish() {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(staging_))
     names.push_back(entry.path().filename().string());
-  if (!is_there(fs::path(staging_) / "plots") && is_there(fs::path(folder_) / "plots"))
-    names.emplace_back("plots");
+  const bool report = is_there(fs::path(staging_) / "report.json");
+  for (const char* name : {"plots", "images"})
+    if ((report || name == std::string("plots")) && !is_there(fs::path(staging_) / name) &&
+        is_there(fs::path(folder_) / name))
+      names.emplace_back(name);
   // report.json last: where it is new, all of it is.
   std::sort(names.begin(), names.end());
   std::stable_partition(names.begin(), names.end(),
                         [](const std::string& name) { return name != "report.json"; });
   exchange_all(names);
-  keep_foreign_files(fs::path(staging_) / "plots", fs::path(folder_) / "plots");
+  keep_foreign_files(fs::path(staging_) / "plots", fs::path(folder_) / "plots", is_plot_of_ours);
+  keep_foreign_files(fs::path(staging_) / "images", fs::path(folder_) / "images", is_attention_file);
 }
 
 }  // namespace kva

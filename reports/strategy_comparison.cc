@@ -30,7 +30,7 @@ std::string rouge_text(double value) { return format_number(value, 3); }
 // A question, its figure, and which strategies it is asked of.
 struct Question {
   std::string title;
-  std::string measure;  // "bytes held at the end against Baseline's"
+  std::string measure;  // "bytes held a token against Baseline's"
   SampleEstimate StrategyFigures::*figure;
   std::string (*text)(double);
   bool more_is_better = false;
@@ -183,7 +183,7 @@ std::vector<StrategyFigures> strategy_figures(const std::vector<TrialGroup>& gro
   for (const TrialGroup& group : groups) {
     if (group.model != model || group.trials.empty()) continue;
     figures.push_back({.group = &group,
-                       .bytes_change = sample_change(group, base, held_bytes),
+                       .bytes_change = sample_change(group, base, token_bytes),
                        .prefill_change = sample_change(group, base, prefill_s),
                        .token_time_change = sample_change(group, base, token_time_s),
                        .kl_mean = sample_mean(group, kl_mean),
@@ -198,7 +198,7 @@ std::vector<StrategyFigures> strategy_figures(const std::vector<TrialGroup>& gro
 std::vector<Recommendation> recommendations(const std::vector<StrategyFigures>& figures) {
   const auto every = [](const StrategyFigures&) { return true; };
   std::vector<Question> questions;
-  questions.push_back({"Smallest cache", "bytes held at the end against Baseline's",
+  questions.push_back({"Smallest cache", "bytes held a token against Baseline's",
                        &StrategyFigures::bytes_change, change_text, false, true, every});
   for (const double share : byte_classes(figures)) {
     const auto small = [share](const StrategyFigures& one) { return holds_at_most(one, share); };

@@ -13,7 +13,7 @@ namespace kva {
 // One strategy against Baseline on the same samples of the same model. Changes are shares: -0.5 is half.
 struct StrategyFigures {
   const TrialGroup* group = nullptr;
-  SampleEstimate bytes_change;       // held at the end
+  SampleEstimate bytes_change;       // held at the end, for each token seen
   SampleEstimate prefill_change;     // seconds
   SampleEstimate token_time_change;  // seconds a generated token
   SampleEstimate kl_mean;            // nats a token

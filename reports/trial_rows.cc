@@ -260,7 +260,10 @@ double TrialRow::token_time() const {
   return generated_tokens > 0 ? timing.generation_s / generated_tokens : kUnknown;
 }
 
-TrialLines::TrialLines(const fs::path& path) : text_(read_text_file(path.string(), kMaxFileBytes)) {
+TrialLines::TrialLines(const fs::path& path)
+    : TrialLines(read_text_file(path.string(), kMaxFileBytes), path.string()) {}
+
+TrialLines::TrialLines(std::string contents, const std::string& name) : text_(std::move(contents)) {
   const std::string_view text = text_;
   int64_t number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -273,7 +276,7 @@ TrialLines::TrialLines(const fs::path& path) : text_(read_text_file(path.string(
     const std::string_view line = text.substr(begin, end - begin);
     begin = end + 1;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    std::string source = fmt::format("{}:{}", path.string(), number);
+    std::string source = fmt::format("{}:{}", name, number);
     if (static_cast<int64_t>(line.size()) > kMaxLineBytes)
       throw InputError(fmt::format("{}: expected a line of at most {}, found {}", source,
                                    format_bytes(static_cast<double>(kMaxLineBytes)),
@@ -314,7 +317,10 @@ TrialRows load_trials(const fs::path& results_folder) {
   if (!fs::is_regular_file(path))
     throw InputError(fmt::format("{}: expected a results folder of `kvanalyze run`, found no {}",
                                  results_folder.string(), kTrialFile));
-  const TrialLines file(path);
+  return read_trials(TrialLines(path), path.string());
+}
+
+TrialRows read_trials(const TrialLines& file, const std::string& source) {
   TrialRows found;
   std::map<std::string, std::size_t> places;
   int64_t repeated = 0;
@@ -328,11 +334,11 @@ TrialRows load_trials(const fs::path& results_folder) {
       continue;
     }
     if (found.rows.size() == kMaxTrials)
-      throw InputError(fmt::format("{}: expected at most {} trials", path.string(), kMaxTrials));
+      throw InputError(fmt::format("{}: expected at most {} trials", source, kMaxTrials));
     found.rows.push_back(std::move(row));
   }
   if (found.rows.empty())
-    throw InputError(fmt::format("{}: expected at least one finished trial, found none", path.string()));
+    throw InputError(fmt::format("{}: expected at least one finished trial, found none", source));
   if (file.torn())
     found.notes.push_back(fmt::format(
         "{} ends with an unfinished line, which is left out: a run is going on, or was ended", kTrialFile));

@@ -100,6 +100,8 @@ class TrialLines {
  public:
   // Throws InputError where the file is missing, over 1 GiB, or holds a line over 32 MiB.
   explicit TrialLines(const std::filesystem::path& path);
+  // Of a text that is not in a file; `source` names it in errors.
+  TrialLines(std::string text, const std::string& source);
   TrialLines(const TrialLines&) = delete;  // lines point into the text
   TrialLines& operator=(const TrialLines&) = delete;
   struct Line {
@@ -124,9 +126,12 @@ struct TrialRows {
 // One line of the file. Throws InputError that names the line and the field.
 TrialRow parse_trial(const TrialLines::Line& line);
 
-// The trials of a results folder in the order of the file; of a trial that stands there twice the last line
-// counts. Throws InputError for a folder without trials, for over 20,000 of them, and for the first line that
-// is no trial; Interrupted.
+// The trials of a file in its order; of a trial that stands there twice the last line counts. `source` names
+// it in errors. Throws as load_trials() does.
+TrialRows read_trials(const TrialLines& file, const std::string& source);
+
+// Those of a results folder. Throws InputError for a folder without trials, for over 20,000 of them, and for
+// the first line that is no trial; Interrupted.
 TrialRows load_trials(const std::filesystem::path& results_folder);
 
 }  // namespace kva

@@ -47,6 +47,12 @@ SampleEstimate estimate(const std::vector<double>& values) {
 
 double held_bytes(const TrialRow& row) { return row.ledger.held(); }
 
+double token_bytes(const TrialRow& row) {
+  const double seen =
+      row.steps.tokens.empty() ? row.prompt_tokens + row.generated_tokens : row.steps.tokens.back();
+  return seen > 0 ? held_bytes(row) / seen : kUnknown;
+}
+
 double log_perplexity(const TrialRow& row) {
   return std::log(row.quality.perplexity / row.quality.perplexity_base);
 }
@@ -106,6 +112,19 @@ SampleEstimate sample_change(const TrialGroup& group, const TrialGroup& baseline
     if (const auto found = base.find(key); found != base.end() && found->second > 0)
       changes.push_back(value / found->second - 1);
   return estimate(changes);
+}
+
+std::vector<const TrialRow*> worst_trials(const std::vector<TrialRow>& rows, const std::string& model,
+                                          std::size_t most) {
+  std::vector<const TrialRow*> worst;
+  for (const TrialRow& row : rows)
+    if (row.ok && row.model == model && !row.is_baseline() && std::isfinite(row.quality.kl_mean))
+      worst.push_back(&row);
+  std::stable_sort(worst.begin(), worst.end(), [](const TrialRow* a, const TrialRow* b) {
+    return a->quality.kl_mean > b->quality.kl_mean;
+  });
+  worst.resize(std::min(worst.size(), most));
+  return worst;
 }
 
 const TrialGroup* baseline_of(const std::vector<TrialGroup>& groups, const std::string& model) {

@@ -25,6 +25,7 @@ std::vector<TrialGroup> group_trials(const std::vector<TrialRow>& rows, const st
 
 // Figures of a trial; NaN where it does not have them.
 double held_bytes(const TrialRow& row);      // at the end
+double token_bytes(const TrialRow& row);     // held at the end, for each token seen: answers differ in length
 double log_perplexity(const TrialRow& row);  // ln(perplexity / perplexity of Baseline)
 
 // Over the trials that have the figure; NaN for none.
@@ -46,6 +47,10 @@ SampleEstimate sample_mean(const TrialGroup& group, double (*of)(const TrialRow&
 // Samples that either lacks are left out.
 SampleEstimate sample_change(const TrialGroup& group, const TrialGroup& baseline,
                              double (*of)(const TrialRow&));
+
+// Trials that are no Baseline's, those with the largest mean KL first, `most` of them at most.
+std::vector<const TrialRow*> worst_trials(const std::vector<TrialRow>& rows, const std::string& model,
+                                          std::size_t most);
 
 // The group that the others of its model are measured against; null where there is none.
 const TrialGroup* baseline_of(const std::vector<TrialGroup>& groups, const std::string& model);

@@ -37,12 +37,21 @@ function drawTimes(state, width) {
 }
 
 const QUALITY_PANELS = [
-  { title: "Perplexity against Baseline", unit: "change (%)", zero: true, of: (trial) => 100 * perplexityChange(trial), text: (value) => changeText(value / 100) },
+  { title: "Perplexity against Baseline", unit: "change", scale: changeScale, of: perplexityChange, text: changeText },
   { title: "Mean KL", unit: "nats a token, log scale", scale: logScale, of: klMean, text: significant },
   { title: "Top-1 agreement", unit: "% of tokens", of: (trial) => 100 * topAgreement(trial), text: (value) => value.toFixed(2) + "%" },
-  { title: "ROUGE-L against Baseline's text", unit: "F1", of: rougeL, text: significant },
+  { title: "ROUGE-L against Baseline's text", unit: "F1", fromZero: true, of: rougeL, text: significant },
   { title: "Score of the judge", unit: "1 to 10", of: judgeScore, text: significant },
 ];
+
+// Ticks whose texts do not touch in a panel, those nearest to 0 first.
+const LEAST_TICK_SHARE = 0.13;
+function apartTicks(scale) {
+  const kept = [];
+  for (const tick of [...scale.ticks].sort((a, b) => Math.abs(a[0]) - Math.abs(b[0])))
+    if (kept.every((other) => Math.abs(other[0] - tick[0]) >= LEAST_TICK_SHARE * (scale.high - scale.low))) kept.push(tick);
+  return kept;
+}
 
 // A panel's measure of each group, on the panel's axis.
 function qualityPanel(panel, groups) {
@@ -55,7 +64,8 @@ function qualityPanel(panel, groups) {
     text: found.map((one, index) => (one.value === null ? "" : `${groupLabel(groups[index], groups, 70)}<br>${panel.text(one.value)}`
       + (one.low === null ? ", no interval" : ` [${panel.text(one.low)}, ${panel.text(one.high)}]`) + `<br>${countOf(one.samples, "sample", "samples")}`)),
     hovertemplate: "%{text}<extra></extra>" };
-  const axis = scale.ticks ? { range: [scale.low, scale.high], tickvals: scale.ticks.map((tick) => tick[0]), ticktext: scale.ticks.map((tick) => tick[1]) } : {};
+  const ticks = scale.ticks ? apartTicks(scale) : [];
+  const axis = scale.ticks ? { range: [scale.low, scale.high], tickvals: ticks.map((tick) => tick[0]), ticktext: ticks.map((tick) => tick[1]), tickangle: 0 } : {};
   return { ...panel, axis, traces: (axes) => [{ ...trace, ...axes }] };
 }
 
@@ -99,8 +109,8 @@ function baselineChangeShare(group, of) {
 const groupMean = (of) => (group) => sampleMeanValue(group, of);
 const sampleMeanValue = (group, of) => meanOf([...bySample(group, of).values()]) ?? NaN;
 const COSTS = {
-  bytes: { label: "bytes held", title: "bytes held at the end (% of Baseline's)", of: shareOfBaseline(held) },
-  peak: { label: "peak bytes", title: "most bytes held at once (% of Baseline's)", of: shareOfBaseline((trial) => trial.ledger.peak) },
+  bytes: { label: "bytes a token", title: "bytes held a token at the end (% of Baseline's)", of: shareOfBaseline(heldAToken) },
+  peak: { label: "peak bytes a token", title: "most bytes held at once, a token (% of Baseline's)", of: shareOfBaseline(peakAToken) },
   token: { label: "time a token", title: "time a generated token (% of Baseline's)", of: shareOfBaseline(tokenTime) },
   prefill: { label: "prefill time", title: "time of the prefill (% of Baseline's)", of: shareOfBaseline((trial) => trial.timing.prefill_s) },
 };

@@ -45,6 +45,10 @@ const groupLabel = (group, groups, most) => plain(groupText(group, groups, most)
 
 // Figures of a trial; undefined or NaN where it does not have them.
 const held = (trial) => trial.ledger.held;
+const seenTokens = (trial) => (trial.steps.tokens.length ? lastOf(trial.steps.tokens) : trial.prompt_tokens + trial.generated_tokens);
+// Answers differ in length, and with them what a cache holds.
+const heldAToken = (trial) => held(trial) / seenTokens(trial);
+const peakAToken = (trial) => trial.ledger.peak / seenTokens(trial);
 const tokenTime = (trial) => trial.timing.token_s;
 const klMean = (trial) => trial.quality.kl_mean;
 const perplexityChange = (trial) => trial.quality.perplexity / trial.quality.perplexity_base - 1;

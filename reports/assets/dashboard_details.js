@@ -71,9 +71,9 @@ function showStrategyTable() {
     { name: "strategy", words: true, value: (group) => nameOf(group.strategy) },
     ...(severalModels(groups) ? [{ name: "model", words: true, value: (group) => nameOf(group.model) }] : []),
     { name: "trials", value: (group) => group.trials.length, text: countText }, { name: "failed", value: (group) => group.failed, text: countText },
-    meanColumn("bytes held", held, bytesText), changeColumn("against Baseline", held), meanColumn("tokens kept", keptShare, shareText),
+    meanColumn("bytes held", held, bytesText), meanColumn("bytes a token", heldAToken, bytesText), changeColumn("against Baseline", heldAToken), meanColumn("tokens kept", keptShare, shareText),
     meanColumn("prefill", (trial) => trial.timing.prefill_s, plainSeconds), meanColumn("first token", (trial) => trial.timing.first_token_s, plainSeconds),
-    meanColumn("a token", tokenTime, plainSeconds), changeColumn("against Baseline", tokenTime),
+    meanColumn("time a token", tokenTime, plainSeconds), changeColumn("against Baseline", tokenTime),
     meanColumn("mean KL", klMean, significant), { name: "perplexity", value: (group) => meanOf(valuesOf(group, perplexityChange)), text: changeText },
     meanColumn("top-1", topAgreement, shareText), meanColumn("ROUGE-L", rougeL, significant), meanColumn("edit distance", (trial) => trial.quality.edit_distance, significant),
     meanColumn("judge", judgeScore, significant),
@@ -108,6 +108,15 @@ const TRIAL_COLUMNS = [
   { name: "top-1", value: (trial) => topAgreement(trial) ?? null, text: shareText }, { name: "ROUGE-L", value: (trial) => rougeL(trial) ?? null, text: significant },
   { name: "edits", value: (trial) => trial.quality.edit_distance ?? null, text: countText }, { name: "judge", value: (trial) => judgeScore(trial), text: significant },
 ];
+
+const MOST_WORST = 12;
+function showWorstTable() {
+  const worst = shownTrials().filter((trial) => trial.ok && !trial.baseline && Number.isFinite(klMean(trial))).sort((a, b) => klMean(b) - klMean(a)).slice(0, MOST_WORST);
+  const kept = ["line", "strategy", "model", "prompt set", "sample", "context", "perplexity", "mean KL", "top-1", "ROUGE-L", "edits", "judge"];
+  const columns = TRIAL_COLUMNS.filter((column) => kept.includes(column.name) && worst.some((trial) => (column.value(trial) ?? null) !== null));
+  const table = buildTable(columns, worst, "Worst samples");
+  document.getElementById("worst-table").replaceChildren(worst.length ? table : noneText("No trial shown was scored."));
+}
 
 function showTrialTable(most = FIRST_ROWS) {
   const shown = shownTrials(), failed = shown.filter((trial) => !trial.ok).length;

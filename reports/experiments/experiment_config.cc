@@ -18,7 +18,9 @@ namespace {
 constexpr int64_t kMostTokens = 1 << 24;
 constexpr int64_t kMostSamples = 1000000;
 constexpr std::size_t kMostChoices = 4096;  // of a list
+constexpr int kThresholdPageTokens = 16;    // where a kv_threshold is given
 constexpr const char* kBaselineName = "Baseline";
+constexpr std::array<std::string_view, 2> kModes = {"generate", "baseline"};
 
 // A value or a list of them, as vectors.
 template <typename Read>
@@ -42,6 +44,14 @@ std::string one_of(const ConfigNode& node, std::span<const std::string_view> kno
   return value;
 }
 
+// Methods as other programs spell them: "attention_sink(window_size=128)" is AttentionSink's.
+std::string without_underscores(const std::string& recipe) {
+  const std::size_t end = std::min(recipe.find_first_of("(@|;: "), recipe.size());
+  std::string name = recipe.substr(0, end);
+  std::erase(name, '_');
+  return name + recipe.substr(end);
+}
+
 // "Random: {keep: 0.7}" and "{name: Random, keep: 0.7}" as recipes write them.
 std::string strategy_text(const ConfigNode& node) {
   if (!node.is_map()) return node.as_text();
@@ -62,7 +72,7 @@ Strategy read_strategy(const ConfigNode& node, int64_t threshold) {
   const std::string written = strategy_text(node);
   try {
     return {.written = written,
-            .recipe = with_threshold(Recipe::parse(written), threshold),
+            .recipe = with_threshold(Recipe::parse(without_underscores(written)), threshold),
             .place = place_of(node)};
   } catch (const InputError& error) {
     const bool cut =
@@ -177,6 +187,8 @@ void add_numbers(const FieldReader& fields, Experiment& experiment) {
   integer("max_context", experiment.max_context, 0, kMostTokens);
   integer("repeats", experiment.repeats, 1, 1000);
   integer("batch_size", experiment.batch_size, 1, 1024);
+  // Only full pages lose tokens: what acts on short caches would free nothing of long ones.
+  if (fields.find("kv_threshold")) experiment.page_tokens = kThresholdPageTokens;
   integer("page_size", experiment.page_tokens, 1, kMaxPageTokens);
   integer("chunk", experiment.chunk_tokens, 1, 1 << 16);
   integer("top_k", experiment.sampler.top_k, 0, kMostTokens);
@@ -194,12 +206,12 @@ void add_numbers(const FieldReader& fields, Experiment& experiment) {
 }
 
 void add_settings(const FieldReader& fields, Experiment& experiment) {
-  static constexpr std::array<std::string_view, 2> kModes = {"generate", "baseline"};
   static constexpr std::array<std::string_view, 1> kDevices = {"cpu"};
   static constexpr std::array<std::string_view, 4> kWeights = {"stored", "f32", "f16", "bf16"};
   if (const auto node = fields.find("mode"))
     experiment.mode = one_of(*node, kModes, "; this mode does not exist yet");
-  if (const auto node = fields.find("device")) experiment.device = one_of(*node, kDevices);
+  if (const auto node = fields.find("device"))
+    experiment.device = one_of(*node, kDevices, "; trials run on the CPU");
   if (const auto node = fields.find("weights")) experiment.weights = one_of(*node, kWeights);
   if (const auto node = fields.find("cache_dir")) experiment.cache_dir = node->as_text();
   const auto flag = [&](const char* name, bool& value) {
@@ -225,10 +237,6 @@ Experiment read_experiment(const ConfigNode& node, const ConfigNode* common,
   const FieldReader fields(node, experiment_fields(), common);
   add_settings(fields, experiment);
   fields.check_names();
-  if (common)
-    for (const char* name : {"experiments", "output_dir"})
-      if (const auto inner = fields.find_own(name))
-        inner->fail_with("expected beside the list of experiments");
   if (const auto name = fields.find_own("name")) experiment.name = name->as_text();
   add_models(fields, overrides, experiment);
   add_numbers(fields, experiment);
@@ -242,6 +250,26 @@ Experiment read_experiment(const ConfigNode& node, const ConfigNode* common,
                                      std::pair("context_lengths", has_twice(experiment.context_lengths))})
     if (twice) fields.find(field)->fail("each value once");
   return experiment;
+}
+
+// Of the whole run: where experiments stand in a list, not in one of them.
+void check_common(const ConfigNode& element, bool has_common) {
+  const FieldReader fields(element, experiment_fields());
+  for (const char* name : {"experiments", "output_dir", "save_results"})
+    if (const auto inner = fields.find_own(name))
+      inner->fail_with(
+          has_common ? "expected beside the list of experiments"
+                     : "expected beside a list under `experiments`; --output-dir says where results go");
+}
+
+// Modes that do not exist are refused, unless --only asks for others.
+bool is_left_out(const ConfigNode& element, const ExperimentOverrides& overrides) {
+  const auto mode = element.find("mode");
+  if (overrides.only.empty() || !mode || !mode->is_scalar()) return false;
+  const auto name = element.find("name");
+  return std::find(kModes.begin(), kModes.end(), mode->scalar()) == kModes.end() &&
+         !is_chosen(overrides.only, mode->scalar()) &&
+         !(name && name->is_scalar() && is_chosen(overrides.only, name->scalar()));
 }
 
 void check_names(const ExperimentFile& file) {
@@ -293,6 +321,8 @@ ExperimentFile read_experiments(const ConfigNode& root, const ExperimentOverride
   if (root.is_map()) {
     if (const auto folder = FieldReader(root, experiment_fields()).find("output_dir"))
       file.output_dir = folder->as_text();
+    if (const auto save = FieldReader(root, experiment_fields()).find("save_results"))
+      file.save = save->as_bool();
   }
   if (!overrides.output_dir.empty()) file.output_dir = overrides.output_dir;
   if (root.is_map() && !list) {
@@ -302,9 +332,13 @@ ExperimentFile read_experiments(const ConfigNode& root, const ExperimentOverride
     if (list->size() < 1 || list->size() > kMostChoices)
       list->fail(fmt::format("1 to {} experiments", kMostChoices));
     if (common) FieldReader(root, experiment_fields()).check_names();
-    for (std::size_t i = 0; i < list->size(); ++i)
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      const ConfigNode element = list->at(i);
+      if (element.is_map()) check_common(element, common != nullptr);
+      if (element.is_map() && is_left_out(element, overrides)) continue;
       file.experiments.push_back(
-          read_experiment(list->at(i), common, overrides, fmt::format("experiment-{}", i + 1)));
+          read_experiment(element, common, overrides, fmt::format("experiment-{}", i + 1)));
+    }
   }
   check_names(file);
   check_only(file, overrides);

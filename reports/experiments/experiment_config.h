@@ -79,6 +79,7 @@ struct Experiment {
 
 struct ExperimentFile {
   std::string output_dir = "results";
+  bool save = true;
   std::vector<Experiment> experiments;
 };
 

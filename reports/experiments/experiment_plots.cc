@@ -71,10 +71,17 @@ struct Drawing {
 Drawing drawing_of(const std::vector<const Json*>& rows) {
   // Bytes and times of several models have no mean.
   std::vector<std::string> models;
-  const auto model_of = [](const Json& row) { return row.at("model").value("name", ""); };
+  const auto text_of = [](const Json& row, const char* member) {
+    const auto value = row.find(member);
+    return value == row.end() || !value->is_string() ? std::string() : value->get<std::string>();
+  };
+  const auto model_of = [&](const Json& row) {
+    const auto model = row.find("model");
+    return model == row.end() || !model->is_object() ? std::string() : text_of(*model, "name");
+  };
   std::vector<const Json*> ok;
   for (const Json* row : rows) {
-    if (row->value("status", "") != "ok") continue;
+    if (text_of(*row, "status") != "ok") continue;
     ok.push_back(row);
     if (std::find(models.begin(), models.end(), model_of(*row)) == models.end())
       models.push_back(model_of(*row));
@@ -90,7 +97,7 @@ Drawing drawing_of(const std::vector<const Json*>& rows) {
       if (models.size() > 1) line.name += " (" + model + ")";
       line.name = one_line(line.name, kNameLength);
       for (const Json* row : of_model) {
-        if (row->value("strategy", "") != summary.key.strategy) continue;
+        if (text_of(*row, "strategy") != summary.key.strategy) continue;
         line.token_s.add(*row, "timing", "token_s");
         line.bytes.add(*row, "steps", "bytes");
         line.tokens.add(*row, "steps", "cache_tokens");

@@ -66,7 +66,8 @@ class DecisionLog {
 
 class Run {
  public:
-  Run(const RunPlan& plan, const RunOptions& options, ThreadPool& pool, Progress& progress)
+  Run(const RunPlan& plan, const RunOptions& options, std::unique_ptr<Judge> judge, ThreadPool& pool,
+      Progress& progress)
       : plan_(plan),
         options_(options),
         pool_(pool),
@@ -74,7 +75,8 @@ class Run {
         folder_(options.save ? std::make_unique<ResultsFolder>(plan.file.output_dir, options.shard)
                              : nullptr),
         log_(options.save ? file_in(plan.file.output_dir, "run.log") : ""),
-        decisions_(log_) {}
+        decisions_(log_),
+        judge_(std::move(judge)) {}
 
   RunOutcome all(const RunStamp& stamp) {
     RunOutcome outcome{.folder = options_.save ? plan_.file.output_dir : ""};
@@ -85,7 +87,8 @@ class Run {
     if (outcome.resumed > 0)
       progress_.say(fmt::format("{} of {} trials are finished already", outcome.resumed, outcome.trials));
     done_ = outcome.resumed;
-    for (std::size_t model = 0; model < plan_.models.size(); ++model) run_model(model);
+    for (std::size_t model = 0; model < plan_.models.size(); ++model) run_model(model, outcome);
+    if (judge_) ask_judge(outcome);
     std::vector<const Json*> rows;
     for (const Trial& trial : plan_.trials) rows.push_back(row_of(trial));
     for (const Json* row : rows) outcome.failed += row->at("status") != "ok" ? 1 : 0;
@@ -102,8 +105,10 @@ class Run {
     return found == unsaved_.end() ? nullptr : &found->second;
   }
 
-  void run_model(std::size_t model) {
-    const auto waits = [&](const Trial& trial) { return trial.model == model && !row_of(trial); };
+  void run_model(std::size_t model, RunOutcome& outcome) {
+    const auto waits = [&](const Trial& trial) {
+      return trial.model == model && (options_.save_attention || !row_of(trial));
+    };
     const auto first = std::find_if(plan_.trials.begin(), plan_.trials.end(), waits);
     if (first == plan_.trials.end()) return;
     const RunModel& chosen = plan_.models[model];
@@ -129,6 +134,50 @@ class Run {
       progress_.update(done_);
     }
     progress_.finish();
+    if (options_.save_attention) save_attention(*first, runner, outcome);
+  }
+
+  // Of the group that `first` belongs to, Baseline's trial.
+  void save_attention(const Trial& first, TrialRunner& runner, RunOutcome& outcome) {
+    std::vector<const Trial*> group;
+    for (const Trial& trial : plan_.trials)
+      if (trial.model == first.model && trial.group == first.group) group.push_back(&trial);
+    progress_.stage("attention", static_cast<int64_t>(group.size()), "strategies");
+    std::vector<AttentionMaps> maps;
+    for (const Trial* trial : group) {
+      throw_if_interrupted();
+      if (row_of(*trial)->at("status") == "ok")
+        if (auto found = runner.attention(*trial, row_of(*group.front()))) maps.push_back(std::move(*found));
+      progress_.update(static_cast<int64_t>(maps.size()));
+    }
+    const std::string& model = plan_.models[first.model].identity.name;
+    if (maps.empty()) {
+      outcome.notes.push_back(
+          fmt::format("images: Baseline has no answers to the first sample of {}", model));
+      return;
+    }
+    std::string folder = file_in(plan_.file.output_dir, "images");
+    if (plan_.models.size() > 1) folder = file_in(folder, fmt::format("{}", first.model + 1));
+    const std::string text =
+        fmt::format("{} of {}, and Baseline's answers", first.sample->name, first.sample->set);
+    for (std::string& note : write_attention(folder, maps, model, text, options_.plots))
+      outcome.notes.push_back(std::move(note));
+    progress_.finish();
+  }
+
+  // The judge writes into the rows, and takes the folder for that.
+  void ask_judge(RunOutcome& outcome) {
+    folder_.reset();
+    try {
+      const JudgedRows rows = judge_results(plan_.file.output_dir, *judge_, progress_);
+      log_.line(fmt::format("{} trials judged by {}, rubric {} ({} requests); {} had been before",
+                            rows.judged, judge_->model(), judge_->rubric(), judge_->requests(), rows.kept));
+    } catch (const InputError& error) {
+      progress_.finish();
+      outcome.judge_error = error.what();
+      log_.line(outcome.judge_error);
+    }
+    folder_ = std::make_unique<ResultsFolder>(plan_.file.output_dir, options_.shard);
   }
 
   void watch(const StepReport& step) {
@@ -194,6 +243,7 @@ class Run {
   std::map<std::string, Json> unsaved_;
   RunLog log_;
   DecisionLog decisions_;
+  std::unique_ptr<Judge> judge_;
   Profile profile_;
   int64_t done_ = 0;
 };
@@ -204,23 +254,32 @@ std::string outcome_table(const std::vector<const Json*>& rows) {
   std::string table =
       fmt::format("{:<44} {:>6} {:>10} {:>7} {:>9} {:>10} {:>9} {:>6} {:>7}\n", "strategy", "trials", "cache",
                   "bytes", "tokens/s", "perplexity", "mean KL", "top-1", "ROUGE-L");
+  const std::vector<StrategySummary> summaries = summarize_rows(rows, false);
+  const bool judged = std::any_of(summaries.begin(), summaries.end(),
+                                  [](const StrategySummary& one) { return std::isfinite(one.judge_score); });
+  if (judged) table.insert(table.size() - 1, fmt::format(" {:>6}", "judge"));
   const auto or_dash = [](double value, const std::string& text) {
     return std::isfinite(value) ? text : "–";
   };
-  for (const StrategySummary& one : summarize_rows(rows, false))
+  for (const StrategySummary& one : summaries) {
     table += fmt::format(
-        "{:<44} {:>6} {:>10} {:>7} {:>9} {:>10} {:>9} {:>6} {:>7}\n", one_line(one.key.strategy, 44),
+        "{:<44} {:>6} {:>10} {:>7} {:>9} {:>10} {:>9} {:>6} {:>7}", one_line(one.key.strategy, 44),
         one.failed > 0 ? fmt::format("{}-{}", one.trials, one.failed) : fmt::to_string(one.trials),
         format_bytes(one.cache_bytes), format_share(one.cache_ratio, 0), format_significant(one.tokens_per_s),
         format_significant(one.perplexity, 4), or_dash(one.kl_mean, format_significant(one.kl_mean)),
         format_share(one.top1_agreement), format_number(one.rouge_l, 2));
+    if (judged) table += fmt::format(" {:>6}", format_number(one.judge_score, 2));
+    table += "\n";
+  }
   return table;
 }
 
 RunOutcome run_experiments(const ExperimentFile& file, const RunOptions& options, const RunStamp& stamp,
                            ThreadPool& pool, Progress& progress) {
+  // What is wrong with its URL is said before anything runs.
+  auto judge = options.judge ? std::make_unique<Judge>(*options.judge) : nullptr;
   const RunPlan plan = plan_run(file, options.shard);
-  return Run(plan, options, pool, progress).all(stamp);
+  return Run(plan, options, std::move(judge), pool, progress).all(stamp);
 }
 
 }  // namespace kva

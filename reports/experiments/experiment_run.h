@@ -6,11 +6,13 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/parallel.h"
 #include "reports/experiments/trials.h"
+#include "reports/judge.h"
 #include "reports/progress.h"
 #include "reports/provenance.h"
 
@@ -23,6 +25,12 @@ struct RunOptions {
   bool profile = false;    // memory and time of every step: profile.csv, plots/profile.png
   bool debug = false;      // every decision of a strategy into run.log
   bool dashboard = false;  // reports/dashboard.h, of the folder
+  // Of each model, where its strategies look in its first sample: images/ (attention_maps.h), with several
+  // models images/1/, images/2/ and so on. Not of a shard.
+  bool save_attention = false;
+  // Scores the answers when all trials are there (judge.h); rows that it has judged are left alone. Not of a
+  // shard.
+  std::optional<JudgeOptions> judge;
 };
 
 struct RunOutcome {
@@ -31,6 +39,7 @@ struct RunOutcome {
   int64_t resumed = 0;  // of them, finished before
   int64_t failed = 0;
   std::vector<std::string> notes;  // one line for each thing that could not be made
+  std::string judge_error;         // why the judge did not score all answers
   std::string table;               // the strategies side by side, for a terminal
 };
 

@@ -24,12 +24,16 @@ using Rows = std::vector<const Json*>;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kNameBytes = 80;
 
-// A number somewhere in a row, NaN where there is none.
+// A number of a row, NaN where there is none.
+double number(const Json& row, const char* member) {
+  const auto value = row.find(member);
+  return value == row.end() || !value->is_number() ? kNan : value->get<double>();
+}
+
+// The same of an object in it.
 double number(const Json& row, const char* object, const char* member) {
   const auto part = row.find(object);
-  if (part == row.end() || !part->is_object()) return kNan;
-  const auto value = part->find(member);
-  return value == part->end() || !value->is_number() ? kNan : value->get<double>();
+  return part == row.end() || !part->is_object() ? kNan : number(*part, member);
 }
 
 std::string text(const Json& row, const char* member) {
@@ -75,7 +79,7 @@ SummaryKey key_of(const Json& row, bool by_set) {
   SummaryKey key{.strategy = text(row, "strategy"), .model = {}, .prompt_set = {}};
   if (!by_set) return key;
   const auto model = row.find("model");
-  if (model != row.end() && model->is_object()) key.model = model->value("name", "");
+  if (model != row.end() && model->is_object()) key.model = text(*model, "name");
   key.prompt_set = text(row, "prompt_set");
   return key;
 }
@@ -103,10 +107,11 @@ void add_times(const Rows& rows, StrategySummary& summary) {
   double steps = 0, step_s = 0, tokens = 0, total_s = 0;
   for (const Json* row : rows) {
     const auto timing = row->find("timing");
-    if (timing == row->end() || !timing->contains("token_s")) continue;
+    const double generated = number(*row, "generated_tokens");
+    if (timing == row->end() || !timing->contains("token_s") || std::isnan(generated)) continue;
     for (const Json& seconds : timing->at("token_s"))
       if (seconds.is_number()) ++steps, step_s += seconds.get<double>();
-    tokens += row->value("generated_tokens", 0.0);
+    tokens += generated;
     total_s += number(*row, "timing", "total_s");
   }
   summary.token_s = steps > 0 ? step_s / steps : kNan;
@@ -132,10 +137,11 @@ void add_quality(const Rows& rows, StrategySummary& summary) {
   summary.top1_agreement = of_tokens(top1);
   summary.rouge_l = mean(member_values(rows, "quality", "rouge_l"));
   summary.edit_distance = mean(member_values(rows, "quality", "edit_distance"));
+  summary.judge_score = mean(member_values(rows, "judge", "score"));
   summary.passkey = mean(collect(rows, [](const Json& row) {
     const auto passkey = row.find("passkey");
-    return passkey == row.end() || !passkey->contains("exact") ? kNan
-                                                               : (passkey->at("exact") == true ? 1.0 : 0.0);
+    if (passkey == row.end() || !passkey->is_object() || !passkey->contains("exact")) return kNan;
+    return passkey->at("exact") == true ? 1.0 : 0.0;
   }));
 }
 
@@ -152,7 +158,7 @@ void add_bytes(const Rows& rows, const std::map<std::string, const Json*>& bases
     own += held(*row) / last_of(*row, "steps", "tokens");
     base += held(*found->second) / last_of(*found->second, "steps", "tokens");
     const auto per_token = [](const Json& one) {
-      return number(one, "timing", "total_s") / std::max(1.0, one.value("generated_tokens", 0.0));
+      return number(one, "timing", "total_s") / std::fmax(1.0, number(one, "generated_tokens"));
     };
     own_s += per_token(*row);
     base_s += per_token(*found->second);
@@ -180,7 +186,8 @@ Json summary_json(const StrategySummary& summary) {
           {"top1_agreement", rounded(summary.top1_agreement)},
           {"rouge_l", rounded(summary.rouge_l)},
           {"edit_distance", rounded(summary.edit_distance)},
-          {"passkey_accuracy", rounded(summary.passkey)}};
+          {"passkey_accuracy", rounded(summary.passkey)},
+          {"judge_score", rounded(summary.judge_score)}};
 }
 
 Json comparison_json(const StrategySummary& summary) {
@@ -190,7 +197,20 @@ Json comparison_json(const StrategySummary& summary) {
           {"perplexity_change_percent", rounded(100 * (summary.perplexity / summary.perplexity_base - 1))},
           {"kl_mean", rounded(summary.kl_mean)},
           {"top1_agreement", rounded(summary.top1_agreement)},
-          {"rouge_l", rounded(summary.rouge_l)}};
+          {"rouge_l", rounded(summary.rouge_l)},
+          {"judge_score", rounded(summary.judge_score)}};
+}
+
+// Model and rubric of each judge that scored a row.
+Json judges_of(const Rows& rows) {
+  Json judges = Json::array();
+  for (const Json* row : rows) {
+    const auto judge = row->find("judge");
+    if (judge == row->end() || !judge->is_object()) continue;
+    const Json one = {{"model", text(*judge, "model")}, {"rubric", text(*judge, "rubric")}};
+    if (std::find(judges.begin(), judges.end(), one) == judges.end()) judges.push_back(one);
+  }
+  return judges;
 }
 
 Json mode_json(const Rows& rows, const std::string& mode) {
@@ -270,6 +290,7 @@ Json experiment_summary_json(const Rows& rows, const Json& run) {
   for (const Json* row : rows)
     if (const double total = number(*row, "timing", "total_s"); std::isfinite(total)) seconds += total;
   head["total_duration_seconds"] = rounded(seconds);
+  if (const Json judges = judges_of(rows); !judges.empty()) head["judges"] = judges;
   json["mode_summaries"] = Json::object();
   for (const Json* row : rows)
     if (!json["mode_summaries"].contains(text(*row, "mode")))
@@ -314,10 +335,14 @@ std::string strategy_layers_csv(const Rows& rows, const std::string& strategy) {
   const auto bases = baselines(rows);
   std::vector<double> raw, compressed;
   const auto add = [](const Json& row, double tokens, std::vector<double>& sums) {
-    const Json& layers = row.at("layers").at("bytes");
-    sums.resize(layers.size());
+    const auto layers = row.find("layers");
+    if (layers == row.end() || !layers->is_object() || !layers->contains("bytes")) return;
+    const Json& bytes = layers->at("bytes");
+    if (!bytes.is_array()) return;
+    sums.resize(bytes.size());
     for (std::size_t i = 0; i < sums.size(); ++i)
-      sums[i] += layers[i].get<double>() / last_of(row, "steps", "tokens") * tokens;
+      sums[i] +=
+          bytes[i].is_number() ? bytes[i].get<double>() / last_of(row, "steps", "tokens") * tokens : kNan;
   };
   for (const Json* row : rows) {
     const auto base = bases.find(group_of(*row));

@@ -43,7 +43,8 @@ struct StrategySummary {
   double top1_agreement = 0;
   double rouge_l = 0;  // mean over trials
   double edit_distance = 0;
-  double passkey = 0;  // share of exact answers
+  double passkey = 0;      // share of exact answers
+  double judge_score = 0;  // 1 to 10, mean over trials
 };
 
 // In the order in which the strategies first appear. By strategy alone, or by model and prompt set too.

@@ -1,7 +1,6 @@
 #include "reports/experiments/reference.h"
 
 #include <algorithm>
-#include <functional>
 
 #include "kernels/check.h"
 
@@ -61,7 +60,8 @@ Reference::Reference(EvaluatedCache& baseline, int64_t vocab, const Sample& samp
   baseline.end();
 }
 
-ScoreSeries Reference::score(EvaluatedCache& cache, const Sample& sample, ThreadPool& pool) const {
+ScoreSeries Reference::score(EvaluatedCache& cache, const Sample& sample, ThreadPool& pool,
+                             const std::function<void()>& before_end) const {
   ScoreSeries series;
   series.begin_window();
   int64_t row = 0;
@@ -73,6 +73,7 @@ ScoreSeries Reference::score(EvaluatedCache& cache, const Sample& sample, Thread
     series.append({&score, 1});
   });
   run_dialogue(cache, vocab_, sample, options_, task);
+  if (before_end) before_end();
   cache.end();
   return series;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -22,8 +23,10 @@ class Reference {
             std::vector<std::vector<int32_t>> answers, const std::vector<int32_t>& ends,
             const DialogueOptions& options);
 
-  // Scores of a cache on the same tokens, in their order.
-  ScoreSeries score(EvaluatedCache& cache, const Sample& sample, ThreadPool& pool) const;
+  // Scores of a cache on the same tokens, in their order. before_end: called while the cache still holds
+  // them.
+  ScoreSeries score(EvaluatedCache& cache, const Sample& sample, ThreadPool& pool,
+                    const std::function<void()>& before_end = {}) const;
 
   // All answers, one after the other.
   std::vector<int32_t> tokens() const;

@@ -34,14 +34,6 @@ std::string shard_name(const Shard& shard) {
   return fmt::format("{}{}-of-{}{}", kShardPrefix, shard.index, shard.count, kShardSuffix);
 }
 
-Json parse_row(std::string_view line, const std::string& source) {
-  Json row = parse_ordered_json(line, source, {.max_bytes = kMaxRowBytes, .max_depth = 16});
-  const auto trial = row.is_object() ? row.find("trial") : row.end();
-  if (!row.is_object() || trial == row.end() || !trial->is_string())
-    throw InputError(fmt::format("{}: trial: expected the row of a trial, found none", source));
-  return row;
-}
-
 void write_all(int file, std::string_view text, const std::string& path) {
   while (!text.empty()) {
     const ssize_t written = ::write(file, text.data(), text.size());
@@ -60,6 +52,16 @@ void sync_folder(const std::string& folder) {
 }
 
 }  // namespace
+
+Json parse_row(std::string_view line, const std::string& source) {
+  Json row = parse_ordered_json(line, source, {.max_bytes = kMaxRowBytes, .max_depth = 16});
+  for (const char* member : {"trial", "status"}) {
+    const auto text = row.is_object() ? row.find(member) : row.end();
+    if (!row.is_object() || text == row.end() || !text->is_string())
+      throw InputError(fmt::format("{}: {}: expected the row of a trial, found none", source, member));
+  }
+  return row;
+}
 
 ReadRows read_rows(const std::string& path) {
   ReadRows read;

@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "reports/experiments/trials.h"
@@ -13,6 +14,9 @@
 namespace kva {
 
 inline constexpr const char* kResultsFile = "results.jsonl";
+
+// One line of a results file. Throws InputError where it has no trial or no status.
+nlohmann::ordered_json parse_row(std::string_view line, const std::string& source);
 
 // Rows of a results file, front to back. A last line without its end, or that is no JSON, is what a kill
 // left: `whole_bytes` says how far the file is good. Throws InputError, naming the line, for any other that

@@ -232,6 +232,18 @@ Json TrialRunner::run(const Trial& trial, const Json* baseline) {
   }
 }
 
+std::optional<AttentionMaps> TrialRunner::attention(const Trial& trial, const Json* baseline) {
+  const Strategy& strategy = plan_.file.experiments[trial.experiment].strategies[trial.strategy];
+  if (!is_usable(baseline, *trial.sample, model_.found.config.vocab)) return std::nullopt;
+  const Reference& reference = this->reference(trial, *baseline);
+  EvaluatedCache cache(strategy.recipe, setup(trial));
+  cache.map_attention(true);
+  std::optional<AttentionMaps> maps;
+  (void)reference.score(cache, *trial.sample, pool_,
+                        [&] { maps = take_attention(cache.cache(), cache.sequence(), strategy.written); });
+  return maps;
+}
+
 Calibration& TrialRunner::calibration(const Experiment& experiment) {
   if (!calibration_ || calibration_page_tokens_ != experiment.page_tokens) {
     std::string text;

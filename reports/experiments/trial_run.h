@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "reports/attention_maps.h"
 #include "reports/calibration.h"
 #include "reports/experiments/reference.h"
 #include "reports/experiments/trials.h"
@@ -43,6 +44,11 @@ class TrialRunner {
   // that trial itself and where there is none. What goes wrong with one trial becomes its row, with status
   // "failed". Throws Interrupted.
   nlohmann::ordered_json run(const Trial& trial, const nlohmann::ordered_json* baseline);
+
+  // Where the trial's strategy looks while Baseline's answers to its sample are fed, so that the maps of a
+  // group are of the same tokens. `baseline` as in run(); none where it has no answers. Throws InputError,
+  // Interrupted.
+  std::optional<AttentionMaps> attention(const Trial& trial, const nlohmann::ordered_json* baseline);
 
  private:
   void fill(const Trial& trial, const nlohmann::ordered_json* baseline, nlohmann::ordered_json& row);

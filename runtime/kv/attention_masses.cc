@@ -4,8 +4,14 @@
 
 namespace kva {
 
-AttentionMasses::AttentionMasses(const CountingAllocator<float>& allocator)
-    : masses_{ByTable(allocator), ByTable(allocator), ByTable(allocator)} {}
+AttentionMasses::AttentionMasses(const CountingAllocator<float>& masses,
+                                 const CountingAllocator<AttentionMap>& maps)
+    : masses_{ByTable(masses), ByTable(masses), ByTable(masses)}, maps_(maps) {}
+
+void AttentionMasses::start_maps(std::size_t tables) {
+  maps_.reserve(tables);
+  maps_.resize(tables, AttentionMap(maps_.get_allocator()));
+}
 
 void AttentionMasses::extend(const Observations& asked, std::size_t table, std::size_t tables, int64_t end) {
   const std::array<bool, kMassCount> wanted{asked.attention_mass, asked.late_mass, asked.near_mass};
@@ -19,6 +25,7 @@ void AttentionMasses::extend(const Observations& asked, std::size_t table, std::
     if (mass.capacity() < size) mass.reserve(std::max(size, mass.size() + mass.size() / 8 + 64));
     mass.resize(size, 0.0f);
   }
+  if (mapped()) maps_[table].extend(end);
 }
 
 void AttentionMasses::cut(int64_t end) {
@@ -44,7 +51,7 @@ float* AttentionMasses::data(Mass mass, std::size_t table) {
 }
 
 MassTargets AttentionMasses::targets(std::size_t table, const BatchSpan& step) {
-  MassTargets result{.all = data(Mass::kAll, table)};
+  MassTargets result{.all = data(Mass::kAll, table), .map = mapped() ? &maps_[table] : nullptr};
   if (step.start + step.tokens > late_start) result.late = data(Mass::kLate, table);
   if (near_tokens > 0) result.near = data(Mass::kNear, table);
   return result;

@@ -1,4 +1,5 @@
-// The attention masses of one sequence: an array by position for each table and mass that is asked for.
+// The attention masses of one sequence: an array by position for each table and mass that is asked for, and a
+// map of each table's attention where people want to see it.
 #pragma once
 
 #include <array>
@@ -8,6 +9,7 @@
 #include <span>
 
 #include "runtime/backend/counted_vector.h"
+#include "runtime/kv/attention_map.h"
 #include "runtime/kv/batch.h"
 #include "runtime/kv/observations.h"
 
@@ -21,17 +23,25 @@ struct MassTargets {
   float* all = nullptr;
   float* late = nullptr;
   float* near = nullptr;
+  AttentionMap* map = nullptr;
 
-  bool any() const { return all || late || near; }
+  bool any() const { return all || late || near || map; }
 };
 
 class AttentionMasses {
  public:
-  explicit AttentionMasses(const CountingAllocator<float>& allocator);
+  // What maps take is counted apart.
+  AttentionMasses(const CountingAllocator<float>& masses, const CountingAllocator<AttentionMap>& maps);
 
   // Room for the masses of the table's tokens [0, end), as far as they are asked for; new ones are 0.
-  // tables: how many the sequence has.
+  // tables: how many the sequence has. Likewise in its map.
   void extend(const Observations& asked, std::size_t table, std::size_t tables, int64_t end);
+  // Maps the attention of all tables from now on (attention_map.h).
+  void start_maps(std::size_t tables);
+  void stop_maps() { maps_ = CountedVector<AttentionMap>(maps_.get_allocator()); }
+  bool mapped() const { return !maps_.empty(); }
+  const AttentionMap& map(std::size_t table) const { return maps_[table]; }
+
   // Keeps those of the tokens before `end`.
   void cut(int64_t end);
   // Sets those of all tables back to 0.
@@ -53,6 +63,7 @@ class AttentionMasses {
   float* data(Mass mass, std::size_t table);
 
   std::array<ByTable, kMassCount> masses_;
+  CountedVector<AttentionMap> maps_;  // [tables], or empty
 };
 
 }  // namespace kva

@@ -59,6 +59,7 @@ struct KvCache::Impl {
   TurnTable turns;
   PagedAttention attention;
   int64_t table_bytes = 0;
+  int64_t map_bytes = 0;
   CountedVector<Sequence> sequences;
   Buffer encode_scratch;  // [threads, page_tokens, head_dim] f32
   int64_t peak_bytes = 0;
@@ -103,7 +104,8 @@ struct KvCache::Impl {
   Sequence blank_sequence() {
     return {.tables = CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)),
             .tokens = 0,
-            .masses = AttentionMasses(CountingAllocator<float>(*options.backend, table_bytes))};
+            .masses = AttentionMasses(CountingAllocator<float>(*options.backend, table_bytes),
+                                      CountingAllocator<AttentionMap>(*options.backend, map_bytes))};
   }
 
   ByteLedger ledger() const {
@@ -111,7 +113,8 @@ struct KvCache::Impl {
     store.add_to(result);
     result.side += side_memory->held_bytes();
     result.tables += table_bytes;
-    result.workspace = attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes();
+    result.workspace =
+        attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes() + map_bytes;
     result.peak = std::max(peak_bytes, result.held());
     return result;
   }
@@ -237,6 +240,7 @@ SequenceId KvCache::Impl::fork(SequenceId id, int64_t tokens) {
   }
   to.masses = from.masses;
   to.masses.cut(tokens);
+  to.masses.stop_maps();
   note_peak();
   return copy;
 }
@@ -272,9 +276,11 @@ void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatV
     for (int h = 0; h < kv_heads; ++h) {
       PageTable& table = impl.table(span.sequence, layer, h);
       impl.extend(table, span.start, span.tokens);
-      if (impl.observed.empty()) continue;
+      AttentionMasses& masses = impl.sequence(span.sequence).masses;
+      if (impl.observed.empty() && !masses.mapped()) continue;
       const std::size_t index = impl.table_index(layer, h);
-      impl.sequence(span.sequence).masses.extend(impl.observed[index], index, impl.table_count(), table.end);
+      const Observations asked = impl.observed.empty() ? Observations() : impl.observed[index];
+      masses.extend(asked, index, impl.table_count(), table.end);
     }
   }
   impl.turns.reserve(positions);
@@ -309,7 +315,7 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
               "keys are appended before queries attend");
     if (span.tokens == 0) continue;
     impl.spans.push_back({.span = span, .tables = of_layer});
-    if (!impl.observed.empty()) {
+    if (!impl.observed.empty() || sequence.masses.mapped()) {
       impl.spans.back().masses = &sequence.masses;
       impl.spans.back().first_table = first;
     }
@@ -410,6 +416,16 @@ void KvCache::set_near_tokens(SequenceId sequence, int64_t tokens) {
   AttentionMasses& masses = impl_->sequence(sequence).masses;
   masses.near_tokens = std::min<int64_t>(tokens, INT32_MAX);
   masses.reset(Mass::kNear);
+}
+
+void KvCache::map_attention(SequenceId sequence) {
+  impl_->sequence(sequence).masses.start_maps(impl_->table_count());
+}
+
+const AttentionMap& KvCache::attention_map(SequenceId sequence, int layer, int kv_head) const {
+  const AttentionMasses& masses = impl_->sequence(sequence).masses;
+  KVA_CHECK(masses.mapped(), "a map is there where it was asked for");
+  return masses.map(impl_->table_index(layer, kv_head));
 }
 
 double KvCache::observe_seconds() const { return impl_->attention.observe_seconds(); }

@@ -19,6 +19,7 @@
 #include "kernels/rope.h"
 #include "kernels/views.h"
 #include "runtime/backend/backend.h"
+#include "runtime/kv/attention_map.h"
 #include "runtime/kv/batch.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/codec.h"
@@ -158,6 +159,12 @@ class KvCache {
   // Count from now on; what the mass was before is forgotten. Forks take over both.
   void set_late_start(SequenceId sequence, int64_t position);
   void set_near_tokens(SequenceId sequence, int64_t tokens);
+  // Maps the attention of all tables of the sequence from now on, for people to look at: bit-equal at any
+  // thread count, counted as workspace. Forks are not mapped.
+  void map_attention(SequenceId sequence);
+  // Averaged over the query heads of the KV head, as masses are. Of a sequence that is mapped; good until the
+  // next append.
+  const AttentionMap& attention_map(SequenceId sequence, int layer, int kv_head) const;
   // Spent on observing so far, all of it within attend().
   double observe_seconds() const;
 

@@ -47,9 +47,9 @@ class PagedAttention {
   // Causal: a query sees the keys at its own position and before. q, out: [rows, heads * head_dim], Q before
   // RoPE. The turn table covers the spans' positions.
   //
-  // Where a mass is asked for, a second pass computes the scores again, now with each query's final maximum
-  // and sum, and adds exp(score - max) / sum, averaged over the query heads of a KV head. It is split by keys
-  // and takes queries in order, so the sums are bit-equal at any thread count and in any batch.
+  // Where a mass or a map is asked for, a second pass computes the scores again, now with each query's final
+  // maximum and sum, and adds exp(score - max) / sum, averaged over the query heads of a KV head. It is split
+  // by keys and takes queries in order, so the sums are bit-equal at any thread count and in any batch.
   void attend(std::span<const AttentionSpan> spans, MatView<const float> q, MatView<float> out);
 
   int64_t workspace_bytes() const {
@@ -126,6 +126,9 @@ class PagedAttention {
 
   Finals finals(const Item& item) const;
   void plan_observation(std::span<const AttentionSpan> spans);
+  // Calls body with the item cut into the runs or tiles that a worker reads at a time, in page order.
+  template <typename Body>
+  void for_runs(const Item& all, Body body) const;
   void observe(std::span<const AttentionSpan> spans, MatView<const float> q);
   void observe_run(const Item& item, MatView<const float> q, int worker) const;
   void observe_tile(const Item& item, MatView<const float> q, int worker) const;
@@ -134,6 +137,7 @@ class PagedAttention {
   void add_masses(const Item& item, const MassTargets& targets, const PageRef& ref,
                   MatView<const float> scores) const;
   void add_near(const Item& item, const PageRef& ref, MatView<const float> scores, float* totals) const;
+  void add_to_map(const Item& item, AttentionMap& map, const PageRef& ref, MatView<const float> scores) const;
 
   const KvCacheOptions& options_;
   const PageStore& store_;

@@ -24,11 +24,22 @@ bool PagedAttention::counts(const Item& item, const MassTargets& targets) const 
   const int64_t end = item.position() + item.tokens;
   if (end <= item.pages.front().start) return false;
   const AttentionMasses& masses = *item.of->masses;
-  return targets.all || (targets.late && end > masses.late_start) ||
+  return targets.all || targets.map || (targets.late && end > masses.late_start) ||
          (targets.near && item.position() - last_position(item.pages.back()) < masses.near_tokens);
 }
 
-// One item a run or tile of pages, so that each position is added to by one thread.
+template <typename Body>
+void PagedAttention::for_runs(const Item& all, Body body) const {
+  Item run = all;
+  for (auto pages = all.pages; !pages.empty(); pages = pages.subspan(run.pages.size())) {
+    run.pages = front_run(pages, all.state_row == kTiled ? tile_tokens_ : run_tokens_);
+    body(run);
+    run.first_index += indexed_tokens(run.pages);
+  }
+}
+
+// One item a run or tile of pages, so that each position is added to by one thread; of a map, whose blocks of
+// keys lie across them, one item a table.
 void PagedAttention::plan_observation(std::span<const AttentionSpan> spans) {
   items_.clear();
   for (const AttentionSpan& of : spans) {
@@ -38,11 +49,12 @@ void PagedAttention::plan_observation(std::span<const AttentionSpan> spans) {
       if (!targets.any()) continue;
       Item item = whole_table(of, h);
       if (!tiled) item.state_row = 0;
-      for (auto pages = item.pages; !pages.empty(); pages = pages.subspan(item.pages.size())) {
-        item.pages = front_run(pages, tiled ? tile_tokens_ : run_tokens_);
-        if (counts(item, targets)) items_.push_back(item);
-        item.first_index += indexed_tokens(item.pages);
-      }
+      if (targets.map)
+        items_.push_back(item);
+      else
+        for_runs(item, [&](const Item& run) {
+          if (counts(run, targets)) items_.push_back(run);
+        });
     }
   }
 }
@@ -52,8 +64,10 @@ void PagedAttention::observe(std::span<const AttentionSpan> spans, MatView<const
   const auto start = Clock::now();
   plan_observation(spans);
   for_items([&](const Item& item, int worker) {
-    if (item.state_row == kTiled) return observe_tile(item, q, worker);
-    observe_run(item, q, worker);
+    for_runs(item, [&](const Item& run) {
+      if (run.state_row == kTiled) return observe_tile(run, q, worker);
+      observe_run(run, q, worker);
+    });
   });
   observe_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -122,6 +136,26 @@ void PagedAttention::add_masses(const Item& item, const MassTargets& targets, co
     std::fill_n(totals.begin(), ref.tokens, 0.0f);
     add_near(item, ref, scores, totals.data());
     add_to(targets.near);
+  }
+  if (targets.map) add_to_map(item, *targets.map, ref, scores);
+}
+
+// The queries of a block at a time.
+void PagedAttention::add_to_map(const Item& item, AttentionMap& map, const PageRef& ref,
+                                MatView<const float> scores) const {
+  std::array<float, kMaxPageTokens> totals;
+  const Finals finals = this->finals(item);
+  const PagePlaces places(store_, ref);
+  const int64_t block = map.block_tokens();
+  int64_t count = 0;
+  for (int64_t t = 0; t < item.tokens; t += count) {
+    const int64_t query = item.position() + t;
+    count = std::min(item.tokens - t, block - query % block);
+    std::fill_n(totals.begin(), ref.tokens, 0.0f);
+    add_attention(scores.row_range(t * group_, count * group_), finals.max + t * group_,
+                  finals.sum + t * group_, totals.data());
+    for (int32_t i = 0; i < ref.tokens; ++i)
+      map.add(query, places.position(i), totals[static_cast<std::size_t>(i)] / static_cast<float>(group_));
   }
 }
 

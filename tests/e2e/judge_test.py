@@ -1,57 +1,19 @@
 """`kvanalyze judge` against a server of the test's own: what it sends, how it retries, and what it refuses."""
-import http.server
 import json
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "reports"))
 import example_trials
 from harness import check, expect_refusal, finish, run
+from judge_server import Server, chat
 
 KEY = "sk-very-secret-0123456789"
 work = pathlib.Path(tempfile.mkdtemp(prefix="kvanalyze-judge-"))
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers request number n with replies[n], the last one again and again."""
-    daemon_threads = True
-
-    def __init__(self, replies):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.replies, self.seen, self.times = replies, [], []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        server = self.server
-        server.times.append(time.monotonic())
-        server.seen.append((self.path, dict(self.headers), json.loads(body)))
-        reply = server.replies[min(len(server.seen), len(server.replies)) - 1]
-        if callable(reply):
-            return reply(self)
-        status, headers, text = reply
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text if isinstance(text, bytes) else text.encode())
-
-    def log_message(self, *arguments):
-        pass
-
-
-def chat(text, **headers):
-    return 200, headers, json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
-
-
 GOOD = chat('{"score": 8, "reason": "Does the task."}')
 
 

@@ -139,6 +139,29 @@ TEST_F(AbForms, OneRowAndEmptyTablesAreDrawnToo) {
   EXPECT_THAT(read("none/report.html"), HasSubstr("dense(f16)"));
 }
 
+TEST_F(AbForms, TheWorstWindowsOfEachRecipeAreShown) {
+  ordered_json report = example_ab_report();
+  ordered_json& row = report["ab"]["rows"][1];
+  const ordered_json window = row["windows"][0];
+  row["windows"] = ordered_json::array();
+  for (const double kl : {0.3, 0.1, 0.5, 0.2}) {
+    row["windows"].push_back(window);
+    row["windows"].back()["kl_mean"] = kl;
+  }
+  report["ab"]["rows"][2]["windows"] = {window};
+  for (std::size_t i = 3; i < report["ab"]["rows"].size(); ++i)
+    report["ab"]["rows"][i]["windows"] = {{{"tokens", 5}, {"bytes_held", 6}}};  // as older versions wrote it
+  check_report(report, "report");
+  const Table table = ab_window_table(report);
+  ASSERT_EQ(table.rows.size(), 3u) << "nothing of the baseline and of single windows";
+  std::vector<std::string> numbers;
+  for (const auto& cells : table.rows) {
+    EXPECT_EQ(cells[0].text, row["recipe"]);
+    numbers.push_back(cells[1].text);
+  }
+  EXPECT_THAT(numbers, testing::ElementsAre("3", "1", "4"));
+}
+
 TEST_F(AbForms, MoreRecipesThanAPictureShowsAreCounted) {
   ordered_json report = example_ab_report();
   for (ordered_json* rows : {&report["ab"]["rows"], &report["ab"]["passkey"]["rows"]})

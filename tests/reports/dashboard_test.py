@@ -51,7 +51,7 @@ def check_files(folder, rows, done):
             check(float(line["held_bytes"]) == held, f"dashboard.csv: {line['held_bytes']} bytes, not {held}")
             check(abs(float(line["prefill_s"]) - row["timing"]["prefill_s"]) < 1e-8, "dashboard.csv: prefill")
     comparison = (folder / "comparison.md").read_text()
-    for wanted in ("## Failed trials", "**Smallest cache.**", "lines ", "Prompt set code"):
+    for wanted in ("## Failed trials", "### Worst samples", "bytes a token", "**Smallest cache.**", "lines ", "Prompt set code"):
         check(wanted in comparison, f"comparison.md lacks {wanted}")
     if shutil.which("gnuplot"):
         pictures = sorted(path.name for path in (folder / "plots").glob("dashboard_*.png"))
@@ -106,6 +106,8 @@ def check_counts(browser, label, rows):
         check(chart(browser, name)[1] == groups, f"{label}: {name} has {chart(browser, name)} for {groups} strategies")
     check(chart(browser, "layers")[0] == groups * 6, f"{label}: layers show {chart(browser, 'layers')}")
     check(chart(browser, "times") == (4 * len(ok), 4 * groups), f"{label}: times show {chart(browser, 'times')}")
+    scored = sorted((row["quality"]["kl_mean"] for row in ok if "quality" in row and row["strategy"] != "Baseline"), reverse=True)
+    check(table_rows(browser, "worst-table") == min(12, len(scored)), f"{label}: {table_rows(browser, 'worst-table')} worst samples of {len(scored)}")
     judged = groups_of([row for row in ok if "quality" in row])
     expected = (4 * len(judged), 4) if judged else (0, 0)
     check(chart(browser, "quality") == expected, f"{label}: quality shows {chart(browser, 'quality')} for {expected}")

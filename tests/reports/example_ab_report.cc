@@ -103,8 +103,15 @@ void add_bytes(Json& json, double bits, double kl, int layers) {
   json["bits_per_value_over_time"] = 1.05 * bits;
   json["compression_over_time"] = 16 / bits / 1.05;
   json["ledger"] = ledger(held);
-  json["windows"] = Json::array(
-      {{{"tokens", kWindowTokens}, {"bytes_held", held}}, {{"tokens", kWindowTokens}, {"bytes_held", held}}});
+  json["windows"] = Json::array();
+  for (const double part : {0.8, 1.2})
+    json["windows"].push_back({{"tokens", kWindowTokens},
+                               {"bytes_held", held},
+                               {"scored_tokens", kScored / 2},
+                               {"perplexity", maybe(20 * (1 + part * kl))},
+                               {"perplexity_base", 20},
+                               {"kl_mean", maybe(part * kl)},
+                               {"top1_agreement", maybe(1 - 0.3 * part * kl)}});
   json["layers"] = Json::array();
   for (int layer = 0; layer < layers; ++layer)
     json["layers"].push_back({{"layer", layer}, {"bytes", static_cast<double>(held) / layers}});

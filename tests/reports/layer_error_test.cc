@@ -95,6 +95,52 @@ TEST(LayerError, DroppedTokensAreMissingAndTheRestIsExact) {
   }
 }
 
+// Masked tokens whose pages are not packed yet lie in memory, but nothing reads them.
+TEST(LayerError, HiddenTokensAreMissing) {
+  ThreadPool pool(2);
+  const Fed window("SlidingWindow(window=30,important=0)", shape_of(DType::kF32), pool);
+  const KvCache& cache = window.cache.driver.cache;
+  int64_t stored = 0;
+  for (int64_t page = 0; page < cache.pages(window.id, 0, 0); ++page)
+    stored += cache.page({window.id, 0, 0, page, Side::kKey}).tokens;
+  const auto read = static_cast<int64_t>(window.cache.positions(window.id, 0, 0).size());
+  ASSERT_LT(read, stored) << "some tokens are hidden here";
+  for (const LayerError& layer : errors_of(window)) {
+    EXPECT_EQ(layer.missing, 2 * (kTokens - read));
+    EXPECT_EQ(layer.k(), 0.0);
+    EXPECT_EQ(layer.v(), 0.0);
+  }
+}
+
+// The latest tokens stand as they stood; the first ones moved up to them.
+TEST(LayerError, CacheRelativeKeysAreWhereTheLatestQuerySeesThem) {
+  ThreadPool pool(2);
+  const CacheShape shape = shape_of(DType::kF32);
+  const Fed sink("keys(plain,cache-relative); AttentionSink(sink=3,window=12)", shape, pool);
+  const auto read = sink.cache.positions(sink.id, 0, 0);
+  ASSERT_LT(static_cast<int64_t>(read.size()), kTokens);
+  const auto lost = kTokens - static_cast<int64_t>(read.size());
+  double difference = 0, norm = 0;
+  for (int64_t head = 0; head < shape.kv_heads; ++head)
+    for (std::size_t index = 0; index < read.size(); ++index) {
+      const float* key = sink.source.k.data() + (read[index] * shape.kv_heads + head) * shape.head_dim;
+      const auto was = naive_rotated(shape, key, read[index]);
+      const auto is = naive_rotated(shape, key, static_cast<int64_t>(index) + lost);
+      for (std::size_t i = 0; i < was.size(); ++i) {
+        difference += (is[i] - was[i]) * (is[i] - was[i]);
+        norm += was[i] * was[i];
+      }
+    }
+  ASSERT_GT(difference, 0.1 * norm);
+  for (const LayerError& layer : errors_of(sink)) {
+    EXPECT_NEAR(layer.k(), std::sqrt(difference / norm), 1e-5);
+    EXPECT_EQ(layer.v(), 0.0);
+    EXPECT_EQ(layer.missing, 2 * lost);
+  }
+  const Fed whole("keys(plain,cache-relative); dense(f32)", shape, pool);
+  for (const LayerError& layer : errors_of(whole)) EXPECT_LT(layer.k(), 1e-5);
+}
+
 TEST(LayerError, MergedValuesAreNotThoseOfTheirPosition) {
   ThreadPool pool(2);
   const Fed merged("layers(1): merge(keep=0.5,sinks=0,window=0)", shape_of(DType::kF32), pool);

@@ -27,6 +27,7 @@ TrialRow trial(const std::string& strategy, int sample, double bytes, double kl,
   row.ledger = {bytes, 0, 0, 0, 0, 0, bytes};
   row.quality.kl_mean = kl;
   row.quality.rouge_l = 1 - kl;
+  row.prompt_tokens = 90;
   row.generated_tokens = 10;
   row.timing.generation_s = 10 * token_s;
   return row;
@@ -83,6 +84,31 @@ TEST(TrialStatistics, MeanSeriesInterpolatesWhereHalfOfTheTrialsReach) {
   const MeanSeries mean = mean_series(group_trials(rows)[0], tokens, bytes, 5);
   EXPECT_THAT(mean.x, ElementsAre(0, 5, 10));
   EXPECT_THAT(mean.y, ElementsAre(0, (50 + 50 + 100) / 3.0, (100 + 100 + 200) / 3.0));
+}
+
+// A strategy whose answers are half as long holds less, and saves nothing.
+TEST(TrialStatistics, BytesAreComparedForEachTokenSeen) {
+  auto rows = run(2, {{"Baseline", {1, 0, 1}}, {"A", {0.6, 0.1, 1}}});
+  for (TrialRow& row : rows)
+    if (row.strategy == "A") row.prompt_tokens = 50;  // 60 tokens where Baseline saw 100
+  const auto figures = strategy_figures(group_trials(rows), "m");
+  EXPECT_NEAR(figures.at(1).bytes_change.value.value, 0.0, 1e-12);
+  for (TrialRow& row : rows) row.steps.tokens = {7, 50};  // where steps are known they say it
+  EXPECT_NEAR(strategy_figures(group_trials(rows), "m").at(1).bytes_change.value.value, -0.4, 1e-12);
+}
+
+TEST(TrialStatistics, WorstTrialsLoseMost) {
+  auto rows = run(3, {{"Baseline", {1, 9, 1}}, {"A", {0.5, 0.1, 1}}, {"B", {0.5, 0.4, 1}}});
+  rows[4].ok = false;
+  rows[7].quality.kl_mean = kUnknown;
+  const auto worst = worst_trials(rows, "m", 3);
+  ASSERT_EQ(worst.size(), 3u);
+  for (const TrialRow* row : worst) EXPECT_EQ(row->strategy, "B");
+  EXPECT_GT(worst[0]->quality.kl_mean, worst[1]->quality.kl_mean);
+  EXPECT_EQ(worst_trials(rows, "m", 10).size(), 4u) << "no Baseline, nothing that failed or was not scored";
+  EXPECT_TRUE(worst_trials(rows, "other", 3).empty());
+  const TrialRows trials{rows, {}};
+  EXPECT_THAT(comparison_markdown(trials, {}), HasSubstr("### Worst samples"));
 }
 
 TEST(Recommendations, AreGivenWhereIntervalsDoNotOverlap) {

@@ -216,6 +216,63 @@ TEST(ExperimentConfig, TheDocumentedTableIsTheOneThatIsRead) {
   EXPECT_EQ(documented, known);
 }
 
+// Configurations as other programs write them.
+ExperimentFile fixture(const std::string& name, const ExperimentOverrides& overrides = {}) {
+  return read_experiments(ConfigNode::parse_file(KVA_FIXTURES "/experiments/" + name), overrides);
+}
+
+TEST(ExperimentConfig, ConfigurationsOfOtherPrograms) {
+  const ExperimentFile strategies = fixture("strategies.json");
+  EXPECT_EQ(strategies.output_dir, "benchmark_results");
+  const Experiment& seven = strategies.experiments.at(0);
+  EXPECT_EQ(seven.strategies.size(), 7u);
+  EXPECT_EQ(seven.cache_dir, "hub-cache");
+  EXPECT_EQ(seven.page_tokens, 16) << "pages that a cache of 20 tokens fills";
+  for (const Strategy& strategy : seven.strategies)
+    EXPECT_EQ(strategy.recipe.text().find("@tokens>20") != std::string::npos, !strategy.is_baseline())
+        << strategy.written;
+  EXPECT_EQ(load_prompts(seven.prompts.at(0).source).at(1).turns.size(), 2u);
+
+  const Experiment array = fixture("array.json").experiments.at(0);
+  EXPECT_EQ(array.name, "two_prompts");
+  EXPECT_EQ(array.max_gen_tokens, 256);
+  EXPECT_EQ(array.max_context, 2048);
+  EXPECT_EQ(array.sampler.temperature, 0.7);
+  EXPECT_EQ(array.prompts.at(0).source.texts.size(), 2u);
+
+  const ExperimentFile framework = fixture("framework.yaml");
+  EXPECT_TRUE(framework.save);
+  EXPECT_EQ(framework.output_dir, "./results");
+  const Experiment& three = framework.experiments.at(0);
+  EXPECT_EQ(three.max_gen_tokens, 512);
+  EXPECT_THAT(recipes(three), ElementsAre("dense(f16)", "attentionsink(sink=4,window=128)", HasSubstr("18")));
+  EXPECT_EQ(three.strategies[1].written, "attention_sink(window_size=128,sink_size=4)");
+}
+
+TEST(ExperimentConfig, ModesThatDoNotExistAreRefusedUnlessOthersAreAskedFor) {
+  try {
+    fixture("modes.yaml");
+    ADD_FAILURE() << "reactive does not exist";
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("modes.yaml:8: experiments[1].mode"));
+    EXPECT_THAT(error.what(), HasSubstr("\"reactive\"; this mode does not exist yet"));
+  }
+  const ExperimentFile file = fixture("modes.yaml", {.only = {"baseline"}});
+  ASSERT_EQ(file.experiments.size(), 1u);
+  EXPECT_EQ(file.experiments[0].mode, "baseline");
+  EXPECT_EQ(file.experiments[0].repeats, 3);
+  EXPECT_THROW(fixture("modes.yaml", {.only = {"predictive"}}), InputError);
+}
+
+TEST(ExperimentConfig, WhatHoldsForTheRunStandsBesideTheList) {
+  EXPECT_FALSE(read("model: m\nsave_results: false\n").save);
+  EXPECT_FALSE(read("save_results: false\nexperiments:\n  - model: m\n").save);
+  EXPECT_THAT(error_of("experiments:\n  - model: m\n    save_results: true\n"),
+              HasSubstr("c.yaml:3: experiments[0].save_results: expected beside the list of experiments"));
+  EXPECT_THAT(error_of("- model: m\n  output_dir: out\n"), HasSubstr("--output-dir"));
+  EXPECT_THAT(error_of("model: m\ndevice: cuda\n"), HasSubstr("c.yaml:2: device: expected cpu"));
+}
+
 TEST(ExperimentConfig, DatasetsOfMtBench) {
   const std::string path = KVA_SHARED_DATA "/prompts/mt_bench/question.jsonl";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not here";
