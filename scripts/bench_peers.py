@@ -5,7 +5,8 @@ Ours is build/*/bench/turns, a peer is scripts/peers/worker.py with the file tha
 and asleep while the other works, and both speak the lines that tests/bench/turns/main.cc describes. A scene is a set
 of such sessions; they take turns A B A B ..., seven rounds or more, and each row of the table is the median over the
 rounds of ours divided by the peer's in the same round. A probe of the machine's limit takes part in each round: where
-it moved by more than 15% from the first three rounds to the last three, its rows get no verdict. spread is the width
+it moved by more than 15% from the first three rounds to the last three, its rows get no verdict, nor do rows whose two
+programs did not arrive at the same. spread is the width
 of the middle half of the ratios over their median.
 
 A new row is a Row in one of scripts/peers/*_rows.py; its work for us an operation in tests/bench/turns/, for a peer
@@ -61,8 +62,10 @@ class Programs:
             program.close()
 
 
-def all_scenes(arguments, threads):
+def all_scenes(arguments):
     """(what it is, sessions, rows), scene by scene; scenes that share a long context stand side by side."""
+    cores = os.cpu_count() or 1
+    threads = arguments.threads or ([cores] if arguments.quick else sorted({1, cores}))
     if arguments.model and arguments.gguf:
         depths = (2048,) if arguments.quick else (2048, 8192)
         for short in (True, False):
@@ -78,9 +81,7 @@ def all_scenes(arguments, threads):
 def run(arguments, programs):
     """The rows, and the operations that get no verdict."""
     rows, unsure = [], []
-    cores = os.cpu_count() or 1
-    threads = [cores] if arguments.quick or cores == 1 else [1, cores]
-    scenes = [scene for scene in all_scenes(arguments, threads) if arguments.only in scene[0] or
+    scenes = [scene for scene in all_scenes(arguments) if arguments.only in scene[0] or
               any(arguments.only in row.operation for row in scene[2])]
     start = time.monotonic()
     for index, (_, sessions, made) in enumerate(scenes):
@@ -101,7 +102,10 @@ def run(arguments, programs):
                 print(f"  {row.operation}: lost in the noise", file=sys.stderr)
                 continue
             rows.append(found)
-            if not steady:
+            complaint = row.unequal and row.unequal(facts)
+            if complaint:
+                print(f"  {row.operation}: {complaint}", file=sys.stderr)
+            if complaint or not steady:
                 unsure.append(len(rows) - 1)
     return rows, unsure
 
@@ -126,6 +130,7 @@ def main():
     parser.add_argument("--gguf", help="the same model in bf16 for llama.cpp")
     parser.add_argument("--rounds", type=int, default=9, help="at least 7")
     parser.add_argument("--quick", action="store_true", help="seven rounds, all cores only, and no context of 8,192 tokens")
+    parser.add_argument("--threads", type=int, action="append", help="only so many threads (may be repeated)")
     parser.add_argument("--only", default="", help="scenes with this in their name: decoder, codecs, analysis, or of an operation")
     parser.add_argument("--json", help="write the rows here too")
     arguments = parser.parse_args()

@@ -42,8 +42,6 @@ class Program:
         kind, *rest = answer.rstrip("\n").split("\t")
         if kind == "error":
             raise TurnError(f"{self.name}: {' '.join(fields)}: {' '.join(rest)}")
-        if kind == "seconds":
-            return float(rest[0])
         return {key: float(value) for key, value in (field.split("=", 1) for field in rest)}
 
     def close(self):
@@ -53,6 +51,7 @@ class Program:
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
+        self.child.stdout.close()
 
 
 @dataclasses.dataclass
@@ -81,6 +80,8 @@ class Row:
     limit: typing.Callable | None = None
     probe: str | None = None  # the session that says whether the machine held still
     must: float | None = None
+    # Called with the facts: what makes the two works unequal, or None.
+    unequal: typing.Callable | None = None
 
 
 def take_turns(sessions, ask, rounds):
@@ -93,7 +94,9 @@ def take_turns(sessions, ask, rounds):
         reading = {}
         for name, session in sessions.items():
             time.sleep(PAUSE_S)
-            reading[name] = ask(name, session, "turn")
+            answer = ask(name, session, "turn")
+            reading[name] = answer.pop("seconds")
+            session.facts.update(answer)
         readings.append(reading)
     for name, session in sessions.items():
         ask(name, session, "drop")

@@ -3,7 +3,8 @@
     worker.py MODULE
 
 MODULE is a file beside this one with OPERATIONS, {name: class}. A class is made with the settings of an operation
-({name: text}); its `facts` say what one turn amounts to, and turn() does it once and returns the seconds it took.
+({name: text}); its `facts` say what one turn amounts to, turn() does it once and returns the seconds it took, and `found`, where it has
+that, is what the last turn came to.
 """
 
 import importlib
@@ -27,13 +28,17 @@ def answer_to(fields, operations, turns):
         turns.pop(name, None)  # its memory first
         settings = dict(field.split("=", 1) for field in fields[3:])
         turns[name] = operations[fields[2]](settings)
-        return "\t".join(["ready"] + [f"{key}={value}" for key, value in turns[name].facts.items()])
+        return "ready" + spelled(turns[name].facts)
     if command == "turn":
-        return f"seconds\t{turns[name].turn():.9f}"
+        return f"done\tseconds={turns[name].turn():.9f}{spelled(getattr(turns[name], 'found', {}))}"
     if command == "drop":
         del turns[name]
         return "dropped"
     raise ValueError(f"command {command!r} is not known")
+
+
+def spelled(numbers):
+    return "".join(f"\t{key}={value}" for key, value in numbers.items())
 
 
 def main():

@@ -2,8 +2,8 @@
 // stdin ends. Fields are separated by tabs.
 //
 //   prepare ID OPERATION [NAME=VALUE ...]   ready [NAME=NUMBER ...]     what one turn amounts to
-//   turn ID                                 seconds NUMBER
-//   drop ID                                 dropped
+//   turn ID                                 done seconds=NUMBER [NAME=NUMBER ...]  the time, and what was
+//   found drop ID                                 dropped
 //
 // Where something fails the answer is: error MESSAGE. scripts/peers/worker.py speaks the same for the peers.
 #include <fmt/format.h>
@@ -45,6 +45,12 @@ TurnSettings settings_of(const Fields& fields, std::size_t first) {
   return TurnSettings(std::move(values));
 }
 
+std::string spelled(const std::map<std::string, double>& numbers) {
+  std::string fields;
+  for (const auto& [name, value] : numbers) fields += fmt::format("\t{}={}", name, value);
+  return fields;
+}
+
 std::unique_ptr<Turn> make_turn(const std::string& operation, const TurnSettings& settings) {
   for (const auto make : {make_analysis_turn, make_codec_turn, make_decoder_turn, make_probe_turn})
     if (auto turn = make(operation, settings)) return turn;
@@ -58,7 +64,7 @@ class Server {
     if (command == "prepare" && fields.size() >= 3) return prepare(fields);
     const auto found = fields.size() == 2 ? turns_.find(fields[1]) : turns_.end();
     if (found == turns_.end()) throw InputError("expected prepare, or turn or drop of what is prepared");
-    if (command == "turn") return fmt::format("seconds\t{:.9f}", found->second->seconds());
+    if (command == "turn") return turn(*found->second);
     if (command != "drop") throw InputError(fmt::format("command \"{}\" is not known", command));
     turns_.erase(found);
     return "dropped";
@@ -68,9 +74,12 @@ class Server {
   std::string prepare(const Fields& fields) {
     turns_.erase(fields[1]);  // its memory first
     const auto& turn = turns_[fields[1]] = make_turn(fields[2], settings_of(fields, 3));
-    std::string line = "ready";
-    for (const auto& [name, value] : turn->facts) line += fmt::format("\t{}={}", name, value);
-    return line;
+    return "ready" + spelled(turn->facts);
+  }
+
+  static std::string turn(Turn& turn) {
+    const double seconds = turn.seconds();
+    return fmt::format("done\tseconds={:.9f}", seconds) + spelled(turn.found);
   }
 
   std::map<std::string, std::unique_ptr<Turn>> turns_;

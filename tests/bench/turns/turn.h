@@ -30,6 +30,8 @@ class Turn {
   virtual double seconds() = 0;
   // What one turn amounts to ("bytes", "flops", "tokens", ...), for rates and limits.
   std::map<std::string, double> facts;
+  // What the last turn found where that says whether two programs did the same ("inertia").
+  std::map<std::string, double> found;
 };
 
 // Each knows the operations of its file; null for all others.
