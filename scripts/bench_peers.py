@@ -66,13 +66,14 @@ def all_scenes(arguments):
     """(what it is, sessions, rows), scene by scene; scenes that share a long context stand side by side."""
     cores = os.cpu_count() or 1
     threads = arguments.threads or ([cores] if arguments.quick else sorted({1, cores}))
-    if arguments.model and arguments.gguf:
+    gguf = {"bf16": arguments.gguf_bf16, "int8": arguments.gguf_q8_0}
+    if arguments.model and all(gguf.values()):
         depths = (2048,) if arguments.quick else (2048, 8192)
         for short in (True, False):
             for depth in (None,) if short else depths:
                 for count in threads:
                     yield from (("decoder", *scene) for scene in
-                                decoder_rows.scenes(arguments.model, arguments.gguf, count, depth))
+                                decoder_rows.scenes(arguments.model, gguf, count, depth))
     for count in threads:
         yield from (("codecs", *scene) for scene in codec_rows.scenes(count))
         yield from (("analysis", *scene) for scene in analysis_rows.scenes(count, arguments.quick))
@@ -111,7 +112,8 @@ def run(arguments, programs):
 
 
 def table(rows, unsure):
-    lines = [["operation", "threads", "ours", "peer", "unit", "ratio", "must", "spread", "share of the limit", ""]]
+    """In Markdown, as docs/results/cpu.md has it."""
+    lines = [["operation", "threads", "ours", "peer", "unit", "ratio", "must", "spread", "share of the limit", "verdict"]]
     for index, row in enumerate(rows):
         met = "" if row["must"] is None else "ok" if row["ratio"] >= row["must"] else "BELOW"
         lines.append([row["operation"], str(row["threads"]), figure(row["ours"]), figure(row["peer"]), row["unit"],
@@ -120,14 +122,15 @@ def table(rows, unsure):
                       "no verdict" if index in unsure else met])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(" | ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip(" |") for line in lines)
+    return "\n".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |" for line in lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description="Lets kvanalyze and its peers take turns; used by scripts/bench --peers.")
     parser.add_argument("folder", help="where the program turns is")
     parser.add_argument("--model", help="folder of the model; without it nothing decodes")
-    parser.add_argument("--gguf", help="the same model in bf16 for llama.cpp")
+    parser.add_argument("--gguf-bf16", help="the same model for llama.cpp")
+    parser.add_argument("--gguf-q8_0", help="and with 8-bit weights")
     parser.add_argument("--rounds", type=int, default=9, help="at least 7")
     parser.add_argument("--quick", action="store_true", help="seven rounds, all cores only, and no context of 8,192 tokens")
     parser.add_argument("--threads", type=int, action="append", help="only so many threads (may be repeated)")
@@ -137,8 +140,8 @@ def main():
     arguments.rounds = 7 if arguments.quick else max(7, arguments.rounds)
     others, programs = OtherPrograms(), Programs(arguments.folder)
     try:
-        if arguments.model and arguments.gguf and "peer_llama" not in programs.missing:
-            print(same_weights.report(programs.ask, arguments.model, arguments.gguf), flush=True)
+        if arguments.model and arguments.gguf_bf16 and "peer_llama" not in programs.missing:
+            print(same_weights.report(programs.ask, arguments.model, arguments.gguf_bf16), flush=True)
         rows, unsure = run(arguments, programs)
     finally:
         programs.close()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes a llama model in Hugging Face layout as a GGUF file, so that llama.cpp runs the very same weights.
 
-    make_gguf.py FOLDER FILE [--type f32|bf16]
+    make_gguf.py FOLDER FILE [--type f32|bf16|q8_0]
 
-Matrices are stored in the type asked for (rounded to nearest even), vectors in f32. The file has no
+Matrices are stored in the type asked for (bf16 rounds to nearest even), vectors in f32. The file has no
 tokenizer: whoever runs it brings token ids. fetch_gguf.py is the way back.
 """
 
@@ -89,10 +89,10 @@ def write_gguf(folder, path, kind):
     writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_tokenizer_model("no_vocab")
-    as_bf16 = gguf.GGMLQuantizationType.BF16
+    of_matrices = gguf.GGMLQuantizationType[kind.upper()]
     for name, values in gguf_tensors(tensors, config):
-        if kind == "bf16" and values.ndim == 2:
-            writer.add_tensor(name, gguf.quants.quantize(values, as_bf16), raw_dtype=as_bf16)
+        if kind != "f32" and values.ndim == 2:
+            writer.add_tensor(name, gguf.quants.quantize(values, of_matrices), raw_dtype=of_matrices)
         else:
             writer.add_tensor(name, values)
     try:
@@ -108,7 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description="Writes a llama model in Hugging Face layout as a GGUF file.")
     parser.add_argument("folder", help="of config.json and model.safetensors")
     parser.add_argument("file", help="the GGUF file to write")
-    parser.add_argument("--type", choices=["f32", "bf16"], default="bf16", help="of the matrices")
+    parser.add_argument("--type", choices=["f32", "bf16", "q8_0"], default="bf16", help="of the matrices")
     arguments = parser.parse_args()
     try:
         write_gguf(arguments.folder, arguments.file, arguments.type)

@@ -197,7 +197,8 @@ class Rows(unittest.TestCase):
     FACTS = {"tokens", "weight_bytes", "kv_bytes", "bytes", "flops", "pairs", "words", "pages", "inertia", "energy"}
 
     def test_all_scenes(self):
-        scenes = [*decoder_rows.scenes("m", "g", 2, None), *decoder_rows.scenes("m", "g", 2, 8192),
+        gguf = {"bf16": "a", "int8": "b"}
+        scenes = [*decoder_rows.scenes("m", gguf, 2, None), *decoder_rows.scenes("m", gguf, 2, 8192),
                   *codec_rows.scenes(2), *analysis_rows.scenes(2, False)]
         operations = set()
         for sessions, rows in scenes:
@@ -218,7 +219,7 @@ class Rows(unittest.TestCase):
                     facts["ours"] = dict.fromkeys(self.FACTS, 6.0)
 
     def test_attention_is_what_a_context_adds(self):
-        sessions, rows = decoder_rows.deep("m", "g", 2048, 1)
+        sessions, rows = decoder_rows.deep("m", {"bf16": "a"}, 2048, 1)
         seconds = {name: 1.0 for name in sessions} | {"ours f16": 1.5, "llama.cpp f16": 3.0}
         facts = {name: {"tokens": 8.0, "weight_bytes": 1.0, "kv_bytes": 1.0, "bytes": 1.0} for name in sessions}
         [row] = [row for row in rows if "attention alone" in row.operation]

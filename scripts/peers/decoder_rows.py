@@ -1,5 +1,5 @@
 """What the decoder is measured at, beside llama.cpp: prefill, decoding after contexts of several lengths, and the page
-types of both. A scene is {session name: Session} and the rows made of it."""
+types of both. A scene is {session name: Session} and the rows made of it. gguf: {form of our weights: llama.cpp's file}."""
 
 from turns import Row, Session
 
@@ -19,15 +19,15 @@ def scenes(model, gguf, threads, depth):
     if depth is not None:
         return [deep(model, gguf, depth, threads)]
     return ([prefill(model, gguf, tokens, threads) for tokens in (512, 2048)] +
-            [short(model, gguf, batch, threads) for batch in (1, 8)])
+            [short(model, gguf, batch, threads) for batch in (1, 8)] + [int8_weights(model, gguf, threads)])
 
 
-def ours(model, operation, threads, **settings):
-    return Session("turns", operation, {"weights": "bf16", "threads": threads, "model": model, **settings})
+def ours(model, operation, threads, weights="bf16", **settings):
+    return Session("turns", operation, {"weights": weights, "threads": threads, "model": model, **settings})
 
 
-def llama(gguf, operation, threads, **settings):
-    return Session("peer_llama", operation, {"threads": threads, "gguf": gguf, **settings})
+def llama(gguf, operation, threads, weights="bf16", **settings):
+    return Session("peer_llama", operation, {"threads": threads, "gguf": gguf[weights], **settings})
 
 
 def probe(operation, threads, **settings):
@@ -42,18 +42,28 @@ def prefill(model, gguf, tokens, threads):
                           rate("llama.cpp"), limit=rate("probe"), probe="probe", must=4.0)]
 
 
+def read_limit(seconds, facts):  # all weights are read once a step, whatever the batch
+    bandwidth = facts["probe"]["bytes"] / seconds["probe"]
+    return facts["ours"]["tokens"] * bandwidth / facts["ours"]["weight_bytes"]
+
+
 def short(model, gguf, batch, threads):
     sessions = {"ours": ours(model, "decode", threads, depth=0, steps=STEPS, batch=batch),
                 "llama.cpp": llama(gguf, "decode", threads, depth=0, steps=STEPS, batch=batch),
                 "probe": probe("read", threads, bytes=256 << 20)}
-
-    def limit(seconds, facts):  # all weights are read once a step, whatever the batch
-        bandwidth = facts["probe"]["bytes"] / seconds["probe"]
-        return facts["ours"]["tokens"] * bandwidth / facts["ours"]["weight_bytes"]
-
     many = f", {batch} sequences" if batch > 1 else ""
     return sessions, [Row(f"decode, short cache{many}, bf16 weights / llama.cpp", "tokens/s", threads, rate("ours"),
-                          rate("llama.cpp"), limit=limit, probe="probe", must=1.3)]
+                          rate("llama.cpp"), limit=read_limit, probe="probe", must=1.3)]
+
+
+def int8_weights(model, gguf, threads):
+    sessions = {"ours": ours(model, "decode", threads, "int8", depth=0, steps=STEPS),
+                "bf16": ours(model, "decode", threads, depth=0, steps=STEPS),
+                "llama.cpp": llama(gguf, "decode", threads, "int8", depth=0, steps=STEPS),
+                "probe": probe("read", threads, bytes=128 << 20)}
+    common = {"unit": "tokens/s", "threads": threads, "ours": rate("ours"), "limit": read_limit, "probe": "probe"}
+    return sessions, [Row("decode, short cache, int8 weights / llama.cpp Q8_0", peer=rate("llama.cpp"), **common),
+                      Row("decode, short cache, int8 weights / our bf16 weights", peer=rate("bf16"), **common)]
 
 
 def deep(model, gguf, depth, threads):

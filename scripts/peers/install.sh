@@ -33,12 +33,12 @@ install_peers() {
   cat "$requirements" <(echo "$build") >"$stamp"
 }
 
-# make_peer_model FOLDER: the model as a bf16 GGUF; prints where.
+# make_peer_model FOLDER TYPE: the model as a GGUF; prints where.
 make_peer_model() {
   local file
-  file=$cache_dir/peers/$(basename "$1")-bf16.gguf
+  file=$cache_dir/peers/$(basename "$1")-$2.gguf
   mkdir -p "$cache_dir/peers"
   [[ $file -nt $1/model.safetensors && $file -nt $repo_dir/scripts/make_gguf.py ]] ||
-    "$venv_dir/bin/python" "$repo_dir/scripts/make_gguf.py" "$1" "$file" --type bf16 >&2 || return
+    "$venv_dir/bin/python" "$repo_dir/scripts/make_gguf.py" "$1" "$file" --type "$2" >&2 || return
   echo "$file"
 }

@@ -27,7 +27,7 @@ namespace {
 struct Loaded {
   explicit Loaded(const TurnSettings& s)
       : pool(static_cast<int>(s.number("threads"))),
-        decoder(Decoder::load(s.text("model"), {.weights = parse_dtype(s.text("weights"))}, pool)) {}
+        decoder(Decoder::load(s.text("model"), {.weights = weight_form(s.text("weights"))}, pool)) {}
   ThreadPool pool;
   Decoder decoder;
 };
