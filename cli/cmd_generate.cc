@@ -149,9 +149,7 @@ void run_generate(GenerateCommand& command) {
   const auto prompts = all_prompts(command, tokenizer ? &*tokenizer : nullptr);
 
   ThreadPool pool(command.common.threads);
-  LoadOptions load;
-  if (command.run.weights != "stored") load.weights = dtype_option("--weights", command.run.weights);
-  Decoder decoder = Decoder::load(folder.path, load, pool);
+  Decoder decoder = Decoder::load(folder.path, {.weights = weight_form(command.run.weights)}, pool);
   if (tokenizer) tokenizer->check_fits_model(decoder.config().vocab);
   KvCacheOptions cache_options =
       decoder.cache_options(command.run.page_tokens, command.run.kv_dtype, command.run.key_basis);

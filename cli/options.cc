@@ -61,10 +61,10 @@ CLI::Option* add_model_options(CLI::App& app, ModelOptions& options) {
   add_choice(
       app, "--weights",
       [&options](const std::string& value) {
-        if (value != "stored") (void)dtype_option("--weights", value);
+        (void)weight_form(value);
         options.weights = value;
       },
-      "stored|f32|f16|bf16", options.weights, "Type of the weights in memory")
+      "stored|f32|f16|bf16|int8", options.weights, "Form of the weights in memory")
       ->group(group);
   return model;
 }

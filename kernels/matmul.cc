@@ -123,7 +123,7 @@ void Matmul::run(MatView<const float> x, std::span<const LinearOp> ops) {
 void Matmul::Impl::few_rows(MatView<const float> x, std::span<const LinearOp> ops) {
   std::vector<Tile> tiles;
   for (const LinearOp& op : ops) {
-    const int64_t row_bytes = std::max<int64_t>(1, op.weights.cols * dtype_bytes(op.weights.dtype));
+    const int64_t row_bytes = std::max<int64_t>(1, op.weights.row_bytes());
     // A multiple of the kernel's four outputs.
     const int64_t step = std::max<int64_t>(4, kBlockBytes / row_bytes / 4 * 4);
     for (int64_t first = 0; first < op.weights.rows; first += step)
@@ -164,9 +164,9 @@ void Matmul::Impl::multiply(const Tile& tile, MatView<const float> x, Worker& wo
   const WeightView block = op.weights.row_range(tile.first_col, tile.cols);
   const bool as_bf16 = bf16 && block.dtype == DType::kBF16;
   const void* weights = block.data;
-  if (!as_bf16 && block.dtype != DType::kF32) {
+  if (block.scales || (!as_bf16 && block.dtype != DType::kF32)) {
     worker.widened.resize(static_cast<std::size_t>(kTileCols * block.cols));
-    to_f32(block.data, block.dtype, worker.widened.data(), block.rows * block.cols);
+    widen_weights(block, worker.widened.data());
     weights = worker.widened.data();
   }
   const TileShape shape{tile.rows,

@@ -1,10 +1,10 @@
 // Products of activations with stored weights: out = x · Wᵀ + bias, accumulated in f32.
 //
 // Few rows (decode) go through our own kernel, which reads each weight once for all rows and widens 16-bit
-// types exactly: it is bound by memory. There a row's result does not depend on how many rows come with it.
-// Many rows (prefill) go through oneDNN in tiles of fixed size:
+// and 8-bit ones exactly: it is bound by memory. There a row's result does not depend on how many rows come
+// with it. Many rows (prefill) go through oneDNN in tiles of fixed size:
 //   f32   weights as they are;
-//   f16   each block of weights is widened to f32 first;
+//   f16   each block of weights is widened to f32 first; the same for int8;
 //   bf16  where the CPU multiplies bf16 (AVX512-BF16, AMX), activations are ROUNDED TO BF16 for the product,
 //         as other programs do; elsewhere blocks are widened to f32.
 // Tiles follow from the shapes alone, so results are bit-equal at any number of threads.
@@ -17,23 +17,9 @@
 #include "kernels/dtype.h"
 #include "kernels/parallel.h"
 #include "kernels/views.h"
+#include "kernels/weight_view.h"
 
 namespace kva {
-
-// Weights as models store them: row-major [rows (outputs), cols (inputs)], rows adjacent. Need not be
-// aligned.
-struct WeightView {
-  const void* data = nullptr;
-  DType dtype = DType::kF32;
-  int64_t rows = 0;
-  int64_t cols = 0;
-
-  int64_t bytes() const { return rows * cols * dtype_bytes(dtype); }
-  WeightView row_range(int64_t first, int64_t count) const {
-    KVA_CHECK(first >= 0 && count >= 0 && first + count <= rows, "row range outside the weights");
-    return {static_cast<const char*>(data) + first * cols * dtype_bytes(dtype), dtype, count, cols};
-  }
-};
 
 // One product of the input. bias: [weights.rows] or null. out: [input rows, weights.rows], no overlap with
 // the input.

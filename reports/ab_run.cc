@@ -239,7 +239,7 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
                      .passkey = passkey ? &*passkey : nullptr,
                      .token_values = inputs.found.config.kv_bytes_per_token(DType::kF16, DType::kF16) / 2,
                      .max_positions = inputs.found.config.max_positions,
-                     .weights = std::string(dtype_name(loaded.decoder.weight_type()))}));
+                     .weights = std::string(loaded.decoder.weight_form())}));
   ab["memory"] = {{"weight_bytes", loaded.decoder.weight_bytes()},
                   {"decoder_workspace_bytes", loaded.decoder.workspace_bytes()},
                   {"peak_process_bytes", peak_process_bytes()}};

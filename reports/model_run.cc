@@ -21,9 +21,7 @@ FoundModel open_model(const ModelOptions& options) {
 
 LoadedModel load_model(const FoundModel& found, const ModelOptions& options, ThreadPool& pool,
                        Progress& progress) {
-  LoadOptions load;
-  if (options.weights != "stored") load.weights = parse_dtype(options.weights);
-  LoadedModel loaded{Decoder::load(found.folder.path, load, pool),
+  LoadedModel loaded{Decoder::load(found.folder.path, {.weights = weight_form(options.weights)}, pool),
                      identify(found.folder, TensorArchive::open_folder(found.folder.path))};
   progress.finish();
   progress.detail(fmt::format("{}: {} in {}, {:.1f} M parameters, {}", loaded.identity.name,
@@ -52,7 +50,7 @@ ordered_json model_json(const FoundModel& found, const LoadedModel& loaded, int6
           {"kv_heads", config.kv_heads},
           {"head_dim", config.head_dim},
           {"max_positions", config.max_positions},
-          {"weights", dtype_name(loaded.decoder.weight_type())},
+          {"weights", loaded.decoder.weight_form()},
           {"kv_bytes_per_token", kv_bytes_per_token},
           {"position_encoding", config.position == PositionKind::kRope ? "rope" : "learned"}};
 }

@@ -18,7 +18,7 @@ struct ModelOptions {
   std::string model;               // folder, alias or hub id
   std::string cache_dir;           // a Hugging Face cache to look in; empty: the usual places
   bool offline = false;            // never fetch a model
-  std::string weights = "stored";  // f32, f16, bf16, or the type in the file
+  std::string weights = "stored";  // as weight_form() knows them
 };
 
 struct FoundModel {

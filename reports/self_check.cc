@@ -149,9 +149,7 @@ SelfCheck check_model_decodes(const CaptureOptions& options, int threads) {
   ThreadPool pool(threads);
   const ModelFolder folder =
       find_model(options.model, {.cache_dir = options.cache_dir, .allow_fetch = !options.offline});
-  LoadOptions load;
-  if (options.weights != "stored") load.weights = parse_dtype(options.weights);
-  Decoder decoder = Decoder::load(folder.path, load, pool);
+  Decoder decoder = Decoder::load(folder.path, {.weights = weight_form(options.weights)}, pool);
   KvCache cache(decoder.cache_options(options.page_tokens, options.kv_dtype, options.key_basis), pool);
   const std::vector<int32_t> tokens(4, 1);
   const Batch batch{{{cache.add_sequence(), 0, 4, 0}}};

@@ -207,7 +207,7 @@ void add_numbers(const FieldReader& fields, Experiment& experiment) {
 
 void add_settings(const FieldReader& fields, Experiment& experiment) {
   static constexpr std::array<std::string_view, 1> kDevices = {"cpu"};
-  static constexpr std::array<std::string_view, 4> kWeights = {"stored", "f32", "f16", "bf16"};
+  static constexpr std::array<std::string_view, 5> kWeights = {"stored", "f32", "f16", "bf16", "int8"};
   if (const auto node = fields.find("mode"))
     experiment.mode = one_of(*node, kModes, "; this mode does not exist yet");
   if (const auto node = fields.find("device"))

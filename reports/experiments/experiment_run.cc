@@ -113,9 +113,8 @@ class Run {
     if (first == plan_.trials.end()) return;
     const RunModel& chosen = plan_.models[model];
     progress_.stage("load", 0, "");
-    LoadOptions load;
-    if (chosen.options.weights != "stored") load.weights = parse_dtype(chosen.options.weights);
-    Decoder decoder = Decoder::load(chosen.found.folder.path, load, pool_);
+    Decoder decoder =
+        Decoder::load(chosen.found.folder.path, {.weights = weight_form(chosen.options.weights)}, pool_);
     progress_.finish();
     TrialRunner runner(plan_, model, decoder, pool_);
     runner.warm_up(*first);

@@ -107,7 +107,10 @@ Decoder Decoder::load(const std::string& folder, const LoadOptions& options, Thr
 }
 
 const ModelConfig& Decoder::config() const { return impl_->config; }
-DType Decoder::weight_type() const { return impl_->weights.layers.front().q.weight.dtype; }
+std::string_view Decoder::weight_form() const {
+  const WeightView& first = impl_->weights.layers.front().q.weight;
+  return first.scales ? "int8" : dtype_name(first.dtype);
+}
 int64_t Decoder::weight_bytes() const { return impl_->weights.bytes; }
 int64_t Decoder::parameters() const { return impl_->weights.parameters; }
 std::string Decoder::tensor_hash() const { return impl_->archive->hash(); }
@@ -119,7 +122,9 @@ int64_t Decoder::bytes_per_token() const {
   return w.bytes - rows_only;
 }
 
-bool Decoder::rounds_activations() const { return impl_->matmul.rounds_activations(weight_type()); }
+bool Decoder::rounds_activations() const {
+  return impl_->matmul.rounds_activations(impl_->weights.layers.front().q.weight.dtype);
+}
 
 int64_t Decoder::workspace_bytes() const {
   const Impl& d = *impl_;
@@ -235,8 +240,7 @@ MatView<float> Decoder::Impl::embed(const Batch& batch, std::span<const int32_t>
   const MatView<float> embedded = projected ? narrow.shaped(rows, config.embedding) : x;
   const WeightView& table = weights.token_embedding;
   for (int64_t r = 0; r < rows; ++r)
-    to_f32(table.row_range(tokens[static_cast<std::size_t>(r)], 1).data, table.dtype, embedded.row(r),
-           table.cols);
+    widen_weights(table.row_range(tokens[static_cast<std::size_t>(r)], 1), embedded.row(r));
   if (projected) multiply(embedded, weights.embedding_in, x);
   if (config.position != PositionKind::kLearned) return x;
   const WeightView& positions = weights.position_embedding;
@@ -244,7 +248,7 @@ MatView<float> Decoder::Impl::embed(const Batch& batch, std::span<const int32_t>
   for (const BatchSpan& span : batch.spans) {
     for (int64_t t = 0; t < span.tokens; ++t) {
       const int64_t row = span.start + t + config.position_offset;
-      to_f32(positions.row_range(row, 1).data, positions.dtype, position.data, config.hidden);
+      widen_weights(positions.row_range(row, 1), position.data);
       add_rows(x.row_range(span.first_row + t, 1), position);
     }
   }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/matmul.h"
@@ -19,8 +20,7 @@
 namespace kva {
 
 struct LoadOptions {
-  // The type matrices are held and multiplied in; nothing keeps the stored one, mapped and not copied.
-  std::optional<DType> weights = std::nullopt;
+  WeightForm weights = {};
   // false widens bf16 weights for every product, so that activations are never rounded (kernels/matmul.h).
   bool hardware_bf16 = true;
 };
@@ -56,8 +56,8 @@ class Decoder {
   void step(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache,
             std::span<const int64_t> logit_rows, MatView<float> logits);
 
-  // The type that matrices are held and multiplied in.
-  DType weight_type() const;
+  // The form that matrices are held and multiplied in, as --weights spells it.
+  std::string_view weight_form() const;
   // Bytes and number of the model's parameters; a tied embedding counts once.
   int64_t weight_bytes() const;
   int64_t parameters() const;

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "kernels/convert.h"
+#include "runtime/error.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
@@ -35,8 +36,18 @@ struct WeightLoader::Storage {
   std::byte* add(int64_t bytes) { return owned.emplace_back(allocate(bytes)).get(); }
 };
 
-WeightLoader::WeightLoader(const TensorArchive& archive, std::optional<DType> dtype, ThreadPool& pool)
-    : pool_(pool), dtype_(dtype), storage_(std::make_shared<Storage>(Storage{archive, {}})) {}
+WeightForm weight_form(std::string_view name) {
+  WeightForm form;
+  form.int8 = name == "int8";
+  if (form.int8 || name == "stored") return form;
+  form.type = parse_dtype(name);
+  if (!form.type)
+    throw InputError(fmt::format("--weights: expected stored, f32, f16, bf16 or int8, found {}", name));
+  return form;
+}
+
+WeightLoader::WeightLoader(const TensorArchive& archive, const WeightForm& form, ThreadPool& pool)
+    : pool_(pool), form_(form), storage_(std::make_shared<Storage>(Storage{archive, {}})) {}
 
 void WeightLoader::choose_prefix(std::initializer_list<std::string_view> candidates, std::string_view probe) {
   prefix_ = *candidates.begin();
@@ -47,9 +58,9 @@ void WeightLoader::choose_prefix(std::initializer_list<std::string_view> candida
   }
 }
 
-void WeightLoader::count(const TensorView& tensor, DType type) {
-  bytes_ += tensor.count() * dtype_bytes(type);
-  parameters_ += tensor.count();
+void WeightLoader::count(int64_t parameters, int64_t bytes) {
+  bytes_ += bytes;
+  parameters_ += parameters;
 }
 
 WeightView WeightLoader::matrix(std::string_view name, int64_t rows, int64_t cols) {
@@ -60,56 +71,69 @@ WeightView WeightLoader::unprefixed_matrix(const std::string& name, int64_t rows
   throw_if_interrupted();
   const TensorView& tensor = storage_->archive.at(name, {rows, cols});
   check_finite(tensor);
-  const DType type = dtype_.value_or(tensor.dtype);
-  count(tensor, type);
-  if (type == tensor.dtype) return {tensor.data, type, rows, cols};
-  return converted(tensor, rows, cols);
-}
-
-WeightView WeightLoader::converted(const TensorView& tensor, int64_t rows, int64_t cols) {
-  const DType type = *dtype_;
-  TensorView result = tensor;
-  std::byte* target = storage_->add(rows * cols * dtype_bytes(type));
-  pool_.parallel_for((rows + kBlockRows - 1) / kBlockRows, [&](int64_t block, int) {
-    const int64_t first = block * kBlockRows * cols;
-    const int64_t values = std::min(kBlockRows * cols, rows * cols - first);
-    std::vector<float> widened(static_cast<std::size_t>(values));
-    to_f32(tensor.data + first * dtype_bytes(tensor.dtype), tensor.dtype, widened.data(), values);
-    from_f32(widened.data(), type, target + first * dtype_bytes(type), values);
+  if (!form_.int8 && form_.type.value_or(tensor.dtype) == tensor.dtype) {
+    const WeightView view{tensor.data, tensor.dtype, rows, cols};
+    count(tensor.count(), view.bytes());
+    return view;
+  }
+  return made(tensor, rows, cols, [&](int64_t first, MatView<float> values) {
+    to_f32(tensor.data + first * cols * dtype_bytes(tensor.dtype), tensor.dtype, values.data,
+           values.rows * cols);
   });
-  result.dtype = type;
-  result.data = target;
-  result.bytes = rows * cols * dtype_bytes(type);
-  result.name = fmt::format("{} (converted to {})", tensor.name, dtype_name(type));
-  check_finite(result);  // f16 ends at 65504
-  return {target, type, rows, cols};
 }
 
 WeightView WeightLoader::transposed(std::string_view name, int64_t inputs, int64_t outputs) {
   throw_if_interrupted();
   const TensorView& tensor = storage_->archive.at(fmt::format("{}{}", prefix_, name), {inputs, outputs});
   check_finite(tensor);
-  const DType type = dtype_.value_or(tensor.dtype);
-  count(tensor, type);
-  std::byte* target = storage_->add(inputs * outputs * dtype_bytes(type));
-  pool_.parallel_for((outputs + kBlockRows - 1) / kBlockRows, [&](int64_t block, int) {
-    const int64_t first = block * kBlockRows;
-    const int64_t rows = std::min(kBlockRows, outputs - first);
-    std::vector<float> turned(static_cast<std::size_t>(rows * inputs));
+  return made(tensor, outputs, inputs, [&](int64_t first, MatView<float> values) {
     float column[kBlockRows];
     for (int64_t i = 0; i < inputs; ++i) {
-      to_f32(tensor.data + (i * outputs + first) * dtype_bytes(tensor.dtype), tensor.dtype, column, rows);
-      for (int64_t r = 0; r < rows; ++r) turned[static_cast<std::size_t>(r * inputs + i)] = column[r];
+      to_f32(tensor.data + (i * outputs + first) * dtype_bytes(tensor.dtype), tensor.dtype, column,
+             values.rows);
+      for (int64_t r = 0; r < values.rows; ++r) values.at(r, i) = column[r];
     }
-    from_f32(turned.data(), type, target + first * inputs * dtype_bytes(type), rows * inputs);
   });
-  return {target, type, outputs, inputs};
+}
+
+WeightView WeightLoader::made(const TensorView& tensor, int64_t rows, int64_t cols, const ReadRows& read) {
+  const DType type = form_.int8 ? DType::kF32 : form_.type.value_or(tensor.dtype);
+  const int64_t element = form_.int8 ? 1 : dtype_bytes(type);
+  const int64_t groups = int8_groups(cols);
+  std::byte* target = storage_->add(rows * cols * element);
+  auto* scales =
+      form_.int8
+          ? reinterpret_cast<float*>(storage_->add(rows * groups * static_cast<int64_t>(sizeof(float))))
+          : nullptr;
+  pool_.parallel_for((rows + kBlockRows - 1) / kBlockRows, [&](int64_t block, int) {
+    const int64_t first = block * kBlockRows;
+    const int64_t count = std::min(kBlockRows, rows - first);
+    std::vector<float> widened(static_cast<std::size_t>(count * cols));
+    const MatView<float> values(widened.data(), count, cols);
+    read(first, values);
+    std::byte* at = target + first * cols * element;
+    if (scales)
+      quantize_int8(values, reinterpret_cast<int8_t*>(at), scales + first * groups);
+    else
+      from_f32(values.data, type, at, count * cols);
+  });
+  const WeightView view{target, type, rows, cols, scales};
+  count(tensor.count(), view.bytes());
+  if (type != tensor.dtype && !scales) {  // f16 ends at 65504
+    TensorView result = tensor;
+    result.dtype = type;
+    result.data = target;
+    result.bytes = view.bytes();
+    result.name = fmt::format("{} (converted to {})", tensor.name, dtype_name(type));
+    check_finite(result);
+  }
+  return view;
 }
 
 const float* WeightLoader::vector(std::string_view name, int64_t count) {
   const TensorView& tensor = storage_->archive.at(fmt::format("{}{}", prefix_, name), {count});
   check_finite(tensor);
-  this->count(tensor, DType::kF32);
+  this->count(count, count * static_cast<int64_t>(sizeof(float)));
   auto* values = reinterpret_cast<float*>(storage_->add(count * static_cast<int64_t>(sizeof(float))));
   to_f32(tensor.data, tensor.dtype, values, count);
   return values;

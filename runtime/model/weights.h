@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -15,6 +16,17 @@
 #include "runtime/io/safetensors.h"
 
 namespace kva {
+
+// How matrices are held and multiplied: by default as they are stored, mapped and not copied.
+struct WeightForm {
+  WeightForm() = default;
+  WeightForm(DType type_) : type(type_) {}  // not explicit: a type is a form
+  std::optional<DType> type;
+  bool int8 = false;  // 8-bit codes, a scale for each group of inputs (kernels/weight_view.h); no type then
+};
+
+// As --weights spells them: stored, f32, f16, bf16, int8. Throws InputError for any other.
+WeightForm weight_form(std::string_view name);
 
 struct NormWeights {
   const float* weight = nullptr;  // [width]
@@ -58,8 +70,8 @@ struct ModelWeights {
 // naming the file and the tensor.
 class WeightLoader {
  public:
-  // dtype: the type of matrices, or nothing to keep the stored one. Vectors (biases, norms) become f32.
-  WeightLoader(const TensorArchive& archive, std::optional<DType> dtype, ThreadPool& pool);
+  // The form of matrices. Vectors (biases, norms) become f32.
+  WeightLoader(const TensorArchive& archive, const WeightForm& form, ThreadPool& pool);
 
   // Checkpoints saved from a bare model and from one with a head differ in the prefix of their names. Of the
   // candidates, takes the first with which `probe` exists (the first of all where none does, so that the
@@ -85,11 +97,13 @@ class WeightLoader {
 
  private:
   struct Storage;
-  WeightView converted(const TensorView& tensor, int64_t rows, int64_t cols);
-  void count(const TensorView& tensor, DType type);
+  // Fills `values` with rows [first, first + values.rows) of a matrix. Thread-safe.
+  using ReadRows = std::function<void(int64_t first, MatView<float> values)>;
+  WeightView made(const TensorView& tensor, int64_t rows, int64_t cols, const ReadRows& read);
+  void count(int64_t parameters, int64_t bytes);
 
   ThreadPool& pool_;
-  std::optional<DType> dtype_;
+  WeightForm form_;
   std::string prefix_;
   std::shared_ptr<Storage> storage_;
   int64_t bytes_ = 0;

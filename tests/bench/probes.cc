@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 #include <unordered_map>
+#include <utility>
 
 #include "kernels/convert.h"
 #include "kernels/matmul.h"
@@ -18,7 +19,6 @@ namespace kva {
 namespace {
 
 constexpr std::size_t kReadBlock = 1 << 17;  // words
-constexpr int64_t kProductSide = 1024;
 constexpr std::size_t kPopcountWords = 512;  // 4 KiB
 
 std::vector<float> random_numbers(int64_t count) {
@@ -113,35 +113,39 @@ struct ProductProbe::Impl {
     dnnl::memory x, weights, out;
   };
 
-  Impl(DType type, ThreadPool& pool_) : pool(pool_) {
+  Impl(DType type, ThreadPool& pool_, const ProductShape& shape_) : pool(pool_), shape(shape_) {
     using dnnl::memory;
     const bool bf16 = Matmul(pool).rounds_activations(type);
     const auto number = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
-    const memory::dims square = {kProductSide, kProductSide};
-    const memory::desc rows(square, number, memory::format_tag::ab);
-    const memory::desc any(square, number, memory::format_tag::any);
-    const memory::desc out(square, memory::data_type::f32, memory::format_tag::ab);
+    const memory::dims x = {shape.rows, shape.inner}, w = {shape.inner, shape.outputs};
+    const memory::desc rows(x, number, memory::format_tag::ab);
+    const memory::desc any(w, number, memory::format_tag::any);
+    const memory::desc out({shape.rows, shape.outputs}, memory::data_type::f32, memory::format_tag::ab);
     const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(rows, any, out), engine);
     product = dnnl::matmul(chosen);
-    std::vector<float> numbers = random_numbers(kProductSide * kProductSide);
-    memory plain({square, memory::data_type::f32, memory::format_tag::ab}, engine, numbers.data());
+    std::vector<float> numbers = random_numbers(shape.inner * std::max(shape.rows, shape.outputs));
     for (int i = 0; i < pool.threads(); ++i) {
       Worker worker{dnnl::stream(engine), memory(rows, engine), memory(chosen.weights_desc(), engine),
                     memory(out, engine)};
-      for (memory* operand : {&worker.x, &worker.weights})
+      for (const auto& [operand, dims] : {std::pair{&worker.x, x}, std::pair{&worker.weights, w}}) {
+        memory plain({dims, memory::data_type::f32, memory::format_tag::ab}, engine, numbers.data());
         dnnl::reorder(plain, *operand).execute(worker.stream, plain, *operand);
-      worker.stream.wait();
+        worker.stream.wait();
+      }
       workers.push_back(std::move(worker));
     }
   }
 
   ThreadPool& pool;
+  ProductShape shape;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::matmul product;
   std::vector<Worker> workers;
 };
 
-ProductProbe::ProductProbe(DType type, ThreadPool& pool) : impl_(std::make_unique<Impl>(type, pool)) {}
+ProductProbe::ProductProbe(DType type, ThreadPool& pool, ProductShape shape)
+    : impl_(std::make_unique<Impl>(type, pool, shape)) {}
+ProductProbe::ProductProbe(ProductProbe&&) noexcept = default;
 ProductProbe::~ProductProbe() = default;
 
 double ProductProbe::seconds() {
@@ -157,8 +161,9 @@ double ProductProbe::seconds() {
 }
 
 double ProductProbe::flops() const {
-  constexpr auto kSide = static_cast<double>(kProductSide);
-  return 2.0 * kSide * kSide * kSide * static_cast<double>(impl_->workers.size());
+  const ProductShape& shape = impl_->shape;
+  return 2.0 * static_cast<double>(shape.rows * shape.inner * shape.outputs) *
+         static_cast<double>(impl_->workers.size());
 }
 
 PlainGemmProbe::PlainGemmProbe(int64_t rows, int64_t cols, ThreadPool& pool)

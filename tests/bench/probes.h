@@ -40,12 +40,18 @@ class ReadProbe {
   std::vector<uint64_t> words_;
 };
 
-// The product peak of a type: one bare oneDNN product of 1024 x 1024 by 1024 x 1024 on each thread, with
-// weights in the layout that oneDNN likes best. f16 weights are multiplied in f32, so their peak is that of
-// f32; so is bf16's where the processor multiplies none.
+// [rows, inner] by [inner, outputs].
+struct ProductShape {
+  int64_t rows, inner, outputs;
+};
+
+// The product peak of a type: one bare oneDNN product on each thread, with weights in the layout that oneDNN
+// likes best. f16 weights are multiplied in f32, so their peak is that of f32; so is bf16's where the
+// processor multiplies none.
 class ProductProbe {
  public:
-  ProductProbe(DType type, ThreadPool& pool);
+  ProductProbe(DType type, ThreadPool& pool, ProductShape shape = {1024, 1024, 1024});
+  ProductProbe(ProductProbe&&) noexcept;
   ~ProductProbe();
   double seconds();
   // Operations of one seconds() on all threads.

@@ -112,6 +112,21 @@ TEST_P(GoldenTest, SixteenBitWeightsAndPages) {
   }
 }
 
+// As above, with u = 4 / 254: a code is off by up to half its scale, max|w| / 254 of its group, and the
+// largest of 64 weights is at most about 4 of their standard deviations. The embedding is one more product.
+TEST_P(GoldenTest, EightBitWeights) {
+  Decoder decoder = Decoder::load(path_of(GetParam()), {.weights = weight_form("int8")}, pool);
+  KvCache cache(decoder.cache_options(16, DType::kF32, KeyBasis::kRotated), pool);
+  const double roundoff = 4.0 / 254.0;
+  const double products = 4 * decoder.config().layers + 2;
+  const double sharpness = decoder.config().attention_scale * std::sqrt(decoder.config().head_dim);
+  SequenceId sequence = 0;
+  const auto logits = run_alone(decoder, cache, golden.tokens, {40}, &sequence);
+  expect_golden(cache, sequence, logits, products * roundoff * sharpness);
+  EXPECT_GT(relative_error(logits, golden.logits), 0x1p-12);
+  EXPECT_EQ(decoder.weight_form(), "int8");
+}
+
 TEST_P(GoldenTest, BitEqualAtAnyNumberOfThreads) {
   std::vector<std::vector<float>> results;
   for (const int threads : {1, 3}) {

@@ -139,7 +139,23 @@ TEST_F(DecoderTest, CountsParametersAndBytesOnce) {
   EXPECT_EQ(stored.weight_bytes(), 2 * matrices + 4 * vectors);
   EXPECT_EQ(stored.bytes_per_token(), stored.weight_bytes() - 2 * 96 * 32);
   EXPECT_EQ(Decoder::load(folder, {.weights = DType::kF32}, pool).weight_bytes(), 4 * (matrices + vectors));
+  // A byte a weight, and four for each 64 inputs of an output or fewer: all inputs here are 32 or 56.
+  const int64_t outputs = 2 * 96 + 2 * (2 * 32 + 2 * 16 + 2 * 56 + 32);
+  EXPECT_EQ(Decoder::load(folder, {.weights = weight_form("int8")}, pool).weight_bytes(),
+            matrices + 4 * outputs + 4 * vectors);
   EXPECT_EQ(stored.tensor_hash(), TensorArchive::open_folder(folder).hash());
+}
+
+TEST_F(DecoderTest, WeightFormsAreNamed) {
+  EXPECT_FALSE(weight_form("stored").type);
+  EXPECT_EQ(weight_form("bf16").type, DType::kBF16);
+  EXPECT_TRUE(weight_form("int8").int8);
+  try {
+    weight_form("int4");
+    FAIL() << "no error";
+  } catch (const InputError& error) {
+    EXPECT_STREQ(error.what(), "--weights: expected stored, f32, f16, bf16 or int8, found int4");
+  }
 }
 
 TEST_F(DecoderTest, LogitsComeForTheAskedRowsOnly) {
