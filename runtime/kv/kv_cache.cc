@@ -5,15 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
-#include "kernels/check.h"
 #include "runtime/error.h"
-#include "runtime/kv/attention_masses.h"
-#include "runtime/kv/page_store.h"
-#include "runtime/kv/page_table.h"
-#include "runtime/kv/paged_attention.h"
-#include "runtime/kv/turn_table.h"
+#include "runtime/kv/kv_cache_impl.h"
 
 namespace kva {
 namespace {
@@ -21,14 +15,9 @@ namespace {
 // Encoding so many values takes longer than waking the pool.
 constexpr int64_t kWorthThreads = 1 << 16;
 
-// One sequence's page tables, [layer * kv_heads + kv_head].
-struct Sequence {
-  CountedVector<PageTable> tables;  // empty: the id is free
-  int64_t tokens = 0;
-  AttentionMasses masses;
-};
+}  // namespace
 
-KvCacheOptions checked(KvCacheOptions options) {
+KvCacheOptions KvCache::Impl::checked(KvCacheOptions options) {
   KVA_CHECK(options.layers > 0 && options.kv_heads > 0 && options.head_dim > 0, "a cache has a shape");
   KVA_CHECK(options.heads > 0 && options.heads % options.kv_heads == 0, "heads are a multiple of KV heads");
   KVA_CHECK(options.k_codec && options.v_codec, "both sides have a codec");
@@ -48,105 +37,6 @@ KvCacheOptions checked(KvCacheOptions options) {
   if (!options.backend) options.backend = make_cpu_backend();
   return options;
 }
-
-}  // namespace
-
-struct KvCache::Impl {
-  KvCacheOptions options;
-  ThreadPool& pool;
-  std::shared_ptr<SideMemory> side_memory;
-  PageStore store;
-  TurnTable turns;
-  PagedAttention attention;
-  int64_t table_bytes = 0;
-  int64_t map_bytes = 0;
-  CountedVector<Sequence> sequences;
-  Buffer encode_scratch;  // [threads, page_tokens, head_dim] f32
-  int64_t peak_bytes = 0;
-  std::vector<AttentionSpan> spans;
-  std::vector<Observations> observed;  // [layer * kv_heads + kv_head], or empty: nothing
-
-  Impl(const KvCacheOptions& asked, ThreadPool& pool_)
-      : options(checked(asked)),
-        pool(pool_),
-        side_memory(std::make_shared<SideMemory>(options.backend)),
-        store(*options.backend, options.head_dim, options.page_tokens),
-        turns(*options.backend, options.rope),
-        attention(options, store, turns, *options.backend, pool),
-        sequences(CountingAllocator<Sequence>(*options.backend, table_bytes)),
-        encode_scratch(*options.backend, pool.threads() * page_values() * static_cast<int64_t>(sizeof(float)),
-                       "encoding workspace") {
-    note_peak();
-  }
-
-  int64_t page_values() const { return int64_t{options.page_tokens} * options.head_dim; }
-  std::size_t table_count() const {
-    return static_cast<std::size_t>(options.layers) * static_cast<std::size_t>(options.kv_heads);
-  }
-  std::size_t table_index(int layer, int kv_head) const {
-    KVA_CHECK(layer >= 0 && layer < options.layers && kv_head >= 0 && kv_head < options.kv_heads,
-              "no such layer or KV head");
-    return static_cast<std::size_t>(layer) * static_cast<std::size_t>(options.kv_heads) +
-           static_cast<std::size_t>(kv_head);
-  }
-
-  Sequence& sequence(SequenceId id) {
-    KVA_CHECK(id >= 0 && static_cast<std::size_t>(id) < sequences.size(), "no such sequence");
-    Sequence& found = sequences[static_cast<std::size_t>(id)];
-    KVA_CHECK(!found.tables.empty(), "the sequence was freed");
-    return found;
-  }
-
-  PageTable& table(SequenceId id, int layer, int kv_head) {
-    return sequence(id).tables[table_index(layer, kv_head)];
-  }
-
-  Sequence blank_sequence() {
-    return {.tables = CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)),
-            .tokens = 0,
-            .masses = AttentionMasses(CountingAllocator<float>(*options.backend, table_bytes),
-                                      CountingAllocator<AttentionMap>(*options.backend, map_bytes))};
-  }
-
-  ByteLedger ledger() const {
-    ByteLedger result;
-    store.add_to(result);
-    result.side += side_memory->held_bytes();
-    result.tables += table_bytes;
-    result.workspace =
-        attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes() + map_bytes;
-    result.peak = std::max(peak_bytes, result.held());
-    return result;
-  }
-
-  void note_peak() { peak_bytes = ledger().peak; }
-
-  PageRef& ref(SequenceId id, int layer, int kv_head, int64_t page) {
-    PageTable& of = table(id, layer, kv_head);
-    KVA_CHECK(page >= 0 && page < static_cast<int64_t>(of.pages.size()), "no such page");
-    return of.pages[static_cast<std::size_t>(page)];
-  }
-
-  void retain(const PageRef& ref) {
-    for (const SideId id : {ref.k, ref.v, ref.where})
-      if (id != kNoSide) store.retain(id);
-  }
-  void release(const PageRef& ref) {
-    for (const SideId id : {ref.k, ref.v, ref.where})
-      if (id != kNoSide) store.release(id);
-  }
-
-  TableLookup tables() {
-    return [this](SequenceId id, int layer, int kv_head) -> PageTable& { return table(id, layer, kv_head); };
-  }
-
-  SequenceId add_sequence();
-  SequenceId fork(SequenceId id, int64_t tokens);
-  void extend(PageTable& table, int64_t start, int64_t tokens);
-  std::span<const float> mass(SequenceId id, int layer, int kv_head, Mass which, bool Observations::*asked);
-  void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
-              int worker);
-};
 
 // Makes room for tokens at [start, start + tokens) in the table: in its open tail, then in new pages.
 void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
@@ -222,8 +112,8 @@ SequenceId KvCache::Impl::add_sequence() {
 // Shares the pages that hold the first `tokens` tokens.
 SequenceId KvCache::Impl::fork(SequenceId id, int64_t tokens) {
   const SequenceId copy = add_sequence();
-  const Sequence& from = sequence(id);
-  Sequence& to = sequence(copy);
+  const CachedSequence& from = sequence(id);
+  CachedSequence& to = sequence(copy);
   to.tokens = tokens;
   for (std::size_t i = 0; i < from.tables.size(); ++i) {
     const PageTable& source = from.tables[i];
@@ -307,7 +197,7 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
   KVA_CHECK(q.cols == cols && out.cols == cols, "rows hold the heads side by side");
   impl.spans.clear();
   for (const BatchSpan& span : batch.spans) {
-    Sequence& sequence = impl.sequence(span.sequence);
+    CachedSequence& sequence = impl.sequence(span.sequence);
     const std::size_t first = impl.table_index(layer, 0);
     const auto heads = static_cast<std::size_t>(impl.options.kv_heads);
     const std::span<const PageTable> of_layer(sequence.tables.data() + first, heads);
@@ -325,155 +215,11 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
 
 void KvCache::end_step(const Batch& batch) {
   for (const BatchSpan& span : batch.spans) {
-    Sequence& sequence = impl_->sequence(span.sequence);
+    CachedSequence& sequence = impl_->sequence(span.sequence);
     sequence.tokens = span.start + span.tokens;
     for (const PageTable& table : sequence.tables)
       KVA_CHECK(table.end == sequence.tokens, "a step appends to every layer before it ends");
   }
 }
-
-int64_t KvCache::sealed_pages(SequenceId sequence) const {
-  return tokens(sequence) / impl_->options.page_tokens;
-}
-
-int64_t KvCache::pages(SequenceId sequence, int layer, int kv_head) const {
-  return static_cast<int64_t>(impl_->table(sequence, layer, kv_head).pages.size());
-}
-
-PageFacts KvCache::page(const PageAddress& at) const {
-  const Impl& impl = *impl_;
-  const PageRef& ref = impl_->ref(at.sequence, at.layer, at.kv_head, at.page);
-  const PageTable& table = impl_->table(at.sequence, at.layer, at.kv_head);
-  const SideId id = at.side == Side::kKey ? ref.k : ref.v;
-  PageFacts facts{.side = id,
-                  .tokens = ref.tokens,
-                  .start = ref.start,
-                  .open = table.open && &ref == &table.pages.back(),
-                  .contiguous = ref.where == kNoSide,
-                  .references = impl.store.references(id),
-                  .codec = impl.store.codec(id).name()};
-  if (!facts.contiguous) {
-    const PagePlaces places(impl.store, ref);
-    for (int64_t t = 0; t < places.tokens(); ++t) {
-      facts.positions.push_back(places.position(t));
-      facts.biases.push_back(places.bias(t));
-    }
-  }
-  return facts;
-}
-
-StoredSide KvCache::side(SideId id) const {
-  const PageStore& store = impl_->store;
-  return {.codec = store.shared_codec(id),
-          .tokens = store.tokens(id),
-          .width = store.width(id),
-          .payload = {store.data(id).payload, static_cast<std::size_t>(store.bytes(id))},
-          .base = store.base(id)};
-}
-
-void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
-                        MatView<float> rows) const {
-  const PageRef& ref = impl_->ref(sequence, layer, kv_head, page);
-  KVA_CHECK(rows.rows == ref.tokens && rows.cols == impl_->options.head_dim, "rows for the page's tokens");
-  impl_->store.read(side == Side::kKey ? ref.k : ref.v, rows);
-}
-
-void KvCache::observe(int layer, int kv_head, const Observations& what) {
-  Impl& impl = *impl_;
-  const std::size_t table = impl.table_index(layer, kv_head);
-  if (!what.any()) return;
-  impl.observed.resize(impl.table_count());
-  impl.observed[table] = impl.observed[table] | what;
-}
-
-std::span<const float> KvCache::Impl::mass(SequenceId id, int layer, int kv_head, Mass which,
-                                           bool Observations::*asked) {
-  const std::size_t table = table_index(layer, kv_head);
-  KVA_CHECK(!observed.empty() && observed[table].*asked, "a mass is there where it was asked for");
-  return sequence(id).masses.of(which, table);
-}
-
-std::span<const float> KvCache::attention_mass(SequenceId sequence, int layer, int kv_head) const {
-  return impl_->mass(sequence, layer, kv_head, Mass::kAll, &Observations::attention_mass);
-}
-
-std::span<const float> KvCache::late_mass(SequenceId sequence, int layer, int kv_head) const {
-  return impl_->mass(sequence, layer, kv_head, Mass::kLate, &Observations::late_mass);
-}
-
-std::span<const float> KvCache::near_mass(SequenceId sequence, int layer, int kv_head) const {
-  return impl_->mass(sequence, layer, kv_head, Mass::kNear, &Observations::near_mass);
-}
-
-void KvCache::set_late_start(SequenceId sequence, int64_t position) {
-  AttentionMasses& masses = impl_->sequence(sequence).masses;
-  masses.late_start = position;
-  masses.reset(Mass::kLate);
-}
-
-void KvCache::set_near_tokens(SequenceId sequence, int64_t tokens) {
-  KVA_CHECK(tokens >= 0, "a number of tokens");
-  AttentionMasses& masses = impl_->sequence(sequence).masses;
-  masses.near_tokens = std::min<int64_t>(tokens, INT32_MAX);
-  masses.reset(Mass::kNear);
-}
-
-void KvCache::map_attention(SequenceId sequence) {
-  impl_->sequence(sequence).masses.start_maps(impl_->table_count());
-}
-
-const AttentionMap& KvCache::attention_map(SequenceId sequence, int layer, int kv_head) const {
-  const AttentionMasses& masses = impl_->sequence(sequence).masses;
-  KVA_CHECK(masses.mapped(), "a map is there where it was asked for");
-  return masses.map(impl_->table_index(layer, kv_head));
-}
-
-double KvCache::observe_seconds() const { return impl_->attention.observe_seconds(); }
-
-bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {
-  const PageStore& store = impl_->store;
-  return &store.codec(side) == &codec && store.base(side) == kNoSide &&
-         store.bytes(side) == static_cast<int64_t>(payload.size()) &&
-         std::equal(payload.begin(), payload.end(), store.data(side).payload);
-}
-
-std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }
-
-void KvCache::apply(const Plan& plan) {
-  for (const PlanRewrite& rewrite : plan.rewrites)
-    KVA_CHECK(static_cast<int64_t>(rewrite.positions.size()) <= impl_->options.page_tokens,
-              "a page holds page_tokens tokens at most");
-  apply_plan(plan, impl_->store, impl_->tables());
-  impl_->note_peak();
-}
-
-int64_t KvCache::predicted_bytes(const Plan& plan) const {
-  return kva::predicted_bytes(plan, impl_->store, impl_->tables());
-}
-
-std::vector<double> KvCache::bytes_by_layer() const {
-  const Impl& impl = *impl_;
-  std::vector<double> bytes(static_cast<std::size_t>(impl.options.layers), 0.0);
-  const auto share = [&](SideId id) {
-    double sum = 0.0;
-    double part = 1.0;
-    for (; id != kNoSide; id = impl.store.base(id)) {
-      part /= static_cast<double>(impl.store.references(id));
-      sum += part * static_cast<double>(impl.store.bytes(id));
-    }
-    return sum;
-  };
-  for (const Sequence& sequence : impl.sequences)
-    for (std::size_t i = 0; i < sequence.tables.size(); ++i)
-      for (const PageRef& ref : sequence.tables[i].pages)
-        bytes[i / static_cast<std::size_t>(impl.options.kv_heads)] += share(ref.k) + share(ref.v);
-  return bytes;
-}
-
-int64_t KvCache::side_footprint_bytes(int64_t bytes) {
-  return PageStore::footprint_bytes(bytes) + static_cast<int64_t>(sizeof(PageRef)) / 2;
-}
-
-ByteLedger KvCache::ledger() const { return impl_->ledger(); }
 
 }  // namespace kva

@@ -1,0 +1,101 @@
+// A cache's pages: what they are, what plans make of them, and what they hold.
+#include <algorithm>
+
+#include "runtime/kv/kv_cache_impl.h"
+#include "runtime/kv/plan.h"
+
+namespace kva {
+
+int64_t KvCache::sealed_pages(SequenceId sequence) const {
+  return tokens(sequence) / impl_->options.page_tokens;
+}
+
+int64_t KvCache::pages(SequenceId sequence, int layer, int kv_head) const {
+  return static_cast<int64_t>(impl_->table(sequence, layer, kv_head).pages.size());
+}
+
+PageFacts KvCache::page(const PageAddress& at) const {
+  const Impl& impl = *impl_;
+  const PageRef& ref = impl_->ref(at.sequence, at.layer, at.kv_head, at.page);
+  const PageTable& table = impl_->table(at.sequence, at.layer, at.kv_head);
+  const SideId id = at.side == Side::kKey ? ref.k : ref.v;
+  PageFacts facts{.side = id,
+                  .tokens = ref.tokens,
+                  .start = ref.start,
+                  .open = table.open && &ref == &table.pages.back(),
+                  .contiguous = ref.where == kNoSide,
+                  .references = impl.store.references(id),
+                  .codec = impl.store.codec(id).name()};
+  if (!facts.contiguous) {
+    const PagePlaces places(impl.store, ref);
+    for (int64_t t = 0; t < places.tokens(); ++t) {
+      facts.positions.push_back(places.position(t));
+      facts.biases.push_back(places.bias(t));
+    }
+  }
+  return facts;
+}
+
+StoredSide KvCache::side(SideId id) const {
+  const PageStore& store = impl_->store;
+  return {.codec = store.shared_codec(id),
+          .tokens = store.tokens(id),
+          .width = store.width(id),
+          .payload = {store.data(id).payload, static_cast<std::size_t>(store.bytes(id))},
+          .base = store.base(id)};
+}
+
+void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
+                        MatView<float> rows) const {
+  const PageRef& ref = impl_->ref(sequence, layer, kv_head, page);
+  KVA_CHECK(rows.rows == ref.tokens && rows.cols == impl_->options.head_dim, "rows for the page's tokens");
+  impl_->store.read(side == Side::kKey ? ref.k : ref.v, rows);
+}
+
+bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {
+  const PageStore& store = impl_->store;
+  return &store.codec(side) == &codec && store.base(side) == kNoSide &&
+         store.bytes(side) == static_cast<int64_t>(payload.size()) &&
+         std::equal(payload.begin(), payload.end(), store.data(side).payload);
+}
+
+std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }
+
+void KvCache::apply(const Plan& plan) {
+  for (const PlanRewrite& rewrite : plan.rewrites)
+    KVA_CHECK(static_cast<int64_t>(rewrite.positions.size()) <= impl_->options.page_tokens,
+              "a page holds page_tokens tokens at most");
+  apply_plan(plan, impl_->store, impl_->tables());
+  impl_->note_peak();
+}
+
+int64_t KvCache::predicted_bytes(const Plan& plan) const {
+  return kva::predicted_bytes(plan, impl_->store, impl_->tables());
+}
+
+std::vector<double> KvCache::bytes_by_layer() const {
+  const Impl& impl = *impl_;
+  std::vector<double> bytes(static_cast<std::size_t>(impl.options.layers), 0.0);
+  const auto share = [&](SideId id) {
+    double sum = 0.0;
+    double part = 1.0;
+    for (; id != kNoSide; id = impl.store.base(id)) {
+      part /= static_cast<double>(impl.store.references(id));
+      sum += part * static_cast<double>(impl.store.bytes(id));
+    }
+    return sum;
+  };
+  for (const CachedSequence& sequence : impl.sequences)
+    for (std::size_t i = 0; i < sequence.tables.size(); ++i)
+      for (const PageRef& ref : sequence.tables[i].pages)
+        bytes[i / static_cast<std::size_t>(impl.options.kv_heads)] += share(ref.k) + share(ref.v);
+  return bytes;
+}
+
+int64_t KvCache::side_footprint_bytes(int64_t bytes) {
+  return PageStore::footprint_bytes(bytes) + static_cast<int64_t>(sizeof(PageRef)) / 2;
+}
+
+ByteLedger KvCache::ledger() const { return impl_->ledger(); }
+
+}  // namespace kva
