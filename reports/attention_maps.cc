@@ -152,6 +152,7 @@ std::vector<std::string> write_attention(const std::string& folder, std::span<co
   for (int layer = 0; layer < maps.front().layers; ++layer) {
     throw_if_interrupted();
     std::vector<Figure> figures;
+    figures.reserve(static_cast<std::size_t>(maps.front().kv_heads));
     for (int head = 0; head < maps.front().kv_heads; ++head)
       figures.push_back(attention_figure(maps, layer, head, model, text));
     for (std::string& note : draw_figures(figures, folder, "the same command again").notes)
