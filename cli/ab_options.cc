@@ -97,7 +97,7 @@ void run_ab_command(AbCommand& command) {
                : write_attention(
                      folder + "/images", attention, report.at("model").at("name"),
                      "first window of " + std::filesystem::path(command.run.text_file).filename().string(),
-                     !command.forms.no_plots);
+                     !command.forms.no_plots, progress);
   };
   write_forms(report, {}, command.forms, command.common.quiet, progress, write_images);
   if (!command.require_effect) return;

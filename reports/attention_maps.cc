@@ -116,10 +116,10 @@ Figure attention_figure(std::span<const AttentionMaps> maps, int layer, int kv_h
   const std::size_t panels = std::min(maps.size(), kMostPanels);
   const auto columns = static_cast<int>(std::min(panels, kColumns));
   const auto rows = static_cast<int>((panels + kColumns - 1) / kColumns);
-  const int width = 290 + columns * (kPanelPixels + 50), height = 300 + rows * (kPanelPixels + 80) - 80;
+  const int width = 290 + columns * (kPanelPixels + 50), height = 300 + rows * (kPanelPixels + 100) - 100;
   FigureScript script(figure.file, width, height, rows, columns);
   script.sides(95.0 / width, 1 - 165.0 / width);
-  script.gaps(60.0 / width, 80.0 / height);
+  script.gaps(60.0 / width, 100.0 / height);
   const int64_t block = maps.front().block_tokens;
   script.title(
       figure.title,
@@ -140,21 +140,26 @@ bool is_attention_file(const std::string& name) {
 }
 
 std::vector<std::string> write_attention(const std::string& folder, std::span<const AttentionMaps> maps,
-                                         const std::string& model, const std::string& text, bool plots) {
+                                         const std::string& model, const std::string& text, bool plots,
+                                         Progress& progress) {
   KVA_CHECK(!maps.empty(), "maps to write");
   make_directories(folder);
   write_text_file(folder + "/" + kNumbers, attention_json(maps, model, text).dump() + "\n");
   std::vector<std::string> notes;
   if (!plots) return notes;
+  progress.stage("images", maps.front().layers, "layers");
   // Layer by layer: a script of all heads would be as long as their numbers.
   for (int layer = 0; layer < maps.front().layers; ++layer) {
     throw_if_interrupted();
     std::vector<Figure> figures;
+    figures.reserve(static_cast<std::size_t>(maps.front().kv_heads));
     for (int head = 0; head < maps.front().kv_heads; ++head)
       figures.push_back(attention_figure(maps, layer, head, model, text));
     for (std::string& note : draw_figures(figures, folder, "the same command again").notes)
       if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
+    progress.update(layer + 1);
   }
+  progress.finish();
   return notes;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "reports/gnuplot.h"
+#include "reports/progress.h"
 #include "runtime/kv/kv_cache.h"
 
 namespace kva {
@@ -26,7 +27,7 @@ struct AttentionMaps {
   std::vector<std::vector<float>> shares;
 
   const std::vector<float>& of(int layer, int kv_head) const {
-    return shares[static_cast<std::size_t>(layer * kv_heads + kv_head)];
+    return shares[static_cast<std::size_t>(int64_t{layer} * kv_heads + kv_head)];
   }
 };
 
@@ -48,6 +49,7 @@ bool is_attention_file(const std::string& name);
 // which is made where it is missing. Returns a line for each thing that could not be made. Throws InputError,
 // Interrupted.
 std::vector<std::string> write_attention(const std::string& folder, std::span<const AttentionMaps> maps,
-                                         const std::string& model, const std::string& text, bool plots);
+                                         const std::string& model, const std::string& text, bool plots,
+                                         Progress& progress);
 
 }  // namespace kva

@@ -16,7 +16,7 @@ import sys
 PROGRAM, ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
 PAGES = [ROOT / name for name in ("README.md", "HACKING.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))
 # What programs make, ours and others': not in the repository.
-MADE = {"build", "kvanalyze-report", "plots", "capture", "monitoring_data", "experiment_results"}
+MADE = {"build", "kvanalyze-report", "images", "plots", "capture", "monitoring_data", "experiment_results"}
 PATH = re.compile(r"[\w.*-]+(?:/[\w.*-]*)+|[A-Z]+\.md")
 
 

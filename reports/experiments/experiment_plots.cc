@@ -35,6 +35,7 @@ class MeanLine {
     const auto part = row.find(object);
     if (part == row.end() || !part->is_object() || !part->contains(list)) return;
     const Json& values = part->at(list);
+    if (!values.is_array()) return;
     if (sums_.size() < values.size()) sums_.resize(values.size());
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!values[i].is_number()) continue;

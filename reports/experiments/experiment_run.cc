@@ -159,9 +159,8 @@ class Run {
     if (plan_.models.size() > 1) folder = file_in(folder, fmt::format("{}", first.model + 1));
     const std::string text =
         fmt::format("{} of {}, and Baseline's answers", first.sample->name, first.sample->set);
-    for (std::string& note : write_attention(folder, maps, model, text, options_.plots))
+    for (std::string& note : write_attention(folder, maps, model, text, options_.plots, progress_))
       outcome.notes.push_back(std::move(note));
-    progress_.finish();
   }
 
   // The judge writes into the rows, and takes the folder for that.

@@ -14,7 +14,7 @@ void AttentionMap::extend(int64_t end) {
 // Blocks of twice as many tokens, in place: a cell is written after it was read.
 void AttentionMap::fold() {
   constexpr int kHalf = kAttentionMapBins / 2;
-  const auto cell = [&](int query, int key) -> float& {
+  const auto cell = [&](int64_t query, int64_t key) -> float& {
     return cells_[static_cast<std::size_t>(query * kAttentionMapBins + key)];
   };
   for (int i = 0; i < kHalf; ++i)

@@ -87,7 +87,8 @@ TEST(AttentionMaps, WritesAPictureForEachHead) {
   const fs::path folder = fs::path(testing::TempDir()) / "kva_attention_maps";
   fs::remove_all(folder);
   const std::vector<AttentionMaps> maps = {maps_of("dense(f32)", 30), maps_of("Random(keep=0.5)", 30)};
-  const auto notes = write_attention((folder / "images").string(), maps, "model", "te'xt", true);
+  Progress progress(Progress::Mode::kQuiet);
+  const auto notes = write_attention((folder / "images").string(), maps, "model", "te'xt", true, progress);
   EXPECT_TRUE(fs::exists(folder / "images/attention.json"));
   for (const char* name : {"layer0_head0.png", "layer0_head1.png", "layer1_head0.png", "layer1_head1.png"}) {
     EXPECT_TRUE(is_attention_file(name));
@@ -99,7 +100,7 @@ TEST(AttentionMaps, WritesAPictureForEachHead) {
   EXPECT_EQ(notes.empty(), gnuplot_available());
   for (const char* name : {"layer0_head0.png.bak", "layer_head0.png", "mine.png", "layer0_head0.pngx"})
     EXPECT_FALSE(is_attention_file(name)) << name;
-  EXPECT_TRUE(write_attention((folder / "numbers").string(), maps, "model", "text", false).empty());
+  EXPECT_TRUE(write_attention((folder / "numbers").string(), maps, "model", "text", false, progress).empty());
   EXPECT_TRUE(fs::exists(folder / "numbers/attention.json"));
   EXPECT_FALSE(fs::exists(folder / "numbers/layer0_head0.png"));
   fs::remove_all(folder);

@@ -114,6 +114,41 @@ TEST(ExperimentSummary, ComparesWithBaseline) {
   EXPECT_FALSE(json.at("comparative_analysis").contains("Baseline"));
 }
 
+TEST(ExperimentSummary, JudgesAreNamedWithTheirMeanScores) {
+  std::vector<Json> rows = {row("Baseline", "dense(f16)", "0", {100, 10, 1, 5, 2, 0, 5}),
+                            row("Random(keep=0.5)", "random", "0", {50, 10, 1, 5, 3, 0.5, 5}),
+                            row("Random(keep=0.5)", "random", "1", {50, 10, 1, 5, 3, 0.5, 5})};
+  EXPECT_FALSE(
+      experiment_summary_json(pointers(rows), Json::object())["experiment_summary"].contains("judges"));
+  rows[1]["judge"] = {{"model", "grader"}, {"rubric", "1"}, {"score", 4}, {"reason", "r"}};
+  rows[2]["judge"] = {{"model", "grader"}, {"rubric", "1"}, {"score", 7}, {"reason", "r"}};
+  const Json summary = experiment_summary_json(pointers(rows), Json::object());
+  EXPECT_EQ(summary["experiment_summary"]["judges"], Json({{{"model", "grader"}, {"rubric", "1"}}}));
+  EXPECT_EQ(summary["comparative_analysis"]["Random(keep=0.5)"]["judge_score"], 5.5);
+  EXPECT_TRUE(strategy_json(pointers(rows), "Baseline")["summary"]["judge_score"].is_null());
+}
+
+// Rows that somebody edited: what is no number counts as none.
+TEST(ExperimentSummary, MembersOfAnotherTypeSayNothing) {
+  std::vector<Json> rows = {row("Baseline", "dense(f16)", "0", {100, 10, 1, 5, 2, 0, 5}),
+                            row("Random(keep=0.5)", "random", "0", {50, 10, 1, 5, 3, 0.5, 5})};
+  Json& edited = rows[1];
+  edited["generated_tokens"] = nullptr;
+  edited["model"] = 7;
+  edited["timing"] = {{"token_s", 3}, {"total_s", "x"}};
+  edited["passkey"] = {{"exact", 1}};
+  edited["heads"] = Json::array();
+  edited["layers"] = "x";
+  edited["judge"] = Json::array();
+  const StrategySummary summary = summarize_rows(pointers(rows), false).at(1);
+  EXPECT_EQ(summary.trials, 1);
+  EXPECT_EQ(summary.kl_mean, 0.5);
+  EXPECT_TRUE(std::isnan(summary.tokens_per_s));
+  EXPECT_TRUE(std::isnan(summary.judge_score));
+  EXPECT_EQ(strategy_layers_csv(pointers(rows), "Random(keep=0.5)"), "");
+  (void)experiment_summary_json(pointers(rows), Json::object());
+}
+
 TEST(ExperimentSummary, FilesAreNamedAfterStrategies) {
   const std::vector<Json> rows = example();
   EXPECT_THAT(strategy_files(pointers(rows), {"Baseline", "evict"}),

@@ -85,6 +85,8 @@ TEST_F(ResultsFolderTest, DamageInTheMiddleIsToldAndKept) {
   EXPECT_EQ(text(), damaged);
   write("{\"trial\": 5}\n" + row("b").dump() + "\n");
   EXPECT_THAT(open_error(), HasSubstr("trial"));
+  write("{\"trial\": \"x\"}\n" + row("b").dump() + "\n");
+  EXPECT_THAT(open_error(), HasSubstr("results.jsonl:1: status"));
 }
 
 TEST_F(ResultsFolderTest, OneRunAtATime) {
