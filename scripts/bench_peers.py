@@ -68,12 +68,9 @@ def all_scenes(arguments):
     threads = arguments.threads or ([cores] if arguments.quick else sorted({1, cores}))
     gguf = {"bf16": arguments.gguf_bf16, "int8": arguments.gguf_q8_0}
     if arguments.model and all(gguf.values()):
-        depths = (2048,) if arguments.quick else (2048, 8192)
-        for short in (True, False):
-            for depth in (None,) if short else depths:
-                for count in threads:
-                    yield from (("decoder", *scene) for scene in
-                                decoder_rows.scenes(arguments.model, gguf, count, depth))
+        for depth in (None, *decoder_rows.DEPTHS):
+            for count in threads:
+                yield from (("decoder", *scene) for scene in decoder_rows.scenes(arguments.model, gguf, count, depth))
     for count in threads:
         yield from (("codecs", *scene) for scene in codec_rows.scenes(count))
         yield from (("analysis", *scene) for scene in analysis_rows.scenes(count, arguments.quick))
@@ -132,7 +129,7 @@ def main():
     parser.add_argument("--gguf-bf16", help="the same model for llama.cpp")
     parser.add_argument("--gguf-q8_0", help="and with 8-bit weights")
     parser.add_argument("--rounds", type=int, default=9, help="at least 7")
-    parser.add_argument("--quick", action="store_true", help="seven rounds, all cores only, and no context of 8,192 tokens")
+    parser.add_argument("--quick", action="store_true", help="seven rounds, all cores only, and 4,096 pages only")
     parser.add_argument("--threads", type=int, action="append", help="only so many threads (may be repeated)")
     parser.add_argument("--only", default="", help="scenes with this in their name: decoder, codecs, analysis, or of an operation")
     parser.add_argument("--json", help="write the rows here too")

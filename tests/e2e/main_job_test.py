@@ -103,7 +103,7 @@ for family in ("opt", "gpt2"):
     done = run("--model", folder, "--quick", "--output-dir", work / f"report-{family}", "--quiet", "--no-plots")
     check(done.returncode == 0, f"{family}: {done.stderr}")
 for options in (["--key-basis", "plain"], ["--key-basis", "page-relative"], ["--kv-dtype", "bf16"],
-                ["--kv-dtype", "f32", "--page-size", "8"], ["--weights", "f32"], ["--batch-size", "1"]):
+                ["--kv-dtype", "f32", "--page-size", "8"], ["--weights", "f32"], ["--weights", "int8"], ["--batch-size", "1"]):
     done = run(*settings, *options, "--no-ab", "--output-dir", work / "options", "--quiet", "--no-plots")
     check(done.returncode == 0, f"{options}: {done.stderr}")
 
