@@ -12,6 +12,8 @@
 
 #include "kernels/check.h"
 #include "kernels/random.h"
+#include "kernels/similarity.h"
+#include "kernels/tile_product.h"
 
 namespace kva {
 namespace {
@@ -104,9 +106,8 @@ void orthonormalize(const Matrix& rows) {
 }
 
 double squared_norm(const Matrix& x) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < x.rows() * x.cols(); ++i) sum += x.data()[i] * x.data()[i];
-  return sum;
+  const auto count = static_cast<blasint>(x.rows() * x.cols());
+  return cblas_ddot(count, x.data(), 1, x.data(), 1);
 }
 
 // How many of the falling squared singular values the size asks for; one more than there are where their sum
@@ -148,13 +149,101 @@ Subspace subspace_of(const std::vector<double>& squares, double total, const Mat
 Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
   SplitMix64 random(seed);
   Matrix out(rows, cols);
-  for (int64_t i = 0; i < rows * cols; ++i) {
+  const int64_t count = rows * cols;
+  for (int64_t i = 0; i < count; i += 2) {
     // Box and Muller; 1 - uniform() is never 0.
     const double radius = std::sqrt(-2.0 * std::log(1.0 - random.uniform()));
-    out.data()[i] = radius * std::cos(2.0 * std::numbers::pi * random.uniform());
+    const double angle = 2.0 * std::numbers::pi * random.uniform();
+    out.data()[i] = radius * std::cos(angle);
+    if (i + 1 < count) out.data()[i + 1] = radius * std::sin(angle);
   }
   return out;
 }
+
+// Calls body(block, projection) for blocks of X's rows in f64, and for range · blockᵀ: nothing of X's size is
+// held in f64.
+template <class Body>
+void for_projected_blocks(const Matrix& range, MatView<const float> rows, const Body& body) {
+  constexpr int64_t kBlock = 256;
+  for (int64_t first = 0; first < rows.rows; first += kBlock) {
+    const Matrix block(rows.row_range(first, std::min(kBlock, rows.rows - first)));
+    body(block, product(range, block, true));
+  }
+}
+
+// range · Xᵀ X; and X's squared norm.
+Matrix power_iteration(const Matrix& range, MatView<const float> rows, double& total) {
+  Matrix out(range.rows(), range.cols());
+  for_projected_blocks(range, rows, [&](const Matrix& block, const Matrix& projection) {
+    total += squared_norm(block);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<blasint>(out.rows()),
+                static_cast<blasint>(out.cols()), static_cast<blasint>(block.rows()), 1.0, projection.data(),
+                static_cast<blasint>(projection.cols()), block.data(), static_cast<blasint>(block.cols()),
+                1.0, out.data(), static_cast<blasint>(out.cols()));
+  });
+  return out;
+}
+
+// The lower triangle of (range · Xᵀ) (range · Xᵀ)ᵀ.
+Matrix projected_gram(const Matrix& range, MatView<const float> rows) {
+  Matrix out(range.rows(), range.rows());
+  for_projected_blocks(range, rows, [&](const Matrix&, const Matrix& projection) {
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, static_cast<blasint>(out.rows()),
+                static_cast<blasint>(projection.cols()), 1.0, projection.data(),
+                static_cast<blasint>(projection.cols()), 1.0, out.data(), static_cast<blasint>(out.cols()));
+  });
+  return out;
+}
+
+// The first steps towards the range of X, in f32: what they round off lies 1e-7 beside the range, and the
+// steps in f64 that follow shrink it as they shrink everything beside the range. They are most of the
+// products, and in f32 cost half.
+class RangeFinder {
+ public:
+  explicit RangeFinder(MatView<const float> rows)
+      : rows_(rows.rows), cols_(rows.cols), scaled_(static_cast<std::size_t>(rows.rows * rows.cols)) {
+    float largest = 0.0f;
+    for (int64_t r = 0; r < rows_; ++r)
+      for (int64_t i = 0; i < cols_; ++i) largest = std::max(largest, std::abs(rows.row(r)[i]));
+    // To at most 1, so that squares stay within f32.
+    const double scale = largest > 0.0f ? 1.0 / double{largest} : 0.0;
+    for (int64_t r = 0; r < rows_; ++r) {
+      float* to = scaled_.data() + r * cols_;
+      for (int64_t i = 0; i < cols_; ++i) to[i] = static_cast<float>(rows.row(r)[i] * scale);
+    }
+  }
+
+  // Orthonormal rows that span the range of so many directions, after power iterations.
+  Matrix find(int64_t directions, int64_t iterations, uint64_t seed) const {
+    Matrix range = times_scaled(narrow(normal_matrix(directions, rows_, seed)), directions);
+    orthonormalize(range);
+    for (int64_t i = 0; i < iterations; ++i) {
+      const std::vector<float> narrowed = narrow(range);
+      std::vector<float> projected(static_cast<std::size_t>(directions * rows_));
+      dot_tile({narrowed.data(), directions, cols_}, {scaled_.data(), rows_, cols_},
+               {projected.data(), directions, rows_});
+      range = times_scaled(projected, directions);
+      orthonormalize(range);
+    }
+    return range;
+  }
+
+ private:
+  static std::vector<float> narrow(const Matrix& matrix) {
+    return std::vector<float>(matrix.data(), matrix.data() + matrix.rows() * matrix.cols());
+  }
+
+  // left [directions, rows] · X, widened.
+  Matrix times_scaled(const std::vector<float>& left, int64_t directions) const {
+    std::vector<float> out(static_cast<std::size_t>(directions * cols_), 0.0f);
+    tile_product_add({left.data(), directions, rows_}, {scaled_.data(), rows_, cols_},
+                     {out.data(), directions, cols_});
+    return Matrix(MatView<const float>(out.data(), directions, cols_));
+  }
+
+  int64_t rows_, cols_;
+  std::vector<float> scaled_;
+};
 
 void check(MatView<const float> rows, SubspaceSize size) {
   KVA_CHECK(rows.rows > 0 && rows.cols > 0, "rows to fit a subspace to");
@@ -183,19 +272,16 @@ Subspace exact_subspace(MatView<const float> rows, SubspaceSize size) {
 
 Subspace randomized_subspace(MatView<const float> rows, SubspaceSize size, uint64_t seed) {
   check(rows, size);
-  const Matrix x(rows);
-  const int64_t most = std::min(x.rows(), x.cols());
-  const double total = squared_norm(x);
+  const int64_t most = std::min(rows.rows, rows.cols);
+  const RangeFinder finder(rows);
   constexpr int64_t kFirstGuess = 32;  // of the rank, where an energy is asked for
   for (int64_t guess = size.rank > 0 ? size.rank : kFirstGuess;; guess *= 2) {
     const int64_t directions = std::min(most, guess + kSubspaceOversampling);
-    Matrix range = product(normal_matrix(directions, x.rows(), seed), x);
+    Matrix range = finder.find(directions, kSubspacePowerIterations - 1, seed);
+    double total = 0.0;
+    range = power_iteration(range, rows, total);
     orthonormalize(range);
-    for (int64_t i = 0; i < kSubspacePowerIterations; ++i) {
-      range = product(product(range, x, true), x);
-      orthonormalize(range);
-    }
-    const EigenPairs found = eigen(gram(product(range, x, true), false));
+    const EigenPairs found = eigen(projected_gram(range, rows));
     const int64_t rank = rank_of(found.values, total, size);
     if (rank > guess && directions < most) continue;
     return subspace_of(found.values, total, product(found.vectors, range), std::min(rank, directions));

@@ -24,7 +24,7 @@ struct Subspace {
 
 // Both take finite rows [tokens, width] with at least one token and number a row, give at most
 // min(tokens, width) dimensions and at least one, make each direction's largest component positive, and
-// compute in f64. Thread-safe; the same rows (and seed) give the same bits.
+// compute in f64 but where said. Thread-safe; the same rows (and seed) give the same bits.
 
 // From the eigenvectors of the smaller of XᵀX and XXᵀ (LAPACK): singular values are exact to about 1e-8 of
 // the largest.
@@ -35,8 +35,8 @@ Subspace exact_subspace(MatView<const float> rows, SubspaceSize size);
 // sine of the largest principal angle to the exact subspace is expected below
 //   C (σ_{r+p-1} / σ_r)^(2q+1) / (1 - (σ_{r+1} / σ_r)²),  C = (√tokens + √(r+p)) e √(r+p) / 3:
 // next to nothing where the spectrum falls behind r. Where it does not, the subspace is another one that
-// keeps nearly as much. A fall of more than 1e8 within the rank is lost to f64. Faster than the exact one
-// from about a sixth of the width downwards.
+// keeps nearly as much. All but the last power iteration are in f32, so a fall of more than 1e6 within the
+// rank is lost. Faster than the exact one from about a sixth of the width downwards.
 inline constexpr int64_t kSubspaceOversampling = 8;     // p
 inline constexpr int64_t kSubspacePowerIterations = 3;  // q
 Subspace randomized_subspace(MatView<const float> rows, SubspaceSize size, uint64_t seed);

@@ -20,6 +20,13 @@ constexpr int kVectors = 4;  // of a row that stay in registers for all queries 
 constexpr int kVectors = 2;
 #endif
 
+// What is in units of S::kUnit, in units of 1.
+template <class S>
+HWY_INLINE float InUnits(float value) {
+  if constexpr (S::kUnit == 1.0f) return value;
+  return value * S::kUnit;
+}
+
 // kQueries queries, kTokens stored rows; dots[q][i] = query q · row i. Loops over constants are unrolled, so
 // that all the sums stay in registers.
 template <class S, int kQueries, class D>
@@ -63,13 +70,15 @@ void ScoreQueries(D d, MatView<const float> queries, int64_t first, const typena
   for (; t + kTokens <= scores.cols; t += kTokens) {
     const typename S::Stored* at = stored + t * dim;
     DotBlock<S, kQueries>(d, of_block, queries.stride, {at, at + dim, at + 2 * dim, at + 3 * dim}, dim, dots);
-    for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], kTokens, scores.row(first + q) + t);
+    for (int q = 0; q < kQueries; ++q)
+      for (int i = 0; i < kTokens; ++i) scores.row(first + q)[t + i] = InUnits<S>(dots[q][i]);
   }
   if (t == scores.cols) return;
   // The last row stands in for those that are missing, and their results are dropped.
   const auto row = [&](int64_t i) { return stored + std::min(t + i, scores.cols - 1) * dim; };
   DotBlock<S, kQueries>(d, of_block, queries.stride, {row(0), row(1), row(2), row(3)}, dim, dots);
-  for (int q = 0; q < kQueries; ++q) std::copy_n(dots[q], scores.cols - t, scores.row(first + q) + t);
+  for (int q = 0; q < kQueries; ++q)
+    for (int64_t i = 0; t + i < scores.cols; ++i) scores.row(first + q)[t + i] = InUnits<S>(dots[q][i]);
 }
 
 // Columns [c, c + kColumns vectors) of out rows [first, first + kQueries).
@@ -82,7 +91,10 @@ HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t fir
 #pragma GCC unroll 4
   for (int q = 0; q < kQueries; ++q) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kColumns; ++v) sums[q][v] = hn::LoadU(d, out.row(first + q) + c + v * lanes);
+    for (int v = 0; v < kColumns; ++v) {
+      const auto before = hn::LoadU(d, out.row(first + q) + c + v * lanes);
+      sums[q][v] = S::kUnit == 1.0f ? before : hn::Mul(before, hn::Set(d, 1.0f / S::kUnit));
+    }
   }
   const float* HWY_RESTRICT weight = weights.row(first);
   const typename S::Stored* HWY_RESTRICT row = stored + c;
@@ -100,7 +112,10 @@ HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t fir
 #pragma GCC unroll 4
   for (int q = 0; q < kQueries; ++q) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kColumns; ++v) hn::StoreU(sums[q][v], d, out.row(first + q) + c + v * lanes);
+    for (int v = 0; v < kColumns; ++v) {
+      const auto sum = S::kUnit == 1.0f ? sums[q][v] : hn::Mul(sums[q][v], hn::Set(d, S::kUnit));
+      hn::StoreU(sum, d, out.row(first + q) + c + v * lanes);
+    }
   }
 }
 
@@ -116,7 +131,7 @@ void AccumulateQueries(D d, MatView<const float> weights, int64_t first, const t
   for (; c < out.cols; ++c)
     for (int q = 0; q < kQueries; ++q)
       for (int64_t t = 0; t < weights.cols; ++t)
-        out.at(first + q, c) += weights.at(first + q, t) * S::one(stored + t * out.cols + c);
+        out.at(first + q, c) += InUnits<S>(weights.at(first + q, t) * S::one(stored + t * out.cols + c));
 }
 
 // Calls body(constant number of queries, first query) for blocks that cover `queries`.
@@ -170,10 +185,30 @@ void DenseScores(MatView<const float> queries, const void* stored, DType type, M
 void DenseAccumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
   StoredAccumulate(weights, stored, type, out);
 }
+
+// Whether none of the codes is a NaN of E4M3. Looking costs a tenth of what reading all codes as if there
+// were some does.
+bool AllFiniteE4M3(const uint8_t* codes, int64_t count) {
+  const hn::ScalableTag<uint8_t> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  constexpr uint8_t kNaN = 0x7f;  // and with the sign
+  auto most = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes)
+    most = hn::Max(most, hn::And(hn::LoadU(d, codes + i), hn::Set(d, kNaN)));
+  bool finite = hn::AllFalse(d, hn::Eq(most, hn::Set(d, kNaN)));
+  for (; i < count; ++i) finite &= (codes[i] & kNaN) != kNaN;
+  return finite;
+}
+
 void Fp8Scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores) {
+  if (type == Fp8::kE4M3 && AllFiniteE4M3(stored, scores.cols * queries.cols))
+    return StoredScores(queries, stored, FiniteE4M3(), scores);
   StoredScores(queries, stored, type, scores);
 }
 void Fp8Accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out) {
+  if (type == Fp8::kE4M3 && AllFiniteE4M3(stored, weights.cols * out.cols))
+    return StoredAccumulate(weights, stored, FiniteE4M3(), out);
   StoredAccumulate(weights, stored, type, out);
 }
 

@@ -14,4 +14,7 @@ namespace kva {
 void nearest_columns(MatView<const float> points, MatView<const float> centroids, const float* biases,
                      int32_t* nearest, float* closeness);
 
+// The first c in [0, count) with the least squares[c] - 2 dots[c]; 0 where none is a number. count >= 1.
+int64_t least_distance(const float* dots, const float* squares, int64_t count);
+
 }  // namespace kva

@@ -128,6 +128,31 @@ struct Levels : PackedLanes<bits> {
   hn::Vec<D> high;
 };
 
+// Calls body(Codes<bits>() or Levels<bits>()) for the page's.
+template <int bits, class D, class Body>
+HWY_INLINE void WithLevels(D d, const PackedPage& page, const Body& body) {
+  if (page.levels) return body(Levels<bits, D>(d, page.levels));
+  body(Codes<bits>());
+}
+
+template <class D, class Body>
+HWY_INLINE void WithCodes(D d, const PackedPage& page, const Body& body) {
+  switch (page.bits) {
+    case 2: return WithLevels<2>(d, page, body);
+    case 3: return WithLevels<3>(d, page, body);
+    case 4: return WithLevels<4>(d, page, body);
+    default: return WithLevels<8>(d, page, body);
+  }
+}
+
+// How many of the left rows that remain are taken together next: not a last one on its own, which would
+// unpack all the codes for itself.
+template <class C>
+HWY_INLINE int64_t LeftAtOnce(int64_t remaining) {
+  constexpr int64_t kMost = C::kMostLeft;
+  return remaining == kMost + 1 ? (remaining + 1) / 2 : std::min(remaining, kMost);
+}
+
 // Some columns of a matrix: vectors of lanes from `lane` of the row on, and of each lane the slices from
 // first_slice on. plane: lanes of the block.
 struct Columns {
@@ -252,10 +277,7 @@ void SumBlocks(D d, const C& codes, const PackedJob& job, const WeightedRows& of
 template <class C, bool kGrouped, class D>
 HWY_INLINE void Sums(D d, const C& codes, const PackedJob& job, const WeightedRows& of, MatView<float> out) {
   for (int64_t first = 0; first < out.rows;) {
-    const int64_t left = out.rows - first;
-    const int64_t most = C::kMostLeft;
-    // Not a last row on its own, which would unpack all the codes for itself.
-    const int64_t count = left == most + 1 ? (left + 1) / 2 : std::min(left, most);
+    const int64_t count = LeftAtOnce<C>(out.rows - first);
     if (count == 1) SumBlocks<C, 1, kGrouped>(d, codes, job, of, first, out);
     if (count == 2) SumBlocks<C, 2, kGrouped>(d, codes, job, of, first, out);
     if constexpr (C::kMostLeft >= 3) {

@@ -47,6 +47,8 @@ struct PackedPage {
     return group >= numbers ? numbers > 0 : (numbers + group - 1) / group;
   }
   int64_t code_bytes() const;
+  // What a page without zeros adds to a number, in scales.
+  float middle() const { return levels ? 0.0f : -static_cast<float>(1 << (bits - 1)); }
   int64_t scale_count() const { return groups() * (axis == ScaleAxis::kToken ? tokens : width); }
   // Where a number's scale is.
   int64_t scale_of(int64_t token, int64_t channel) const {

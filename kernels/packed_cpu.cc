@@ -6,6 +6,7 @@
 #include "kernels/dense_rows.h"
 #include "kernels/packed.h"
 #include "kernels/packed_job.h"
+#include "kernels/packed_whole.h"
 #include "kernels/transpose.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -55,27 +56,16 @@ void AddConstant(float constant, float* values, int64_t count) {
 }
 
 // Calls body(tag, Codes<bits>() or Levels<bits>()): full vectors, or half ones where rows are short.
-template <int bits, class Body>
-HWY_INLINE void with_tag(const PackedJob& job, const Body& body) {
+template <class Body>
+HWY_INLINE void with_codes(const PackedJob& job, const Body& body) {
   const auto with_codes_of = [&](auto d) {
-    if (job.page.levels) return body(d, Levels<bits, decltype(d)>(d, job.page.levels));
-    body(d, Codes<bits>());
+    WithCodes(d, job.page, [&](const auto& codes) { body(d, codes); });
   };
   const hn::CappedTag<float, 16> full;
   if constexpr (hn::MaxLanes(full) > 8) {
     if (!job.wide) return with_codes_of(hn::CappedTag<float, 8>());
   }
   with_codes_of(full);
-}
-
-template <class Body>
-HWY_INLINE void with_codes(const PackedJob& job, const Body& body) {
-  switch (job.shape.bits) {
-    case 2: return with_tag<2>(job, body);
-    case 3: return with_tag<3>(job, body);
-    case 4: return with_tag<4>(job, body);
-    default: return with_tag<8>(job, body);
-  }
 }
 
 // The rows' scales go into the weights, once for each group of columns.
@@ -253,8 +243,7 @@ PackedJob::PackedJob(const PackedPage& page_, float* scratch_)
   if (page.zeros) {
     packed_scales(page, page.zeros, zeros);
   } else {
-    const float middle = page.levels ? 0.0f : -static_cast<float>(1 << (page.bits - 1));
-    for (int64_t i = 0; i < count; ++i) zeros[i] = middle * scales[i];
+    for (int64_t i = 0; i < count; ++i) zeros[i] = page.middle() * scales[i];
   }
   if (shape.tail_lanes == 0) return;
   const int64_t past = (wide ? 16 : 8) - shape.tail_lanes;
@@ -272,9 +261,10 @@ int64_t packed_scratch(int64_t queries, const PackedPage& shape) {
   const int64_t cols = shape.by_channel ? shape.tokens : shape.width;
   const int64_t of_job = 2 * shape.scale_count() + (packed_row_bytes(shape.bits, cols) + kLoadRoom + 3) / 4;
   const int64_t of_product = queries * shape.groups() * std::max<int64_t>(rows, 1);
+  const int64_t of_whole = whole_scratch(queries, rows);
   // A decoded page, and what decoding it takes where its rows are channels.
   const int64_t of_decoding = shape.tokens * shape.width * (shape.by_channel ? 2 : 1);
-  return of_job + std::max(of_product, of_decoding);
+  return std::max(of_whole, of_job + std::max(of_product, of_decoding));
 }
 
 void packed_decode(const PackedPage& page, float* scratch, MatView<float> rows) {
@@ -287,6 +277,7 @@ void packed_scores(MatView<const float> queries, const PackedPage& page, float* 
   KVA_CHECK(scores.rows == queries.rows && scores.cols == page.tokens && queries.cols == page.width,
             "queries and scores of another shape than the page");
   if (page.tokens == 0 || page.width == 0) return;
+  if (page.by_channel && whole_product(page, queries, false, scratch, scores)) return;
   for (int64_t q = 0; q < scores.rows; ++q) std::fill_n(scores.row(q), scores.cols, 0.0f);
   if (page.by_channel && add_product(page, queries, scratch, scores)) return;
   const MatView<float> rows(scratch, page.tokens, page.width);
@@ -299,6 +290,7 @@ void packed_accumulate(MatView<const float> weights, const PackedPage& page, flo
   KVA_CHECK(weights.rows == out.rows && weights.cols == page.tokens && out.cols == page.width,
             "weights and sums of another shape than the page");
   if (page.tokens == 0 || page.width == 0) return;
+  if (!page.by_channel && whole_product(page, weights, true, scratch, out)) return;
   if (!page.by_channel && add_product(page, weights, scratch, out)) return;
   const MatView<float> rows(scratch, page.tokens, page.width);
   decode(page, scratch + page.tokens * page.width, rows);

@@ -1,16 +1,19 @@
 #include "kernels/packed_encode.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kernels/check.h"
-#include "kernels/transpose.h"
+#include "kernels/dtype.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/packed_encode.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+
+#include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kva {
@@ -36,98 +39,195 @@ HWY_INLINE hn::Mask<D> IsKept(D d, const uint8_t* kept) {
   return hn::RebindMask(d, hn::Gt(hn::PromoteTo(words, hn::LoadU(bytes, kept)), hn::Zero(words)));
 }
 
+// A page of 64 x 64 numbers in the first-level cache is read three times, for the bound, the ranges and the
+// codes: 768 loads, at two a cycle 384 cycles, about a copy's time for the page and its codes. The rest has
+// to stay under that: no division, no sum of lanes for a row of its own.
+
 bool AllWithin(MatView<const float> rows, float most) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> words;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  // Magnitudes' bits order as they do, with NaN over all.
+  const auto magnitude = hn::Set(words, 0x7fffffff);
+  auto largest = hn::Zero(words);
   bool all = true;
   for (int64_t t = 0; t < rows.rows; ++t) {
     const float* row = rows.row(t);
+    int64_t c = 0;
+    for (; c + lanes <= rows.cols; c += lanes)
+      largest = hn::Max(largest, hn::And(hn::BitCast(words, hn::LoadU(d, row + c)), magnitude));
+    for (; c < rows.cols; ++c) all &= std::abs(row[c]) <= most;
+  }
+  return all && hn::AllTrue(d, hn::Le(hn::BitCast(d, largest), hn::Set(d, most)));
+}
+
+// The range of what it was given.
+template <class D>
+struct Range {
+  explicit HWY_INLINE Range(D d)
+      : low(hn::Set(d, std::numeric_limits<float>::infinity())),
+        high(hn::Set(d, -std::numeric_limits<float>::infinity())) {}
+
+  // Columns [c, c + lanes) of a row, without those that are kept.
+  HWY_INLINE void take(D d, const float* row, const uint8_t* kept, int64_t c) {
+    const auto values = hn::LoadU(d, row + c);
+    if (!kept) {
+      low = hn::Min(low, values);
+      high = hn::Max(high, values);
+      return;
+    }
+    const auto is_kept = IsKept(d, kept + c);
+    low = hn::IfThenElse(is_kept, low, hn::Min(low, values));
+    high = hn::IfThenElse(is_kept, high, hn::Max(high, values));
+  }
+  HWY_INLINE void take(float value) {
+    const D d;
+    low = hn::Min(low, hn::Set(d, value));
+    high = hn::Max(high, hn::Set(d, value));
+  }
+
+  hn::Vec<D> low, high;
+};
+
+// The range of the columns [first, last) of a row, in lanes.
+template <class D>
+HWY_INLINE Range<D> RangeOf(D d, const float* row, const uint8_t* kept, int64_t first, int64_t last) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  Range<D> range(d);
+  int64_t c = first;
+  for (; c + lanes <= last; c += lanes) range.take(d, row, kept, c);
+  for (; c < last; ++c)
+    if (!kept || !kept[c]) range.take(row[c]);
+  return range;
+}
+
+// Groups along rows.
+void RowRanges(MatView<const float> rows, int64_t group, const uint8_t* kept, float* low, float* high) {
+  const hn::CappedTag<float, 16> d;
+  const auto smaller = [](auto a, auto b) HWY_ATTR { return hn::Min(a, b); };
+  const auto larger = [](auto a, auto b) HWY_ATTR { return hn::Max(a, b); };
+  int64_t t = 0;
+  if (group >= rows.cols && !kept) {
+    for (; t + 4 <= rows.rows; t += 4) {
+      const auto a = RangeOf(d, rows.row(t), nullptr, 0, rows.cols);
+      const auto b = RangeOf(d, rows.row(t + 1), nullptr, 0, rows.cols);
+      const auto c = RangeOf(d, rows.row(t + 2), nullptr, 0, rows.cols);
+      const auto e = RangeOf(d, rows.row(t + 3), nullptr, 0, rows.cols);
+      ReduceFour(d, a.low, b.low, c.low, e.low, smaller, low + t);
+      ReduceFour(d, a.high, b.high, c.high, e.high, larger, high + t);
+    }
+  }
+  low += t;  // one group a row so far
+  high += t;
+  for (; t < rows.rows; ++t)
+    for (int64_t first = 0; first < rows.cols; first += group) {
+      const auto range = RangeOf(d, rows.row(t), kept ? kept + t * rows.cols : nullptr, first,
+                                 std::min(rows.cols, first + group));
+      *low++ = hn::GetLane(hn::MinOfLanes(d, range.low));
+      *high++ = hn::GetLane(hn::MaxOfLanes(d, range.high));
+    }
+}
+
+// Groups along columns.
+void ColumnRanges(MatView<const float> rows, int64_t group, const uint8_t* kept, float* low, float* high) {
+  for (int64_t first = 0; first < rows.rows; first += group, low += rows.cols, high += rows.cols) {
+    const int64_t last = std::min(rows.rows, first + group);
     for_columns(0, rows.cols, [&](auto d, int64_t c) HWY_ATTR {
-      all &= hn::AllTrue(d, hn::Le(hn::Abs(hn::LoadU(d, row + c)), hn::Set(d, most)));
+      Range<decltype(d)> range(d);
+      for (int64_t t = first; t < last; ++t)
+        range.take(d, rows.row(t), kept ? kept + t * rows.cols : nullptr, c);
+      hn::StoreU(range.low, d, low + c);
+      hn::StoreU(range.high, d, high + c);
     });
   }
-  return all;
-}
-
-// low[c - first] and high[c - first] take in the columns [first, last) of a row.
-void WidenRanges(const float* row, const uint8_t* kept, int64_t first, int64_t last, float* low,
-                 float* high) {
-  for_columns(first, last, [&](auto d, int64_t c) HWY_ATTR {
-    const auto values = hn::LoadU(d, row + c);
-    auto at_least = values;
-    auto at_most = values;
-    if (kept) {
-      const auto is_kept = IsKept(d, kept + c);
-      at_least = hn::IfThenElse(is_kept, hn::Set(d, std::numeric_limits<float>::infinity()), values);
-      at_most = hn::IfThenElse(is_kept, hn::Set(d, -std::numeric_limits<float>::infinity()), values);
-    }
-    hn::StoreU(hn::Min(hn::LoadU(d, low + c - first), at_least), d, low + c - first);
-    hn::StoreU(hn::Max(hn::LoadU(d, high + c - first), at_most), d, high + c - first);
-  });
-}
-
-// The range of the columns [first, last) of a row.
-void RangeOf(const float* row, const uint8_t* kept, int64_t first, int64_t last, float* low, float* high) {
-  const hn::CappedTag<float, 16> d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  HWY_ALIGN float lows[16], highs[16];
-  std::fill_n(lows, lanes, std::numeric_limits<float>::infinity());
-  std::fill_n(highs, lanes, -std::numeric_limits<float>::infinity());
-  const int64_t whole = first + (last - first) / lanes * lanes;
-  if (!kept) {
-    auto lowest = hn::Load(d, lows);
-    auto highest = hn::Load(d, highs);
-    for (int64_t c = first; c < whole; c += lanes) {
-      const auto values = hn::LoadU(d, row + c);
-      lowest = hn::Min(lowest, values);
-      highest = hn::Max(highest, values);
-    }
-    hn::Store(lowest, d, lows);
-    hn::Store(highest, d, highs);
-  } else {
-    for (int64_t c = first; c < whole; c += lanes) WidenRanges(row, kept, c, c + lanes, lows, highs);
-  }
-  for (int64_t c = whole; c < last; ++c) WidenRanges(row, kept, c, c + 1, lows, highs);
-  *low = hn::GetLane(hn::MinOfLanes(d, hn::Load(d, lows)));
-  *high = hn::GetLane(hn::MaxOfLanes(d, hn::Load(d, highs)));
 }
 
 void GroupRanges(MatView<const float> rows, const PackedPage& shape, const uint8_t* kept, float* low,
                  float* high) {
-  for (int64_t t = 0; t < rows.rows; ++t) {
-    const uint8_t* of_row = kept ? kept + t * rows.cols : nullptr;
-    if (shape.axis == ScaleAxis::kChannel) {
-      const int64_t at = shape.group >= rows.rows ? 0 : t / shape.group * rows.cols;
-      WidenRanges(rows.row(t), of_row, 0, rows.cols, low + at, high + at);
-      continue;
+  if (shape.axis == ScaleAxis::kChannel) return ColumnRanges(rows, shape.group, kept, low, high);
+  RowRanges(rows, shape.group, kept, low, high);
+}
+
+// Returns how many ranges' scales it wrote, from the front.
+int64_t RangeScales(const float* HWY_RESTRICT low, const float* HWY_RESTRICT high, int64_t count,
+                    double steps, uint16_t* HWY_RESTRICT scales, uint16_t* HWY_RESTRICT zeros) {
+  int64_t i = 0;
+  if constexpr (kSimdHalf && HWY_TARGET != HWY_SCALAR) {
+    const hn::ScalableTag<double> d;
+    const hn::Rebind<float, decltype(d)> f;
+    const hn::Rebind<int32_t, decltype(d)> words;
+    const hn::Rebind<uint16_t, decltype(d)> bits;
+    const hn::Rebind<hwy::float16_t, decltype(d)> half;
+    for (; i + static_cast<int64_t>(hn::Lanes(d)) <= count; i += static_cast<int64_t>(hn::Lanes(d))) {
+      auto from = hn::LoadU(f, low + i);
+      auto to = hn::LoadU(f, high + i);
+      const auto some = hn::Le(from, to);
+      from = hn::IfThenElseZero(some, from);
+      to = hn::IfThenElseZero(some, to);
+      auto width = hn::PromoteTo(d, hn::Max(hn::Neg(from), to));
+      if (zeros) {
+        const auto zero = hn::DemoteTo(half, from);
+        hn::StoreU(hn::BitCast(bits, zero), bits, zeros + i);
+        width = hn::Max(hn::Sub(hn::PromoteTo(d, to), hn::PromoteTo(d, hn::PromoteTo(f, zero))), hn::Zero(d));
+      }
+      const auto scale = hn::Div(width, hn::Set(d, steps));
+      const auto rounded = hn::DemoteTo(half, hn::DemoteTo(f, scale));
+      const auto below = hn::Lt(hn::PromoteTo(d, hn::PromoteTo(f, rounded)), scale);
+      const auto one_up = hn::DemoteTo(bits, hn::DemoteTo(words, hn::IfThenElseZero(below, hn::Set(d, 1.0))));
+      hn::StoreU(hn::Add(hn::BitCast(bits, rounded), one_up), bits, scales + i);
     }
-    for (int64_t first = 0; first < rows.cols; first += shape.group)
-      RangeOf(rows.row(t), of_row, first, std::min(rows.cols, first + shape.group), low++, high++);
   }
+  return i;
 }
 
 // Codes of some numbers, by scales and zeros that are the same for all or one for each.
 struct Coding {
   const float* scales;
+  const float* inverses;  // 0 where the scale is 0
   const float* zeros;
   bool one;
   float offset;  // the code of 0
   float most;
 };
 
+// Rounded quotients of f32, as a division gives them, mostly without one: a product with the inverse is
+// within 3 * 2^-24 of the quotient, relatively, and where quotients are at most 256 only those within 2^-14
+// of a half can round to another integer. Larger ones are cut off all the same.
+template <class D>
+HWY_INLINE hn::Vec<D> RoundedQuotient(D d, hn::Vec<D> number, hn::Vec<D> scale, hn::Vec<D> inverse) {
+  const auto product = hn::Mul(number, inverse);
+  const auto rounded = hn::Round(product);
+  const auto close = hn::Gt(hn::Abs(hn::Sub(product, rounded)), hn::Set(d, 0.5f - 0x1p-14f));
+  if (HWY_LIKELY(hn::AllFalse(d, close))) return rounded;
+  return hn::IfThenElseZero(hn::Gt(scale, hn::Zero(d)), hn::Round(hn::Div(number, scale)));
+}
+
 // codes[c] for the columns [first, last); scales and zeros from 0 on.
+template <bool kOne, bool kKept>
 HWY_INLINE void CodeColumns(const float* HWY_RESTRICT row, const uint8_t* HWY_RESTRICT kept, int64_t first,
                             int64_t last, const Coding& by, uint8_t* HWY_RESTRICT codes) {
   for_columns(first, last, [&](auto d, int64_t c) HWY_ATTR {
-    const hn::RebindToSigned<decltype(d)> words;
+    const hn::RebindToUnsigned<decltype(d)> words;
     const hn::Rebind<uint8_t, decltype(d)> bytes;
-    const auto scale = by.one ? hn::Set(d, by.scales[0]) : hn::LoadU(d, by.scales + c - first);
-    const auto zero = by.one ? hn::Set(d, by.zeros[0]) : hn::LoadU(d, by.zeros + c - first);
-    auto steps = hn::Round(hn::Div(hn::Sub(hn::LoadU(d, row + c), zero), scale));
-    steps = hn::IfThenElse(hn::Gt(scale, hn::Zero(d)), steps, hn::Zero(d));
-    if (kept) steps = hn::IfThenElse(IsKept(d, kept + c), hn::Zero(d), steps);
+    const auto of = [&](const float* factors)
+                        HWY_ATTR { return kOne ? hn::Set(d, *factors) : hn::LoadU(d, factors + c - first); };
+    auto steps =
+        RoundedQuotient(d, hn::Sub(hn::LoadU(d, row + c), of(by.zeros)), of(by.scales), of(by.inverses));
+    if constexpr (kKept) steps = hn::IfThenElse(IsKept(d, kept + c), hn::Zero(d), steps);
     const auto code =
         hn::Min(hn::Max(hn::Add(steps, hn::Set(d, by.offset)), hn::Zero(d)), hn::Set(d, by.most));
-    hn::StoreU(hn::DemoteTo(bytes, hn::ConvertTo(words, code)), bytes, codes + c);
+    // Added to 2^23 a code stands in the lowest bits as it is.
+    hn::StoreU(hn::TruncateTo(bytes, hn::BitCast(words, hn::Add(code, hn::Set(d, 0x1p23f)))), bytes,
+               codes + c);
   });
+}
+
+HWY_INLINE void CodeColumns(const float* row, const uint8_t* kept, int64_t first, int64_t last,
+                            const Coding& by, uint8_t* codes) {
+  if (by.one && kept) return CodeColumns<true, true>(row, kept, first, last, by, codes);
+  if (by.one) return CodeColumns<true, false>(row, kept, first, last, by, codes);
+  if (kept) return CodeColumns<false, true>(row, kept, first, last, by, codes);
+  CodeColumns<false, false>(row, kept, first, last, by, codes);
 }
 
 // The full blocks of a row.
@@ -139,6 +239,23 @@ HWY_INLINE void PackBlocks(const uint8_t* HWY_RESTRICT codes, int64_t blocks, ui
   const hn::CappedTag<int32_t, 16> words;
   const hn::Rebind<uint8_t, decltype(words)> bytes;
   const auto step = static_cast<int64_t>(hn::Lanes(words));
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (bits == 4 || bits == 2) {
+    // Slices are below 2^bits: shifted as pairs, none reaches the neighbouring byte.
+    const hn::FixedTag<uint8_t, 16> lanes;
+    const hn::FixedTag<uint16_t, 8> pairs;
+    for (int64_t block = 0; block < blocks; ++block, codes += kSlices * kLanes, packed += kLanes) {
+      auto bytes_of_block = hn::LoadU(lanes, codes);
+#pragma GCC unroll 4
+      for (int j = 1; j < kSlices; ++j) {
+        const auto slice = hn::BitCast(pairs, hn::LoadU(lanes, codes + j * kLanes));
+        bytes_of_block = hn::Or(bytes_of_block, hn::BitCast(lanes, hn::ShiftLeftSame(slice, bits * j)));
+      }
+      hn::StoreU(bytes_of_block, lanes, packed);
+    }
+    return;
+  }
+#endif
   for (int64_t block = 0; block < blocks; ++block, codes += kSlices * kLanes, packed += kLaneBytes * kLanes) {
     for (int64_t lane = 0; lane < kLanes; lane += step) {
       auto word = hn::PromoteTo(words, hn::LoadU(bytes, codes + lane));
@@ -170,32 +287,100 @@ void PackRow(const PackedShape& shape, const uint8_t* codes, std::byte* packed) 
   if (shape.tail_lanes > 0) pack_tail(shape, codes, packed);
 }
 
-// rows: as they are packed. scales and zeros: [group of columns, row], or [group of rows, column].
-void PackNumbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, const float* scales,
-                 const float* zeros, uint8_t* codes, std::byte* packed) {
-  const PackedShape shape(page.bits, rows.cols);
-  const int64_t row_bytes = shape.row_bytes();
-  const bool by_row = page.by_channel == (page.axis == ScaleAxis::kChannel);
-  Coding by{scales, zeros, by_row, page.zeros ? 0.0f : static_cast<float>(1 << (page.bits - 1)),
+#if HWY_TARGET != HWY_SCALAR
+// Sixteen rows and columns: pairs of rows become columns of two, and so on.
+HWY_INLINE void TransposeBytesBlock(const uint8_t* HWY_RESTRICT from, int64_t from_stride,
+                                    uint8_t* HWY_RESTRICT to, int64_t to_stride) {
+  const hn::FixedTag<uint8_t, 16> d;
+  hn::Vec<decltype(d)> a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = hn::LoadU(d, from + i * from_stride);
+  // Of both, block i of `width` vectors: rows 16 / width * i and on; vector j of it: columns 16 / width * j
+  // on.
+  const auto pair = [&](auto wide, auto& in, auto& out, int width) HWY_ATTR {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16 / width; i += 2) {
+#pragma GCC unroll 8
+      for (int j = 0; j < width; ++j) {
+        const auto upper = hn::BitCast(wide, in[i * width + j]);
+        const auto lower = hn::BitCast(wide, in[(i + 1) * width + j]);
+        out[i * width + 2 * j] = hn::BitCast(d, hn::InterleaveLower(wide, upper, lower));
+        out[i * width + 2 * j + 1] = hn::BitCast(d, hn::InterleaveUpper(wide, upper, lower));
+      }
+    }
+  };
+  pair(d, a, b, 1);
+  pair(hn::FixedTag<uint16_t, 8>(), b, a, 2);
+  pair(hn::FixedTag<uint32_t, 4>(), a, b, 4);
+  pair(hn::FixedTag<uint64_t, 2>(), b, a, 8);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) hn::StoreU(a[i], d, to + i * to_stride);
+}
+#endif
+
+// from: [rows, cols]; to: [cols, rows].
+void TransposeBytes(const uint8_t* from, int64_t rows, int64_t cols, uint8_t* to) {
+  int64_t r = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; r + 16 <= rows; r += 16) {
+    int64_t c = 0;
+    for (; c + 16 <= cols; c += 16) TransposeBytesBlock(from + r * cols + c, cols, to + c * rows + r, rows);
+    for (; c < cols; ++c)
+      for (int64_t i = r; i < r + 16; ++i) to[c * rows + i] = from[i * cols + c];
+  }
+#endif
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) to[c * rows + r] = from[r * cols + c];
+}
+
+// factors: scales, zeros and room for the inverses, PackedPage::scale_count() of each, as packed_scales()
+// lays them. codes: [rows.rows, rows.cols], or of one row where the codes are packed by row.
+void PackNumbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, float* factors,
+                 uint8_t* codes, std::byte* packed) {
+  const int64_t count = page.scale_count();
+  float* HWY_RESTRICT inverses = factors + 2 * count;
+  for (int64_t i = 0; i < count; ++i) inverses[i] = factors[i] > 0.0f ? 1.0f / factors[i] : 0.0f;
+  const bool by_token = page.axis == ScaleAxis::kToken;
+  Coding by{factors,
+            inverses,
+            factors + count,
+            by_token,
+            page.zeros ? 0.0f : static_cast<float>(1 << (page.bits - 1)),
             static_cast<float>((1 << page.bits) - 1)};
-  for (int64_t r = 0; r < rows.rows; ++r, packed += row_bytes) {
+  const auto move = [&](int64_t to) {
+    by.scales = factors + to;
+    by.zeros = factors + count + to;
+    by.inverses = inverses + to;
+  };
+  const PackedShape shape(page.bits, rows.cols);
+  for (int64_t r = 0; r < rows.rows; ++r) {
     const uint8_t* of_row = kept ? kept + r * rows.cols : nullptr;
-    if (by_row) {
-      by.scales = scales + r;
-      by.zeros = zeros + r;
-      for (int64_t first = 0; first < rows.cols; first += page.group) {
-        CodeColumns(rows.row(r), of_row, first, std::min(rows.cols, first + page.group), by, codes);
-        by.scales += rows.rows;
-        by.zeros += rows.rows;
+    // Codes of 8 bits are packed as they are.
+    const bool packs = !page.by_channel && page.bits < 8;
+    std::byte* of_packed = packed + r * shape.row_bytes();
+    uint8_t* of_codes = page.by_channel ? codes + r * rows.cols
+                        : packs         ? codes
+                                        : reinterpret_cast<uint8_t*>(of_packed);
+    if (by_token) {
+      for (int64_t first = 0, at = r; first < rows.cols; first += page.group, at += rows.rows) {
+        move(at);
+        CodeColumns(rows.row(r), of_row, first, std::min(rows.cols, first + page.group), by, of_codes);
       }
     } else {
-      const int64_t at = page.group >= rows.rows ? 0 : r / page.group * rows.cols;
-      by.scales = scales + at;
-      by.zeros = zeros + at;
-      CodeColumns(rows.row(r), of_row, 0, rows.cols, by, codes);
+      move(page.group >= rows.rows ? 0 : r / page.group * rows.cols);
+      CodeColumns(rows.row(r), of_row, 0, rows.cols, by, of_codes);
     }
-    PackRow(shape, codes, packed);
+    if (packs) PackRow(shape, codes, of_packed);
   }
+}
+
+// codes: [rows, cols]; each column becomes a packed row. turned: as many bytes.
+void PackColumns(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* turned,
+                 std::byte* packed) {
+  if (bits == 8) return TransposeBytes(codes, rows, cols, reinterpret_cast<uint8_t*>(packed));
+  TransposeBytes(codes, rows, cols, turned);
+  const PackedShape shape(bits, rows);
+  for (int64_t c = 0; c < cols; ++c, packed += shape.row_bytes()) PackRow(shape, turned + c * rows, packed);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -208,8 +393,17 @@ namespace {
 
 HWY_EXPORT(AllWithin);
 HWY_EXPORT(GroupRanges);
+HWY_EXPORT(PackColumns);
 HWY_EXPORT(PackNumbers);
 HWY_EXPORT(PackRow);
+HWY_EXPORT(RangeScales);
+
+// The smallest f16 that is not below a value >= 0 within its range.
+uint16_t f16_at_least(double value) {
+  uint16_t bits = f16_from_f32(static_cast<float>(value));
+  if (static_cast<double>(f32_from_f16(bits)) < value) ++bits;
+  return bits;
+}
 
 }  // namespace
 
@@ -222,32 +416,36 @@ bool all_within(MatView<const float> rows, float most) { return HWY_DYNAMIC_DISP
 
 void group_ranges(MatView<const float> rows, const PackedPage& shape, const uint8_t* kept, float* low,
                   float* high) {
-  std::fill_n(low, shape.scale_count(), std::numeric_limits<float>::infinity());
-  std::fill_n(high, shape.scale_count(), -std::numeric_limits<float>::infinity());
   HWY_DYNAMIC_DISPATCH(GroupRanges)(rows, shape, kept, low, high);
+}
+
+void range_scales(const float* low, const float* high, int64_t count, int bits, uint16_t* scales,
+                  uint16_t* zeros) {
+  const double steps = zeros ? (1 << bits) - 1 : (1 << (bits - 1)) - 1;
+  for (int64_t i = HWY_DYNAMIC_DISPATCH(RangeScales)(low, high, count, steps, scales, zeros); i < count;
+       ++i) {
+    const float from = low[i] <= high[i] ? low[i] : 0.0f;
+    const float to = low[i] <= high[i] ? high[i] : 0.0f;
+    if (zeros) {
+      zeros[i] = f16_from_f32(from);
+      scales[i] = f16_at_least(std::max(0.0, double{to} - f32_from_f16(zeros[i])) / steps);
+    } else {
+      scales[i] = f16_at_least(double{std::max(to, -from)} / steps);
+    }
+  }
 }
 
 void pack_numbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, std::byte* packed) {
   KVA_CHECK(rows.rows == page.tokens && rows.cols == page.width && !page.levels, "rows of the page's shape");
   const int64_t count = page.scale_count();
-  std::vector<float> factors(static_cast<std::size_t>(2 * count), 0.0f);
+  std::vector<float> factors(static_cast<std::size_t>(3 * count));
   packed_scales(page, page.scales, factors.data());
   if (page.zeros) packed_scales(page, page.zeros, factors.data() + count);
-  std::vector<uint8_t> codes(static_cast<std::size_t>(std::max(rows.rows, rows.cols)));
-  const auto pack = [&](MatView<const float> as_packed, const uint8_t* without) {
-    HWY_DYNAMIC_DISPATCH(PackNumbers)
-    (as_packed, page, without, factors.data(), factors.data() + count, codes.data(), packed);
-  };
-  if (!page.by_channel) return pack(rows, kept);
-  std::vector<float> turned(static_cast<std::size_t>(rows.rows * rows.cols));
-  const MatView<float> channels(turned.data(), rows.cols, rows.rows);
-  transpose(rows, channels);
-  if (!kept) return pack(channels, nullptr);
-  std::vector<uint8_t> of_channels(turned.size());
-  for (int64_t c = 0; c < rows.cols; ++c)
-    for (int64_t t = 0; t < rows.rows; ++t)
-      of_channels[static_cast<std::size_t>(c * rows.rows + t)] = kept[t * rows.cols + c];
-  pack(channels, of_channels.data());
+  const int64_t numbers = rows.rows * rows.cols;
+  std::vector<uint8_t> codes(static_cast<std::size_t>(page.by_channel ? 2 * numbers : rows.cols));
+  HWY_DYNAMIC_DISPATCH(PackNumbers)(rows, page, kept, factors.data(), codes.data(), packed);
+  if (page.by_channel) HWY_DYNAMIC_DISPATCH(PackColumns)
+  (codes.data(), rows.rows, rows.cols, page.bits, codes.data() + numbers, packed);
 }
 
 }  // namespace kva

@@ -18,9 +18,16 @@ bool all_within(MatView<const float> rows, float most);
 void group_ranges(MatView<const float> rows, const PackedPage& shape, const uint8_t* kept, float* low,
                   float* high);
 
-// Writes the page's rows: the codes of the numbers nearest to `rows`, with the page's scales and zeros; of
-// two equally near codes the even one. Kept numbers, and all of groups with scale 0, get the code of 0: half
-// of the codes where the page is symmetric, else the first.
+// f16 scales, and zeros where those are not null, such that codes of `bits` bits reach over each range: with
+// zeros, zero = low rounded and scale = (high - zero) / (2^bits - 1) rounded up; without, scale = the larger
+// of -low and high, over 2^(bits-1) - 1 and rounded up. Ranges are within f16; a range of nothing (low >
+// high) counts as 0 to 0.
+void range_scales(const float* low, const float* high, int64_t count, int bits, uint16_t* scales,
+                  uint16_t* zeros);
+
+// Writes the page's rows: the codes of the numbers nearest to `rows`, (x - zero) / scale in f32 rounded to an
+// integer; of two equally near codes the even one. Kept numbers, and all of groups with scale 0, get the code
+// of 0: half of the codes where the page is symmetric, else the first.
 void pack_numbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, std::byte* packed);
 
 }  // namespace kva

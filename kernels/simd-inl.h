@@ -28,9 +28,11 @@ inline constexpr bool kSimdHalf = false;
 inline constexpr bool kSimdHalf = true;
 #endif
 
-// Storage types. Stored is the memory type; one() converts one value, load() a vector's worth from p.
+// Storage types. Stored is the memory type; one() converts one value, load() a vector's worth from p; both
+// give it over kUnit, a power of two.
 struct StoredF32 {
   using Stored = float;
+  static constexpr float kUnit = 1.0f;
   static float one(const Stored* p) { return *p; }
   template <class D>
   static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
@@ -40,6 +42,7 @@ struct StoredF32 {
 
 struct StoredF16 {
   using Stored = uint16_t;
+  static constexpr float kUnit = 1.0f;
   static float one(const Stored* p) { return f32_from_f16(*p); }
   template <class D>
   static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
@@ -56,6 +59,7 @@ struct StoredF16 {
 
 struct StoredBF16 {
   using Stored = uint16_t;
+  static constexpr float kUnit = 1.0f;
   static float one(const Stored* p) { return f32_from_bf16(*p); }
   template <class D>
   static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
@@ -82,6 +86,7 @@ HWY_INLINE hn::Vec<D> WidenHalves(D d, hn::Vec<hn::Rebind<uint16_t, D>> words) {
 template <Fp8 type>
 struct StoredFp8 {
   using Stored = uint8_t;
+  static constexpr float kUnit = 1.0f;
   static float one(const Stored* p) { return f32_from_fp8(*p, type); }
   template <class D>
   static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
@@ -103,6 +108,28 @@ struct StoredFp8 {
   }
 };
 
+// E4M3 of which no number is a NaN: its bits are those of an f16 of 1 / 256 of the number, but for the place
+// of the sign.
+struct StoredFiniteE4M3 {
+  using Stored = uint8_t;
+  static constexpr float kUnit = 256.0f;
+  static float one(const Stored* p) { return f32_from_fp8(*p, Fp8::kE4M3) / kUnit; }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> load(D d, const Stored* p) {
+    if constexpr (!kSimdHalf) {
+      return hn::Mul(StoredFp8<Fp8::kE4M3>::load(d, p), hn::Set(d, 1.0f / kUnit));
+    } else {
+      const hn::Rebind<int8_t, D> bytes;
+      const hn::Rebind<int16_t, D> words;
+      const hn::Rebind<uint16_t, D> bits;
+      const auto codes = hn::PromoteTo(words, hn::LoadU(bytes, reinterpret_cast<const int8_t*>(p)));
+      // The sign's own bit, and the copies of it that widening made, without the lowest of those.
+      return WidenHalves(d, hn::And(hn::BitCast(bits, hn::ShiftLeft<7>(codes)), hn::Set(bits, 0xbfff)));
+    }
+  }
+};
+struct FiniteE4M3 {};
+
 // Calls body(StoredX()) for the storage type of `type`.
 template <class Body>
 HWY_INLINE void with_stored(DType type, const Body& body) {
@@ -119,28 +146,41 @@ HWY_INLINE void with_stored(Fp8 type, const Body& body) {
   body(StoredFp8<Fp8::kE5M2>());
 }
 
+template <class Body>
+HWY_INLINE void with_stored(FiniteE4M3, const Body& body) {
+  body(StoredFiniteE4M3());
+}
+
+// The lanes of four vectors taken together by op(a, b), each one's as results[0..3].
+template <class D, class Op>
+HWY_INLINE void ReduceFour(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D> e, const Op& op,
+                           float* results) {
+#if HWY_TARGET == HWY_SCALAR
+  (void)d, (void)op;
+  results[0] = hn::GetLane(a);
+  results[1] = hn::GetLane(b);
+  results[2] = hn::GetLane(c);
+  results[3] = hn::GetLane(e);
+#else
+  const hn::Repartition<double, D> pairs;
+  const auto ab = hn::BitCast(pairs, op(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(pairs, op(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  HWY_ALIGN float lanes[hn::MaxLanes(d)];
+  hn::Store(op(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
+               hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))),
+            d, lanes);
+  const hn::CappedTag<float, 4> four;
+  auto all = hn::Load(four, lanes);
+  for (size_t i = 4; i < hn::Lanes(d); i += 4) all = op(all, hn::Load(four, lanes + i));
+  hn::StoreU(all, four, results);
+#endif
+}
+
 // The sums of four vectors' lanes, as sums[0..3].
 template <class D>
 HWY_INLINE void SumFour(D d, hn::Vec<D> a, hn::Vec<D> b, hn::Vec<D> c, hn::Vec<D> e, float* sums) {
-#if HWY_TARGET == HWY_SCALAR
-  (void)d;
-  sums[0] = hn::GetLane(a);
-  sums[1] = hn::GetLane(b);
-  sums[2] = hn::GetLane(c);
-  sums[3] = hn::GetLane(e);
-#else
-  const hn::Repartition<double, D> pairs;
-  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  HWY_ALIGN float lanes[hn::MaxLanes(d)];
-  hn::Store(hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
-                    hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))),
-            d, lanes);
-  const hn::CappedTag<float, 4> four;
-  auto sum = hn::Load(four, lanes);
-  for (size_t i = 4; i < hn::Lanes(d); i += 4) sum = hn::Add(sum, hn::Load(four, lanes + i));
-  hn::StoreU(sum, four, sums);
-#endif
+  ReduceFour(
+      d, a, b, c, e, [](auto x, auto y) HWY_ATTR { return hn::Add(x, y); }, sums);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -53,6 +53,7 @@ struct PageNorms {
   float mean_squared = 0.0f;               // M·M
 };
 
+// Where to; all, or centred alone and the rest null.
 struct ProductRow {
   float* cosine = nullptr;
   float* centred = nullptr;
@@ -148,6 +149,9 @@ struct ValueRules {
 // -2 where n = 0.
 float add_values(const float* values, int64_t n, const ValueRules& rules, ValueTotals& totals,
                  int64_t* histogram, float* best);
+
+// The first j in [from, n) where values[j] is at least `least` or of_each[j]; n where there is none.
+int64_t next_at_least(const float* values, const float* of_each, float least, int64_t from, int64_t n);
 
 // Sum in f64.
 double sum_values(const float* values, int64_t n);

@@ -23,8 +23,35 @@ HWY_INLINE V ClampSimilarity(D d, V v) {
   return hn::Max(hn::Min(v, hn::Set(d, 1.0f)), hn::Set(d, -1.0f));
 }
 
+// What SimilarityRow() does, of the centred cosines alone.
+bool CentredRow(const float* HWY_RESTRICT dots, int64_t n, const PageNorms& norms, int64_t i, int64_t first,
+                float* HWY_RESTRICT centred) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  bool near = false;
+  int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) {
+    const int64_t p = first + j;
+    const auto dot = hn::LoadU(d, dots + j);
+    const auto cosine =
+        hn::Mul(hn::Mul(dot, hn::Set(d, norms.centred_inverse[i])), hn::LoadU(d, norms.centred_inverse + p));
+    hn::StoreU(ClampSimilarity(d, cosine), d, centred + j);
+    const auto both = hn::Add(hn::Set(d, norms.centred_squared[i]), hn::LoadU(d, norms.centred_squared + p));
+    const auto squared = hn::Max(hn::Sub(both, hn::Add(dot, dot)), hn::Zero(d));
+    near |= !hn::AllFalse(d, hn::Le(squared, hn::Mul(hn::Set(d, 1e-3f), both)));
+  }
+  for (; j < n; ++j) {
+    const int64_t p = first + j;
+    centred[j] = cosine_similarity(dots[j], norms.centred_inverse[i], norms.centred_inverse[p]);
+    const float squared = squared_distance(norms.centred_squared[i], norms.centred_squared[p], dots[j]);
+    near |= nearly_equal(norms.centred_squared[i], norms.centred_squared[p], squared);
+  }
+  return near;
+}
+
 bool SimilarityRow(const float* HWY_RESTRICT dots, int64_t n, const PageNorms& norms, int64_t i,
                    int64_t first, const ProductRow& out) {
+  if (!out.cosine) return CentredRow(dots, n, norms, i, first, out.centred);
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const float constant = norms.mean_dot[i] + norms.mean_squared;
@@ -149,17 +176,23 @@ HWY_INLINE void CountRows(const BitMatrix& bits, int64_t row, int64_t column, in
         sum3 = hn::Add(sum3, hn::PopulationCount(combine(hn::Set(d, rows[3]), b)));
       }
     }
-    HWY_ALIGN uint64_t sums[4 * hn::MaxLanes(d)];
-    hn::Store(sum0, d, sums);
-    if constexpr (kRows == 4) {
-      hn::Store(sum1, d, sums + lanes);
-      hn::Store(sum2, d, sums + 2 * lanes);
-      hn::Store(sum3, d, sums + 3 * lanes);
-    }
     const int64_t some = std::min(lanes, counts.cols - j);
-    for (int64_t r = 0; r < kRows; ++r)
-      for (int64_t k = 0; k < some; ++k)
-        counts.at(out_row + r, j + k) = static_cast<uint32_t>(sums[r * lanes + k]);
+    const auto store = [&](auto sum, int64_t r) HWY_ATTR {
+      uint32_t* to = counts.row(out_row + r) + j;
+#if HWY_TARGET != HWY_SCALAR
+      const hn::Rebind<uint32_t, decltype(d)> narrow;
+      if (some == lanes) return hn::StoreU(hn::TruncateTo(narrow, sum), narrow, to);
+#endif
+      HWY_ALIGN uint64_t sums[hn::MaxLanes(d)];
+      hn::Store(sum, d, sums);
+      for (int64_t k = 0; k < some; ++k) to[k] = static_cast<uint32_t>(sums[k]);
+    };
+    store(sum0, 0);
+    if constexpr (kRows == 4) {
+      store(sum1, 1);
+      store(sum2, 2);
+      store(sum3, 3);
+    }
   }
 }
 
@@ -177,6 +210,20 @@ void DifferingTile(const BitMatrix& bits, int64_t row, int64_t column, MatView<u
 
 void CommonTile(const BitMatrix& bits, int64_t row, int64_t column, MatView<uint32_t> counts) {
   CountTile(bits, row, column, counts, Common());
+}
+
+int64_t NextAtLeast(const float* HWY_RESTRICT values, const float* HWY_RESTRICT of_each, float least,
+                    int64_t from, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto bound = hn::Set(d, least);
+  for (; from + lanes <= n; from += lanes) {
+    const auto v = hn::LoadU(d, values + from);
+    const auto found = hn::FindFirstTrue(d, hn::Ge(v, hn::Min(bound, hn::LoadU(d, of_each + from))));
+    if (found >= 0) return from + found;
+  }
+  while (from < n && values[from] < std::min(least, of_each[from])) ++from;
+  return from;
 }
 
 // At most 64 vectors, so that 32-bit lane sums of quantized values cannot overflow.
@@ -288,6 +335,7 @@ HWY_EXPORT(JaccardRow);
 HWY_EXPORT(DifferingTile);
 HWY_EXPORT(CommonTile);
 HWY_EXPORT(AddValues);
+HWY_EXPORT(NextAtLeast);
 HWY_EXPORT(SumValues);
 
 void check_bit_tile(const BitMatrix& bits, int64_t row, int64_t column, MatView<uint32_t> counts) {
@@ -330,6 +378,10 @@ float add_values(const float* values, int64_t n, const ValueRules& rules, ValueT
                  int64_t* histogram, float* best) {
   KVA_CHECK(rules.thresholds.size() <= kMaxThresholds, "too many thresholds");
   return HWY_DYNAMIC_DISPATCH(AddValues)(values, n, rules, totals, histogram, best);
+}
+
+int64_t next_at_least(const float* values, const float* of_each, float least, int64_t from, int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(NextAtLeast)(values, of_each, least, from, n);
 }
 
 double sum_values(const float* values, int64_t n) { return HWY_DYNAMIC_DISPATCH(SumValues)(values, n); }

@@ -26,14 +26,24 @@ OPERATIONS = [
     ("recipe_bench", r"decode/(?P<recipe>.+)/tokens:(?P<tokens>\d+)/page:\d+/threads:(?P<threads>\d+)",
      "attention of 1 token to {tokens}, {recipe}", "GB/s of f16", "f16 pages", None),
     ("recipe_bench", r"(?P<what>encode|read_back)/(?P<recipe>.+)/manual_time", "{what} pages, {recipe}", "GB/s", "copy", None),
-    ("similarity_bench", r"all_pairs_five_metrics/threads:(?P<threads>\d+)", "all pairs, five metrics", "Mpairs/s",
-     "plain GEMM", 0.50),
+    ("similarity_bench", r"all_pairs_five_metrics/pages:(?P<pages>\d+)/threads:(?P<threads>\d+)",
+     "all pairs of {pages}, five metrics", "Mpairs/s", "plain GEMM", 0.50),
+    ("similarity_bench", r"all_pairs_cosine/pages:(?P<pages>\d+)/threads:(?P<threads>\d+)",
+     "all pairs of {pages}, cosine, top 10", "Mpairs/s", "plain GEMM", 0.90),
+    ("similarity_bench", r"all_pairs_(?P<what>hamming|jaccard)/pages:(?P<pages>\d+)/threads:(?P<threads>\d+)",
+     "all pairs of {pages}, {what}", "Mpairs/s", "popcount", None),
+    ("similarity_bench", r"kmeans/pages:(?P<pages>\d+)/clusters:(?P<clusters>\d+)/threads:(?P<threads>\d+)",
+     "k-means of {pages}, {clusters} clusters", "GFLOP/s", "FAISS", 1.5),
+    ("subspace_bench", r"randomized/rank:(?P<rank>\d+)", "truncated SVD of 4,096 x 1,024, rank {rank}", "GFLOP/s",
+     "its bare products", None),
+    ("subspace_bench", r"pages/threads:(?P<threads>\d+)", "SVD of pages of 256 x 64", "pages/s", "LAPACK", 1.5),
     ("similarity_bench", r"differing_bits_of_tiles", "Hamming tile", "Mpairs/s", "popcount", None),
 ]
 FILTERS = {"decoder_bench": "/(batch:1|chunk:512)/",
            "attention_bench": "^(decode/(f16|bf16|f32)/tokens:2048/page:16|prefill/f16)/",
            "recipe_bench": r"^(decode/(quant.(4|8).|kivi.*outliers)/tokens:8192/page:64|(encode|read_back)/quant.(4|8).)/",
-           "similarity_bench": "^(all_pairs|differing_bits)"}
+           "similarity_bench": "^(all_pairs.*/pages:4096|kmeans|differing_bits)",
+           "subspace_bench": "."}
 TYPES = {"f16": 0, "bf16": 1, "f32": 2}
 
 

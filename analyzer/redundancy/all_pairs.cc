@@ -4,7 +4,7 @@
 #include <cmath>
 #include <memory>
 
-#include "analyzer/redundancy/pair_tile.h"
+#include "kernels/check.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
@@ -81,8 +81,12 @@ class PairWorker {
       : pages_(pages),
         grouping_(grouping),
         plan_(plan),
-        tile_(pages, true),
-        totals_(empty_totals(pages, grouping, plan)) {}
+        tile_(pages, plan.metrics, plan.heads),
+        totals_(empty_totals(pages, grouping, plan)),
+        worst_partner_(static_cast<std::size_t>(plan.partners > 0 ? grouping.pages() : 0), kNone) {
+    KVA_CHECK(plan.metrics.has(Metric::kCosineCentered) || (plan.partners == 0 && plan.heat_bins == 0),
+              "partners and a heatmap by cosine_centered");
+  }
 
   void take(const TileRange& range) {
     tile_.begin(range);
@@ -127,6 +131,7 @@ class PairWorker {
 
   void add_head(int head, int64_t page, int64_t first, int64_t end) {
     for (int m = 0; m < kMetrics; ++m) {
+      if (!plan_.metrics.has(static_cast<Metric>(m))) continue;
       MetricTotals& totals = totals_.scopes[static_cast<std::size_t>(head)][static_cast<std::size_t>(m)];
       add(static_cast<Metric>(m), page, first, first, end, totals.groups[0], totals.best_in_set);
     }
@@ -141,10 +146,12 @@ class PairWorker {
         std::clamp(grouping_.prompts[static_cast<std::size_t>(prompt)].last, first, end);
     for (int m = 0; m < kMetrics; ++m) {
       const Metric metric = static_cast<Metric>(m);
+      if (!plan_.metrics.has(metric)) continue;
       MetricTotals& totals = totals_.scopes.back()[static_cast<std::size_t>(m)];
       add(metric, page, first, first, set_end, totals.groups[static_cast<std::size_t>(set)],
           totals.best_in_set);
       add(metric, page, first, set_end, end, totals.groups.back(), totals.best_across);
+      if (!plan_.prompts) continue;
       const float later = add_values(
           tile_.values(metric), prompt_end - first, rules_of(metric, plan_.thresholds),
           totals.prompts[static_cast<std::size_t>(prompt)], nullptr, totals.best_earlier.data() + first);
@@ -159,11 +166,17 @@ class PairWorker {
     const float* values = tile_.values(Metric::kCosineCentered);
     const int k = plan_.partners;
     Partner* own = totals_.partners.data() + page * k;
-    for (int64_t other = first; other < end; ++other) {
+    float* worst = worst_partner_.data();
+    const auto next = [&](int64_t from) {
+      return first + next_at_least(values, worst + first, worst[page], from - first, end - first);
+    };
+    for (int64_t other = next(first); other < end; other = next(other + 1)) {
       const float value = values[other - first];
-      if (value >= own[k - 1].similarity) offer(own, k, {static_cast<int32_t>(other), value});
       Partner* theirs = totals_.partners.data() + other * k;
-      if (value >= theirs[k - 1].similarity) offer(theirs, k, {static_cast<int32_t>(page), value});
+      offer(own, k, {static_cast<int32_t>(other), value});
+      offer(theirs, k, {static_cast<int32_t>(page), value});
+      worst[page] = own[k - 1].similarity;
+      worst[other] = theirs[k - 1].similarity;
     }
   }
 
@@ -188,6 +201,7 @@ class PairWorker {
   const PairPlan& plan_;
   PairTile tile_;
   AllPairs totals_;
+  std::vector<float> worst_partner_;  // of each page's list
 };
 
 std::vector<TileRange> tiles_of(const Grouping& grouping, bool across_sets) {

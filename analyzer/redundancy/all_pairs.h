@@ -13,18 +13,21 @@
 #include "analyzer/redundancy/grouping.h"
 #include "analyzer/redundancy/page_matrix.h"
 #include "analyzer/redundancy/pair_statistics.h"
+#include "analyzer/redundancy/pair_tile.h"
 
 namespace kva {
 
 struct PairPlan {
   std::span<const float> thresholds;
-  bool heads = false;       // also each KV head
-  bool across_sets = true;  // false: only pairs within a set
-  int partners = 0;         // best partners a page to keep
-  int heat_bins = 0;        // 0: no heatmap
+  bool heads = false;                    // also each KV head
+  bool across_sets = true;               // false: only pairs within a set
+  int partners = 0;                      // best partners a page to keep
+  int heat_bins = 0;                     // 0: no heatmap
+  MetricSet metrics = MetricSet::all();  // partners and the heatmap want kCosineCentered
+  bool prompts = true;                   // also what is within each prompt
 };
 
-// Of one metric in one scope.
+// Of one metric in one scope; empty totals where it was not asked for.
 struct MetricTotals {
   // Joined heads: pairs within set s at [s], pairs across sets last. One head: all pairs at [0].
   std::vector<PairTotals> groups;

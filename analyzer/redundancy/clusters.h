@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "analyzer/redundancy/page_matrix.h"
+#include "kernels/parallel.h"
 
 namespace kva {
 
@@ -29,7 +30,8 @@ struct Clusters {
 int64_t cluster_count(int64_t pages, int asked);
 std::string cluster_rule(int64_t pages, int asked);
 
-// Runs on the calling thread: call it inside a ThreadPool worker. Deterministic.
-Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options);
+// The same at any number of threads. FAISS's own loops use as many OpenMP threads as the caller is set to:
+// one inside a ThreadPool worker.
+Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, ThreadPool& pool);
 
 }  // namespace kva

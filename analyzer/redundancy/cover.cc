@@ -25,7 +25,7 @@ Cover cover_pages(const PageMatrix& pages, int head, std::span<const float> thre
   const int64_t count = pages.shape().pages;
   const std::vector<char> none(static_cast<std::size_t>(count));
   Cover cover{{thresholds.size(), none}, {thresholds.size(), none}};
-  PairTile tile(pages, false);
+  PairTile tile(pages, {Metric::kCosine, Metric::kL2}, true);
   for (int64_t row = 0; row < count; row += kTileRows) {
     throw_if_interrupted();
     const int64_t rows = std::min(kTileRows, count - row);

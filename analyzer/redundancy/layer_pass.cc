@@ -115,8 +115,9 @@ void SidePass::compare(int layer, const Prepared& now, RedundancyResult& result)
   PairPlan plan;
   plan.thresholds = context_.thresholds;
   plan.heads = context_.options.per_head;
-  const PairPlan control = plan;
-  PairPlan in_sets = control;
+  PairPlan control = plan;
+  PairPlan in_sets = plan;
+  control.prompts = false;
   in_sets.heads = false;
   in_sets.across_sets = false;
   plan.partners = context_.options.top_partners;
@@ -277,8 +278,9 @@ void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& resu
   Clusters real, shuffled;
   std::vector<Cover> covers(heads), shuffled_covers(heads);
   DuplicateRow duplicates, shuffled_duplicates;
-  std::vector<std::function<void()>> tasks = {[&] { real = cluster_pages(now.real, clustering); },
-                                              [&] { shuffled = cluster_pages(now.everywhere, clustering); }};
+  std::vector<std::function<void()>> tasks = {
+      [&] { real = cluster_pages(now.real, clustering, context_.pool); },
+      [&] { shuffled = cluster_pages(now.everywhere, clustering, context_.pool); }};
   for (std::size_t h = 0; h < heads; ++h) {
     tasks.push_back([&, h] { covers[h] = cover_pages(now.real, static_cast<int>(h), context_.thresholds); });
     tasks.push_back([&, h] {

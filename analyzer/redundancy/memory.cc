@@ -29,7 +29,7 @@ int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& o
   const double matrices = 6 * values * (4 + 3.0 / 8);
   const double tile = static_cast<double>(kTileRows * kTileColumns) * 5 * 4;
   const double totals = kMetrics * ((heads + sets) * kHistogramBins * 8 + count * 4 * (heads + 4));
-  const double partners = count * options.top_partners * sizeof(Partner);
+  const double partners = count * (options.top_partners * sizeof(Partner) + sizeof(float));
   const double across = static_cast<double>(pages.layers) * values / std::max(1.0, count) * 4;
   const double kept = 3.0 * pages.layers * (partners + 65536);
   const double bytes = matrices + threads * (tile + totals + partners + across) + kept;

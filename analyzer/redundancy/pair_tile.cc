@@ -1,20 +1,24 @@
 #include "analyzer/redundancy/pair_tile.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "kernels/check.h"
 
 namespace kva {
 
-PairTile::PairTile(const PageMatrix& pages, bool bits) : pages_(pages), bits_(bits) {
-  const std::size_t size = static_cast<std::size_t>(kTileRows * kTileColumns);
-  dots_.resize(size);
-  joined_dots_.resize(size);
-  if (bits_) {
-    differing_.resize(size);
-    joined_differing_.resize(size);
-    common_.resize(size);
-  }
+PairTile::PairTile(const PageMatrix& pages, MetricSet metrics, bool single_heads)
+    : pages_(pages),
+      metrics_(metrics),
+      cosine_or_l2_(metrics.has(Metric::kCosine) || metrics.has(Metric::kL2)),
+      products_(cosine_or_l2_ || metrics.has(Metric::kCosineCentered)),
+      single_heads_(single_heads) {
+  constexpr auto kSize = static_cast<std::size_t>(kTileRows * kTileColumns);
+  if (products_) dots_.resize(kSize);
+  if (products_ && !one_head()) joined_dots_.resize(kSize);
+  if (metrics.has(Metric::kHamming)) differing_.resize(kSize);
+  if (metrics.has(Metric::kHamming) && !one_head()) joined_differing_.resize(kSize);
+  if (metrics.has(Metric::kJaccard)) common_.resize(kSize);
   for (auto& row : values_) row.resize(static_cast<std::size_t>(kTileColumns));
   distance_.resize(static_cast<std::size_t>(kTileColumns));
 }
@@ -23,27 +27,38 @@ void PairTile::begin(const TileRange& range) {
   KVA_CHECK(range.rows <= kTileRows && range.columns <= kTileColumns, "a range within a tile");
   range_ = range;
   heads_added_ = 0;
-  std::fill(joined_dots_.begin(), joined_dots_.end(), 0.0f);
-  std::fill(joined_differing_.begin(), joined_differing_.end(), 0u);
+}
+
+// joined = or += counts or products of one head, all of the tile's rows.
+template <class T>
+void PairTile::add_to_joined(const std::vector<T>& head, std::vector<T>& joined) const {
+  const auto used = static_cast<std::ptrdiff_t>(range_.rows * kTileColumns);
+  if (heads_added_ == 1)
+    std::copy(head.begin(), head.begin() + used, joined.begin());
+  else
+    std::transform(head.begin(), head.begin() + used, joined.begin(), joined.begin(), std::plus<>());
 }
 
 void PairTile::add_head(int head) {
   ++heads_added_;
-  const MatView<const float> pages = pages_.centred(head);
-  dot_tile(pages.row_range(range_.row, range_.rows), pages.row_range(range_.column, range_.columns),
-           MatView<float>(dots_.data(), range_.rows, range_.columns, kTileColumns));
-  for (int64_t r = 0; r < range_.rows; ++r)
-    for (int64_t k = r * kTileColumns; k < r * kTileColumns + range_.columns; ++k)
-      joined_dots_[static_cast<std::size_t>(k)] += dots_[static_cast<std::size_t>(k)];
-  if (!bits_) return;
-  differing_bits_tile(pages_.signs(head), range_.row, range_.column, counts(differing_));
-  for (std::size_t k = 0; k < differing_.size(); ++k) joined_differing_[k] += differing_[k];
-  common_bits_tile(pages_.top(head), range_.row, range_.column, counts(common_));
+  if (products_) {
+    const MatView<const float> pages = pages_.centred(head);
+    dot_tile(pages.row_range(range_.row, range_.rows), pages.row_range(range_.column, range_.columns),
+             MatView<float>(dots_.data(), range_.rows, range_.columns, kTileColumns));
+    if (!one_head()) add_to_joined(dots_, joined_dots_);
+  }
+  if (metrics_.has(Metric::kHamming)) {
+    differing_bits_tile(pages_.signs(head), range_.row, range_.column, counts(differing_));
+    if (!one_head()) add_to_joined(differing_, joined_differing_);
+  }
+  if (metrics_.has(Metric::kJaccard) && single_heads_)
+    common_bits_tile(pages_.top(head), range_.row, range_.column, counts(common_));
 }
 
 void PairTile::join() {
   KVA_CHECK(heads_added_ == pages_.shape().heads, "all heads before join()");
-  if (bits_) common_bits_tile(pages_.top(kJoinedHeads), range_.row, range_.column, counts(common_));
+  if (metrics_.has(Metric::kJaccard) && !(one_head() && single_heads_))
+    common_bits_tile(pages_.top(kJoinedHeads), range_.row, range_.column, counts(common_));
 }
 
 MatView<uint32_t> PairTile::counts(std::vector<uint32_t>& data) const {
@@ -52,20 +67,26 @@ MatView<uint32_t> PairTile::counts(std::vector<uint32_t>& data) const {
 
 void PairTile::read_row(int head, int64_t r, int64_t first, int64_t n) {
   KVA_CHECK(first + n <= range_.columns && r < range_.rows, "a row within the tile");
-  const bool joined = head == kJoinedHeads;
+  KVA_CHECK(head == kJoinedHeads || single_heads_, "rows of one head of a tile that has them");
+  const bool joined = head == kJoinedHeads && !one_head();
   const int64_t offset = r * kTileColumns + first;
-  const float* dots = (joined ? joined_dots_ : dots_).data() + offset;
   const int64_t page = range_.row + r;
   const int64_t first_page = range_.column + first;
   const auto out = [&](Metric metric) { return values_[static_cast<std::size_t>(metric)].data(); };
-  const ProductRow row = {out(Metric::kCosine), out(Metric::kCosineCentered), out(Metric::kL2),
-                          distance_.data()};
-  if (similarity_row(dots, n, pages_.norms(head).view(), page, first_page, row))
-    repair(head, page, first_page, n, dots);
-  if (!bits_) return;
-  hamming_row((joined ? joined_differing_ : differing_).data() + offset, n, pages_.scope_values(head),
-              out(Metric::kHamming));
-  jaccard_row(common_.data() + offset, n, pages_.top_size(head), out(Metric::kJaccard));
+  if (products_) {
+    const float* dots = (joined ? joined_dots_ : dots_).data() + offset;
+    ProductRow row;
+    row.centred = out(Metric::kCosineCentered);
+    if (cosine_or_l2_)
+      row = {out(Metric::kCosine), out(Metric::kCosineCentered), out(Metric::kL2), distance_.data()};
+    if (similarity_row(dots, n, pages_.norms(head).view(), page, first_page, row))
+      repair(head, page, first_page, n, dots);
+  }
+  if (metrics_.has(Metric::kHamming))
+    hamming_row((joined ? joined_differing_ : differing_).data() + offset, n, pages_.scope_values(head),
+                out(Metric::kHamming));
+  if (metrics_.has(Metric::kJaccard))
+    jaccard_row(common_.data() + offset, n, pages_.top_size(head), out(Metric::kJaccard));
 }
 
 // The distance of nearly equal pages drowns in the rounding of the product: computed from the pages instead.

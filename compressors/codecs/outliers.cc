@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <numeric>
+#include <functional>
 
 #include "kernels/check.h"
 #include "kernels/convert.h"
@@ -18,7 +18,8 @@ struct Moments {
   double sum = 0.0;
   double numbers = 0.0;
   double squares = 0.0;  // of their distances to the mean
-  double mean() const { return sum / numbers; }
+  double mean = 0.0;
+  double root_deviation = 0.0;  // the root of the standard deviation
 };
 
 int place_bits(int64_t numbers) {
@@ -28,43 +29,14 @@ int place_bits(int64_t numbers) {
 
 int64_t place_bytes(int64_t count, int64_t numbers) { return (count * place_bits(numbers) + 15) / 16 * 2; }
 
-// Reads the places of a list; damaged ones stay within the page side.
-class PlaceReader {
- public:
-  PlaceReader(const std::byte* list, int64_t count, int64_t tokens, int64_t width)
-      : list_(list),
-        values_(list + place_bytes(count, tokens * width)),
-        bits_(place_bits(tokens * width)),
-        last_(tokens * width - 1),
-        by_width_((uint64_t{1} << kShift) / static_cast<uint64_t>(std::max<int64_t>(width, 1)) + 1) {
-    KVA_CHECK(bits_ <= kMostBits, "a page side of so many numbers");
-  }
-
-  const std::byte* values() const { return values_; }
-  // As it is written; a stranger's may lie behind the page.
-  int64_t written(int64_t i) const {
-    const int64_t first = i * bits_;
-    // It lies in four bytes; behind the places there are at least as many of values or codes.
-    uint32_t window;
-    std::memcpy(&window, list_ + first / 8, sizeof(window));
-    return (window >> (first % 8)) & ((1u << bits_) - 1);
-  }
-  int64_t operator()(int64_t i) const { return std::min(written(i), last_); }
-  // place / width, without dividing: exact as place * width < 2^kShift.
-  int64_t token(int64_t place) const {
-    return static_cast<int64_t>((static_cast<uint64_t>(place) * by_width_) >> kShift);
-  }
-
- private:
-  static constexpr int kShift = 40;
-  static constexpr int kMostBits = 24;
-
-  const std::byte* list_;
-  const std::byte* values_;
-  int bits_;
-  int64_t last_;
-  uint64_t by_width_;
-};
+// As it is written; a stranger's may lie behind the page. It lies in four bytes: behind the places there are
+// at least as many of values or codes.
+int64_t written_place(const std::byte* list, int bits, int64_t i) {
+  const int64_t first = i * bits;
+  uint32_t window;
+  std::memcpy(&window, list + first / 8, sizeof(window));
+  return (window >> (first % 8)) & ((1u << bits) - 1);
+}
 
 }  // namespace
 
@@ -80,38 +52,51 @@ std::vector<int64_t> farthest_numbers(MatView<const float> rows, ScaleAxis axis,
   KVA_CHECK(count >= 0 && count <= numbers && group >= 1, "as many outliers as numbers at most");
   std::vector<int64_t> places;
   if (count == 0) return places;
-  const int64_t groups_of_row = (rows.cols + group - 1) / group;
-  const auto group_of = [&](int64_t token, int64_t channel) {
-    return static_cast<std::size_t>(axis == ScaleAxis::kToken ? token * groups_of_row + channel / group
-                                                              : token / group * rows.cols + channel);
+  const int64_t groups_of_row = axis == ScaleAxis::kToken ? (rows.cols + group - 1) / group : rows.cols;
+  // body(first place, numbers, how many, of their groups the first, how far apart): so many neighbours in a
+  // row that are all of one group (apart by 0), or each of the next (apart by 1).
+  const auto each_run = [&](const auto& body) {
+    for (int64_t t = 0; t < rows.rows; ++t) {
+      if (axis == ScaleAxis::kChannel) {
+        body(t * rows.cols, rows.row(t), rows.cols, t / group * groups_of_row, 1);
+        continue;
+      }
+      for (int64_t g = 0; g < groups_of_row; ++g) {
+        const int64_t first = g * group;
+        body(t * rows.cols + first, rows.row(t) + first, std::min(group, rows.cols - first),
+             t * groups_of_row + g, 0);
+      }
+    }
   };
-  std::vector<Moments> groups(group_of(rows.rows - 1, rows.cols - 1) + 1);
+  const int64_t group_rows = axis == ScaleAxis::kToken ? rows.rows : (rows.rows + group - 1) / group;
+  std::vector<Moments> groups(static_cast<std::size_t>(group_rows * groups_of_row));
   const auto each = [&](const auto& body) {
-    for (int64_t t = 0, at = 0; t < rows.rows; ++t)
-      for (int64_t c = 0; c < rows.cols; ++c, ++at)
-        if (!kept || !kept[at]) body(at, double{rows.at(t, c)}, groups[group_of(t, c)]);
+    each_run([&](int64_t place, const float* of_row, int64_t run, int64_t first_group, int64_t apart) {
+      Moments* of = groups.data() + first_group;
+      for (int64_t i = 0; i < run; ++i, of += apart)
+        if (!kept || !kept[place + i]) body(place + i, double{of_row[i]}, *of);
+    });
   };
   each([](int64_t, double x, Moments& of) {
     of.sum += x;
     of.numbers += 1.0;
   });
-  each([](int64_t, double x, Moments& of) { of.squares += (x - of.mean()) * (x - of.mean()); });
+  for (Moments& of : groups) of.mean = of.sum / of.numbers;
+  each([](int64_t, double x, Moments& of) { of.squares += (x - of.mean) * (x - of.mean); });
+  for (Moments& of : groups) of.root_deviation = std::sqrt(std::sqrt(of.squares / of.numbers));
   std::vector<double> distance(static_cast<std::size_t>(numbers), -1.0);
   each([&](int64_t at, double x, const Moments& of) {
-    const double deviation = std::sqrt(of.squares / of.numbers);
     distance[static_cast<std::size_t>(at)] =
-        deviation > 0.0 ? std::abs(x - of.mean()) / std::sqrt(deviation) : 0.0;
+        of.root_deviation > 0.0 ? std::abs(x - of.mean) / of.root_deviation : 0.0;
   });
-  places.resize(static_cast<std::size_t>(numbers));
-  std::iota(places.begin(), places.end(), int64_t{0});
-  const auto farther = [&](int64_t a, int64_t b) {
-    const double of_a = distance[static_cast<std::size_t>(a)], of_b = distance[static_cast<std::size_t>(b)];
-    return of_a != of_b ? of_a > of_b : a < b;
-  };
-  const auto end = places.begin() + count;
-  if (end != places.end()) std::nth_element(places.begin(), end, places.end(), farther);
-  places.erase(end, places.end());
-  std::sort(places.begin(), places.end());
+  std::vector<double> falling(distance);
+  const auto last = falling.begin() + (count - 1);
+  std::nth_element(falling.begin(), last, falling.end(), std::greater<>());
+  auto at_the_bound = count - std::count_if(falling.begin(), last, [&](double d) { return d > *last; });
+  for (int64_t at = 0; at < numbers; ++at) {
+    const double d = distance[static_cast<std::size_t>(at)];
+    if (d > *last || (d == *last && at_the_bound-- > 0)) places.push_back(at);
+  }
   return places;
 }
 
@@ -132,19 +117,27 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
 }
 
 bool outliers_within(const std::byte* list, int64_t count, int64_t numbers) {
-  const PlaceReader place(list, count, 1, numbers);
+  const int bits = place_bits(numbers);
   for (int64_t i = 0; i < count; ++i)
-    if (place.written(i) >= numbers) return false;
+    if (written_place(list, bits, i) >= numbers) return false;
   return true;
 }
 
 void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows) {
-  const PlaceReader place(list, count, rows.rows, rows.cols);
-  for (int64_t i = 0; i < count; ++i) {
-    uint16_t value;
-    std::memcpy(&value, place.values() + i * 2, sizeof(value));
-    const int64_t token = place.token(place(i));
-    rows.at(token, place(i) - token * rows.cols) = f32_from_f16(value);
+  const int64_t numbers = rows.rows * rows.cols;
+  const std::byte* values = list + place_bytes(count, numbers);
+  constexpr int64_t kAtOnce = 64;
+  for (int64_t first = 0; first < count; first += kAtOnce) {
+    const int64_t some = std::min(kAtOnce, count - first);
+    int32_t tokens[kAtOnce], channels[kAtOnce];
+    // Places of 8 neighbours end with a byte.
+    unpack_places(list + first / 8 * place_bits(numbers), place_bits(numbers), some, numbers - 1, rows.cols,
+                  tokens, channels);
+    for (int64_t i = 0; i < some; ++i) {
+      uint16_t value;
+      std::memcpy(&value, values + (first + i) * 2, sizeof(value));
+      rows.at(tokens[i], channels[i]) = f32_from_f16(value);
+    }
   }
 }
 
@@ -153,14 +146,9 @@ SparseNumbers read_outliers(const std::byte* list, int64_t count, const PackedPa
   auto* tokens = reinterpret_cast<int32_t*>(scratch);
   int32_t* channels = tokens + count;
   float* values = scratch + 2 * count;
-  const PlaceReader place(list, count, page.tokens, page.width);
-  to_f32(place.values(), DType::kF16, values, count);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = place(i);
-    const int64_t token = place.token(at);
-    tokens[i] = static_cast<int32_t>(token);
-    channels[i] = static_cast<int32_t>(at - token * page.width);
-  }
+  const int64_t numbers = page.tokens * page.width;
+  unpack_places(list, place_bits(numbers), count, numbers - 1, page.width, tokens, channels);
+  to_f32(list + place_bytes(count, numbers), DType::kF16, values, count);
   const int32_t* group = page.axis == ScaleAxis::kToken ? tokens : channels;
   if (coded && page.groups() <= 1)
     for (int64_t i = 0; i < count; ++i) values[i] -= coded[group[i]];

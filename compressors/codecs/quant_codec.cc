@@ -21,13 +21,6 @@ namespace {
 
 constexpr float kMostF16 = 65504.0f;
 
-// The smallest f16 that is not below a value >= 0 within its range.
-uint16_t f16_at_least(double value) {
-  uint16_t bits = f16_from_f32(static_cast<float>(value));
-  if (static_cast<double>(f32_from_f16(bits)) < value) ++bits;
-  return bits;
-}
-
 // What of a payload is where, for one shape of page side.
 struct Layout {
   Layout(const QuantFormat& format, int64_t tokens, int64_t width)
@@ -273,21 +266,11 @@ std::vector<uint8_t> QuantCodec::write_kept(MatView<const float> rows, const Lay
 
 void QuantCodec::write_scales(MatView<const float> rows, const Layout& at, const uint8_t* kept,
                               std::byte* payload) const {
-  const double most = (1 << format_.bits) - 1;
-  const double half = (1 << (format_.bits - 1)) - 1;
-  std::vector<float> low(static_cast<std::size_t>(at.scales)), high(low.size());
-  group_ranges(rows, at.page, kept, low.data(), high.data());
-  auto* scales = reinterpret_cast<uint16_t*>(payload);
-  auto* zeros = reinterpret_cast<uint16_t*>(payload + at.zeros_at);
-  for (std::size_t g = 0; g < low.size(); ++g) {
-    if (low[g] > high[g]) low[g] = high[g] = 0.0f;  // every number of the group is kept beside the codes
-    if (format_.symmetric) {
-      scales[g] = f16_at_least(double{std::max(-low[g], high[g])} / half);
-    } else {
-      zeros[g] = f16_from_f32(low[g]);
-      scales[g] = f16_at_least(std::max(0.0, double{high[g]} - f32_from_f16(zeros[g])) / most);
-    }
-  }
+  std::vector<float> ranges(static_cast<std::size_t>(2 * at.scales));
+  float* high = ranges.data() + at.scales;
+  group_ranges(rows, at.page, kept, ranges.data(), high);
+  auto* zeros = format_.symmetric ? nullptr : reinterpret_cast<uint16_t*>(payload + at.zeros_at);
+  range_scales(ranges.data(), high, at.scales, format_.bits, reinterpret_cast<uint16_t*>(payload), zeros);
 }
 
 void QuantCodec::write_factors(MatView<const float> rows, const Layout& at, std::byte* payload) const {

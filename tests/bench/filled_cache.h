@@ -59,11 +59,14 @@ class FilledCache {
     return batch;
   }
 
+  void attend(int layer, const Batch& batch) {
+    const MatView<const float> q(rows_.data(), batch.rows(), kKvHeads * kGroup * kHeadDim);
+    cache.attend(layer, batch, q, MatView<float>(out_.data(), q.rows, q.cols));
+  }
+
   // All layers.
   void attend(const Batch& batch) {
-    const MatView<const float> q(rows_.data(), batch.rows(), kKvHeads * kGroup * kHeadDim);
-    for (int layer = 0; layer < cache.options().layers; ++layer)
-      cache.attend(layer, batch, q, MatView<float>(out_.data(), q.rows, q.cols));
+    for (int layer = 0; layer < cache.options().layers; ++layer) attend(layer, batch);
   }
 
   KvCache cache;

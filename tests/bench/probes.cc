@@ -198,7 +198,6 @@ PopcountProbe::PopcountProbe() : impl_(std::make_unique<Impl>()) {
 PopcountProbe::~PopcountProbe() = default;
 
 double PopcountProbe::seconds() {
-  constexpr int kTurns = 256;
   const CountDiffering count = best_differing();
   const double all = seconds_of([&] {
     for (uint64_t turn = 0; turn < kTurns; ++turn) benchmark::DoNotOptimize(count(impl_->words, turn));

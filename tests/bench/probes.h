@@ -79,8 +79,11 @@ class PlainGemmProbe {
 // the processor has for it.
 class PopcountProbe {
  public:
+  static constexpr int kTurns = 256;  // over the words, in one seconds()
+
   PopcountProbe();
   ~PopcountProbe();
+  // Of one turn.
   double seconds();
   double words() const;
 

@@ -1,11 +1,17 @@
-// All pairs of pages beside the plain f32 product of the same size on as many threads, and the packed kernel
-// beside a bare popcount. Limits are probed in turns (probes.h).
+// All pairs of pages beside the plain f32 product of the same size on as many threads, packed bits beside a
+// bare popcount, and clusters beside FAISS. Limits are probed in turns (probes.h).
 #include <benchmark/benchmark.h>
+#include <cblas.h>
+#include <faiss/Clustering.h>
+#include <faiss/IndexFlat.h>
+#include <omp.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 #include "analyzer/redundancy/all_pairs.h"
+#include "analyzer/redundancy/clusters.h"
 #include "analyzer/redundancy/redundancy.h"
 #include "kernels/similarity.h"
 #include "tests/analyzer/redundancy/page_set_builder.h"
@@ -14,7 +20,6 @@
 namespace kva {
 namespace {
 
-constexpr int64_t kPages = 4096;
 constexpr int kTokens = 16;
 constexpr int kHeadDim = 64;
 constexpr int64_t kNumbers = kTokens * kHeadDim;
@@ -27,30 +32,48 @@ std::vector<float> random_numbers(int64_t count) {
   return numbers;
 }
 
-PageMatrix bench_pages(ThreadPool& pool) {
-  RawPages raw{{kPages, 1, kTokens, kHeadDim}, random_numbers(kPages * kNumbers), 1.0};
+PageMatrix bench_pages(int64_t pages, ThreadPool& pool) {
+  RawPages raw{{pages, 1, kTokens, kHeadDim}, random_numbers(pages * kNumbers), 1.0};
   const std::vector<float> means = channel_means(raw, pool);
   return PageMatrix(std::move(raw), means, 0.25, pool);
 }
 
-Grouping one_prompt() {
+Grouping one_prompt(int64_t pages) {
   PageSet set;
-  set.prompts.push_back({"bench", "bench", kPages * kTokens, kPages, 0});
-  for (int64_t p = 0; p < kPages; ++p) set.pages.push_back({0, p * kTokens});
+  set.prompts.push_back({"bench", "bench", pages * kTokens, pages, 0});
+  for (int64_t p = 0; p < pages; ++p) set.pages.push_back({0, p * kTokens});
   return group_pages(set);
 }
 
+constexpr int64_t kFewPages = 4096;
+const std::vector<float> kThresholds = {0.8f, 0.9f, 0.95f, 0.99f};
+
 // All five metrics with totals, histograms, best partners and groups.
-void all_pairs_five_metrics(benchmark::State& state) {
-  ThreadPool pool(static_cast<int>(state.range(0)));
-  const PageMatrix pages = bench_pages(pool);
-  const Grouping grouping = one_prompt();
-  const std::vector<float> thresholds = {0.8f, 0.9f, 0.95f, 0.99f};
+PairPlan full_plan() {
   PairPlan plan;
-  plan.thresholds = thresholds;
+  plan.thresholds = kThresholds;
   plan.partners = 4;
   plan.heat_bins = kMaxHeatmapBins;
-  PlainGemmProbe probe(kPages, kNumbers, pool);
+  return plan;
+}
+
+// One metric with its histogram; with `partners` also the most similar pages of each.
+PairPlan bare_plan(Metric metric, int partners) {
+  PairPlan plan;
+  plan.thresholds = kThresholds;
+  plan.metrics = {metric};
+  plan.partners = partners;
+  plan.prompts = false;
+  return plan;
+}
+
+// In turns with the whole product of the same size, which computes both triangles; we compute one.
+void all_pairs(benchmark::State& state, const PairPlan& plan) {
+  const int64_t count = state.range(0);
+  ThreadPool pool(static_cast<int>(state.range(1)));
+  const PageMatrix pages = bench_pages(count, pool);
+  const Grouping grouping = one_prompt(count);
+  PlainGemmProbe probe(count, kNumbers, pool);
   probe.seconds();
   Turns turns;
   for (auto _ : state) {
@@ -59,18 +82,92 @@ void all_pairs_five_metrics(benchmark::State& state) {
     turns.probe.push_back(probe.seconds());
     state.SetIterationTime(turns.own.back());
   }
-  // Pages squared for both: the plain product computes both triangles, we compute one and mirror it.
-  turns.report(state, kPages * kPages, kPages * kPages, 1e6);
+  const auto pairs = static_cast<double>(count * count);
+  turns.report(state, pairs, pairs, 1e6);
 }
-BENCHMARK(all_pairs_five_metrics)
-    ->ArgName("threads")
-    ->ArgsProduct({thread_counts()})
+
+// In turns with a bare popcount of as many words from the first-level cache on each thread; pairs count
+// twice, as above.
+void all_pairs_of_bits(benchmark::State& state, Metric metric) {
+  const int64_t count = state.range(0);
+  ThreadPool pool(static_cast<int>(state.range(1)));
+  const PageMatrix pages = bench_pages(count, pool);
+  const Grouping grouping = one_prompt(count);
+  const PairPlan plan = bare_plan(metric, 0);
+  std::vector<PopcountProbe> probes(static_cast<std::size_t>(pool.threads()));
+  constexpr int64_t kCalls = 64;
+  Turns turns;
+  for (auto _ : state) {
+    turns.own.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(pages, grouping, plan, pool)); }));
+    turns.probe.push_back(seconds_of([&] {
+      pool.parallel_for(pool.threads(), [&](int64_t thread, int) {
+        for (int64_t turn = 0; turn < kCalls; ++turn) probes[static_cast<std::size_t>(thread)].seconds();
+      });
+    }));
+    state.SetIterationTime(turns.own.back());
+  }
+  const double words = probes[0].words() * PopcountProbe::kTurns * kCalls * pool.threads();
+  turns.report(state, static_cast<double>(count * count), words / (kNumbers / 64), 1e6);
+}
+
+void register_pairs() {
+  const auto add = [](const char* name, const auto& body, const auto& what,
+                      std::initializer_list<int64_t> counts) {
+    auto* bench = benchmark::RegisterBenchmark(name, body, what)
+                      ->ArgNames({"pages", "threads"})
+                      ->Unit(benchmark::kMillisecond)
+                      ->UseManualTime();
+    for (const int64_t count : counts)
+      for (const int64_t threads : thread_counts()) bench->Args({count, threads});
+  };
+  add("all_pairs_five_metrics", all_pairs, full_plan(), {kFewPages});
+  add("all_pairs_cosine", all_pairs, bare_plan(Metric::kCosineCentered, 10), {kFewPages, 16384});
+  add("all_pairs_hamming", all_pairs_of_bits, Metric::kHamming, {kFewPages, 16384});
+  add("all_pairs_jaccard", all_pairs_of_bits, Metric::kJaccard, {kFewPages, 16384});
+}
+
+// k-means by FAISS with our own assignment, in turns with FAISS's IndexFlatL2: same start, same iterations.
+// inertia: ours over FAISS's.
+void kmeans(benchmark::State& state) {
+  const int64_t count = state.range(0);
+  const int threads = static_cast<int>(state.range(2));
+  ThreadPool pool(threads);
+  const PageMatrix pages = bench_pages(count, pool);
+  const ClusterOptions options{.k = state.range(1), .iterations = 20, .seed = 1};
+  const MatView<const float> points = pages.centred();
+  omp_set_num_threads(threads);
+  Turns turns;
+  double inertia = 0.0, faiss_inertia = 0.0;
+  for (auto _ : state) {
+    turns.own.push_back(seconds_of([&] { inertia = cluster_pages(pages, options, pool).inertia; }));
+    openblas_set_num_threads(threads);
+    turns.probe.push_back(seconds_of([&] {
+      faiss::ClusteringParameters parameters;
+      parameters.niter = options.iterations;
+      parameters.seed = static_cast<int>(options.seed);
+      parameters.max_points_per_centroid = static_cast<int>(count);
+      faiss::Clustering clustering(static_cast<int>(points.cols), static_cast<int>(options.k), parameters);
+      faiss::IndexFlatL2 index(points.cols);
+      clustering.train(points.rows, points.data, index);
+      faiss_inertia = clustering.iteration_stats.back().obj;
+    }));
+    openblas_set_num_threads(1);
+    state.SetIterationTime(turns.own.back());
+  }
+  const double flops = 2.0 * static_cast<double>(count * options.k * kNumbers) * options.iterations;
+  turns.report(state, flops, flops, kGiga);
+  state.counters["inertia"] = inertia / faiss_inertia;
+}
+BENCHMARK(kmeans)
+    ->ArgNames({"pages", "clusters", "threads"})
+    ->ArgsProduct({{16384}, {256}, thread_counts()})
     ->Unit(benchmark::kMillisecond)
     ->UseManualTime();
 
 void differing_bits_of_tiles(benchmark::State& state) {
   ThreadPool pool(1);
-  const PageMatrix pages = bench_pages(pool);
+  const PageMatrix pages = bench_pages(kFewPages, pool);
   std::vector<uint32_t> counts(128 * 256);
   PopcountProbe probe;
   Turns turns;
@@ -111,4 +208,10 @@ BENCHMARK(whole_analysis)->Arg(2)->Arg(30)->Unit(benchmark::kMillisecond)->UseRe
 }  // namespace
 }  // namespace kva
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  kva::register_pairs();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

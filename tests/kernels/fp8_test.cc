@@ -111,6 +111,25 @@ void expect_near(const std::vector<float>& a, const std::vector<float>& b, doubl
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], products * products * 0x1p-23) << i;
 }
 
+TEST(Fp8, OneNaNReachesItsScoreAndItsChannelOnly) {
+  constexpr int64_t kTokens = 6, kDim = 37;
+  for_each_simd_target([] {
+    for (const int64_t place : {int64_t{0}, 3 * kDim + 5, kTokens * kDim - 1})
+      for (const uint8_t nan : {uint8_t{0x7f}, uint8_t{0xff}}) {
+        std::vector<uint8_t> stored(kTokens * kDim, fp8_from_f32(448.0f, Fp8::kE4M3));
+        stored[static_cast<std::size_t>(place)] = nan;
+        const std::vector<float> ones(kDim, 1.0f);
+        std::vector<float> scores(kTokens), out(kDim, 1.0f);
+        fp8_scores({ones.data(), 1, kDim}, stored.data(), Fp8::kE4M3, {scores.data(), 1, kTokens});
+        fp8_accumulate({ones.data(), 1, kTokens}, stored.data(), Fp8::kE4M3, {out.data(), 1, kDim});
+        for (int64_t t = 0; t < kTokens; ++t)
+          EXPECT_EQ(std::isnan(scores[static_cast<std::size_t>(t)]), t == place / kDim) << place;
+        for (int64_t c = 0; c < kDim; ++c)
+          EXPECT_EQ(std::isnan(out[static_cast<std::size_t>(c)]), c == place % kDim) << place;
+      }
+  });
+}
+
 TEST(Fp8, ProductsEqualThoseOfTheWidenedRows) {
   std::mt19937 random(2);
   std::normal_distribution<float> normal;

@@ -54,6 +54,69 @@ TEST(PackedEncode, RangesByHand) {
   });
 }
 
+// Against the definition in double: the least f16 that reaches over the range.
+TEST(PackedEncode, ScalesReachOverTheirRangesAndNoFurther) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> low = {0, -1, 1, kInfinity, -65504, 1e-9f}, high = {0, 1, 1, -kInfinity, 65504, 2e-9f};
+  while (low.size() < 53) {
+    const float a = normal(random), b = normal(random) * 100;
+    low.push_back(std::min(a, b));
+    high.push_back(std::max(a, b));
+  }
+  const auto count = static_cast<int64_t>(low.size());
+  for (const int bits : {2, 3, 4, 8})
+    for_each_simd_target([&] {
+      std::vector<uint16_t> scales(low.size()), zeros(low.size()), symmetric(low.size());
+      range_scales(low.data(), high.data(), count, bits, scales.data(), zeros.data());
+      range_scales(low.data(), high.data(), count, bits, symmetric.data(), nullptr);
+      const auto least = [](uint16_t scale, double width) {
+        EXPECT_GE(double{f32_from_f16(scale)}, width);
+        if (scale > 0) {
+          EXPECT_LT(double{f32_from_f16(static_cast<uint16_t>(scale - 1))}, width);
+        }
+      };
+      for (std::size_t i = 0; i < low.size(); ++i) {
+        const bool none = low[i] > high[i];
+        const float from = none ? 0 : low[i], to = none ? 0 : high[i];
+        ASSERT_EQ(zeros[i], f16_from_f32(from));
+        least(scales[i], std::max(0.0, double{to} - f32_from_f16(zeros[i])) / ((1 << bits) - 1));
+        least(symmetric[i], double{std::max(-from, to)} / ((1 << (bits - 1)) - 1));
+      }
+    });
+}
+
+// Quotients next to halves, where a product with the inverse of the scale may fall to the other side.
+TEST(PackedEncode, RoundsAsADivisionDoes) {
+  std::mt19937 random(9);
+  constexpr int64_t kCount = 255 * 16;
+  std::vector<float> rows(kCount);
+  std::vector<uint16_t> scales, zeros(16, 0);
+  for (int i = 0; i < 16; ++i)
+    scales.push_back(f16_from_f32(0.01f + static_cast<float>(random() % 1000) * 1e-3f));
+  for (int64_t i = 0; i < kCount; ++i) {
+    const double half = static_cast<double>(i / 16) + 0.5;
+    float value = static_cast<float>(half * double{f32_from_f16(scales[static_cast<std::size_t>(i % 16)])});
+    for (auto steps = random() % 5; steps > 2; --steps) value = std::nextafter(value, 0.0f);
+    rows[static_cast<std::size_t>(i)] = value;
+  }
+  const PackedPage page{.bits = 8,
+                        .tokens = 255,
+                        .width = 16,
+                        .axis = ScaleAxis::kChannel,
+                        .group = 255,
+                        .scales = scales.data(),
+                        .zeros = zeros.data()};
+  for_each_simd_target([&] {
+    std::vector<std::byte> packed(kCount);
+    pack_numbers({rows.data(), 255, 16}, page, nullptr, packed.data());
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      ASSERT_EQ(std::to_integer<int>(packed[i]),
+                static_cast<int>(std::min(255.0f, std::nearbyint(rows[i] / f32_from_f16(scales[i % 16])))))
+          << i;
+  });
+}
+
 // A scale of 2 and a zero of -1 at 2 bits: -1, 1, 3 and 5; halves go to even codes, what is beyond to the
 // ends.
 TEST(PackedEncode, CodesByHand) {

@@ -276,6 +276,19 @@ TEST(Packed, AnyNumberOfQueries) {
   });
 }
 
+// Rows that vectors cover without a rest, some of them several in a vector, and their neighbours that they do
+// not.
+TEST(Packed, RowsOfWholeVectors) {
+  for_each_simd_target([] {
+    for (const int bits : kAllBits)
+      for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+        for (const int64_t tokens : {8, 16, 32, 48, 64})
+          for (const int64_t width : {16, 60, 62, 64, 128})
+            for (const int64_t queries : {1, 3, 5})
+              check({bits, axis, tokens, width, 300, queries == 5, queries, queries == 3 && width == 64});
+  });
+}
+
 TEST(Packed, AnEmptyPageHasNoScoresAndAddsNothing) {
   PackedPage page;
   page.width = 8;
