@@ -9,6 +9,7 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
+#include "kernels/packed_math.h"
 
 namespace kva {
 namespace {
@@ -21,12 +22,9 @@ struct Moments {
   double mean() const { return sum / numbers; }
 };
 
-int place_bits(int64_t numbers) {
-  return std::max(1,
-                  static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(numbers, 1) - 1))));
+int64_t place_bytes(int64_t count, int64_t numbers) {
+  return (count * outlier_place_bits(numbers) + 15) / 16 * 2;
 }
-
-int64_t place_bytes(int64_t count, int64_t numbers) { return (count * place_bits(numbers) + 15) / 16 * 2; }
 
 // Reads the places of a list; damaged ones stay within the page side.
 class PlaceReader {
@@ -34,7 +32,7 @@ class PlaceReader {
   PlaceReader(const std::byte* list, int64_t count, int64_t tokens, int64_t width)
       : list_(list),
         values_(list + place_bytes(count, tokens * width)),
-        bits_(place_bits(tokens * width)),
+        bits_(outlier_place_bits(tokens * width)),
         last_(tokens * width - 1),
         by_width_((uint64_t{1} << kShift) / static_cast<uint64_t>(std::max<int64_t>(width, 1)) + 1) {
     KVA_CHECK(bits_ <= kMostBits, "a page side of so many numbers");
@@ -43,11 +41,8 @@ class PlaceReader {
   const std::byte* values() const { return values_; }
   // As it is written; a stranger's may lie behind the page.
   int64_t written(int64_t i) const {
-    const int64_t first = i * bits_;
-    // It lies in four bytes; behind the places there are at least as many of values or codes.
-    uint32_t window;
-    std::memcpy(&window, list_ + first / 8, sizeof(window));
-    return (window >> (first % 8)) & ((1u << bits_) - 1);
+    // Behind the places there are at least as many bytes of values or codes as it reads.
+    return listed_place(reinterpret_cast<const uint8_t*>(list_), bits_, i);
   }
   int64_t operator()(int64_t i) const { return std::min(written(i), last_); }
   // place / width, without dividing: exact as place * width < 2^kShift.
@@ -67,6 +62,11 @@ class PlaceReader {
 };
 
 }  // namespace
+
+int outlier_place_bits(int64_t numbers) {
+  return std::max(1,
+                  static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(numbers, 1) - 1))));
+}
 
 int64_t outlier_count(double share, int64_t numbers) {
   return static_cast<int64_t>(std::ceil(share * static_cast<double>(numbers)));
@@ -120,7 +120,7 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
   const auto count = static_cast<int64_t>(places.size());
   std::byte* values = list + place_bytes(count, numbers);
   std::fill(list, values, std::byte{0});
-  const int bits = place_bits(numbers);
+  const int bits = outlier_place_bits(numbers);
   int64_t at = 0;
   for (const int64_t place : places) {
     for (int bit = 0; bit < bits; ++bit, ++at)

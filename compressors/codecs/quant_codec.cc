@@ -13,6 +13,7 @@
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
 #include "kernels/packed_encode.h"
+#include "kernels/scale_math.h"
 #include "kernels/sparse.h"
 #include "runtime/error.h"
 
@@ -20,13 +21,6 @@ namespace kva {
 namespace {
 
 constexpr float kMostF16 = 65504.0f;
-
-// The smallest f16 that is not below a value >= 0 within its range.
-uint16_t f16_at_least(double value) {
-  uint16_t bits = f16_from_f32(static_cast<float>(value));
-  if (static_cast<double>(f32_from_f16(bits)) < value) ++bits;
-  return bits;
-}
 
 // What of a payload is where, for one shape of page side.
 struct Layout {
@@ -273,20 +267,15 @@ std::vector<uint8_t> QuantCodec::write_kept(MatView<const float> rows, const Lay
 
 void QuantCodec::write_scales(MatView<const float> rows, const Layout& at, const uint8_t* kept,
                               std::byte* payload) const {
-  const double most = (1 << format_.bits) - 1;
-  const double half = (1 << (format_.bits - 1)) - 1;
   std::vector<float> low(static_cast<std::size_t>(at.scales)), high(low.size());
   group_ranges(rows, at.page, kept, low.data(), high.data());
   auto* scales = reinterpret_cast<uint16_t*>(payload);
   auto* zeros = reinterpret_cast<uint16_t*>(payload + at.zeros_at);
   for (std::size_t g = 0; g < low.size(); ++g) {
     if (low[g] > high[g]) low[g] = high[g] = 0.0f;  // every number of the group is kept beside the codes
-    if (format_.symmetric) {
-      scales[g] = f16_at_least(double{std::max(-low[g], high[g])} / half);
-    } else {
-      zeros[g] = f16_from_f32(low[g]);
-      scales[g] = f16_at_least(std::max(0.0, double{high[g]} - f32_from_f16(zeros[g])) / most);
-    }
+    const StoredScale stored = stored_scale(low[g], high[g], format_.bits, format_.symmetric);
+    scales[g] = stored.scale;
+    if (!format_.symmetric) zeros[g] = stored.zero;
   }
 }
 
@@ -320,7 +309,42 @@ void QuantCodec::encode(MatView<const float> rows, const SideData&, std::byte* p
   if (format_.norm_correct) write_factors(rows, at, payload);
 }
 
+SideKind kind_of(const PackedPage& page) {
+  const SideKind by_token = page.bits == 8   ? SideKind::kBits8
+                            : page.bits == 4 ? SideKind::kBits4
+                            : page.bits == 3 ? SideKind::kBits3
+                                             : SideKind::kBits2;
+  if (!page.by_channel) return by_token;
+  return static_cast<SideKind>(static_cast<int>(by_token) + static_cast<int>(SideKind::kBits8ByChannel) -
+                               static_cast<int>(SideKind::kBits8));
+}
+
 }  // namespace
+
+SideFormat quant_side_format(const QuantFormat& format, int64_t tokens, int64_t width) {
+  const Layout at(format, tokens, width);
+  const auto offset = [](int64_t bytes) { return static_cast<int32_t>(bytes); };
+  SideFormat side;
+  side.kind = kind_of(at.page);
+  side.scale_by_token = format.axis == ScaleAxis::kToken;
+  side.width = offset(width);
+  side.tokens = offset(tokens);
+  side.group = offset(at.page.group);
+  side.groups = offset(at.page.groups());
+  side.codes_at = offset(at.codes_at);
+  side.scales_at = 0;
+  if (!format.symmetric) side.zeros_at = offset(at.zeros_at);
+  side.outliers = offset(at.kept);
+  side.places_at = offset(at.kept_at);
+  side.place_bits = outlier_place_bits(tokens * width);
+  side.outlier_values_at = offset(at.channels_at - at.kept * 2);
+  side.dense_channels = offset(at.channels);
+  side.channels_at = offset(at.channels_at);
+  side.channel_values_at = offset(at.channel_values_at);
+  if (format.norm_correct) side.factors_at = offset(at.factors_at);
+  side.bytes = offset(at.end);
+  return side;
+}
 
 std::shared_ptr<const SideCodec> make_quant_codec(const QuantFormat& format) {
   return std::make_shared<QuantCodec>(format);

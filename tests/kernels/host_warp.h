@@ -62,11 +62,11 @@ class HostWarp {
   }
 
  private:
-  static constexpr std::size_t kStackBytes = 256 << 10;
+  static constexpr std::size_t kStackBytes = 128 << 10;
 
   void start(int lane) {
     const auto at = static_cast<std::size_t>(lane);
-    if (!stacks_[at]) stacks_[at] = std::make_unique<char[]>(kStackBytes);
+    if (!stacks_[at]) stacks_[at] = std::make_unique_for_overwrite<char[]>(kStackBytes);
     getcontext(&lanes_[at]);
     lanes_[at].uc_stack.ss_sp = stacks_[at].get();
     lanes_[at].uc_stack.ss_size = kStackBytes;
