@@ -13,13 +13,10 @@
 
 namespace kva {
 
-// Tokens of which a lane reads a unit before it uses the first one.
-inline constexpr int kAhead = 4;
-
 // The sums of four numbers over groups of `lanes` neighbouring lanes, lanes >= 4: returns sum number *which,
 // the same for lanes / 4 neighbours.
 template <class Warp>
-KVA_LANE_CODE inline float sum_four(Warp& warp, const float (&x)[kAhead], int lanes, int* which) {
+KVA_LANE_CODE inline float sum_four(Warp& warp, const float (&x)[4], int lanes, int* which) {
   const bool upper = (warp.lane() & (lanes / 2)) != 0;
   const float a0 = (upper ? x[2] : x[0]) + warp.shuffle_xor(upper ? x[0] : x[2], lanes / 2);
   const float a1 = (upper ? x[3] : x[1]) + warp.shuffle_xor(upper ? x[1] : x[3], lanes / 2);
@@ -31,7 +28,8 @@ KVA_LANE_CODE inline float sum_four(Warp& warp, const float (&x)[kAhead], int la
 }
 
 // scores[r * stride + t] = query r · token t, of rows of tokens. queries: [kItemRows, width], shared.
-template <SideKind kind, class Warp>
+// kSharedScales: units_share_scales().
+template <SideKind kind, bool kSharedScales, class Warp>
 KVA_LANE_CODE void score_tokens(Warp& warp, const SidePage& page, const float* queries, float* scores,
                                 int32_t stride) {
   const int32_t width = page.format->width;
@@ -39,7 +37,7 @@ KVA_LANE_CODE void score_tokens(Warp& warp, const SidePage& page, const float* q
   const int32_t unit = warp.lane() % split.lanes;
   const int32_t row = warp.lane() / split.lanes;
   const bool has_unit = unit * kUnit < width;
-  TokenUnits<kind> units(page, has_unit ? unit : 0);
+  const TokenUnits<kind> units(page, has_unit ? unit : 0);
   float query[kItemRows][kUnit];
   KVA_UNROLL
   for (int r = 0; r < kItemRows; ++r) {
@@ -47,36 +45,54 @@ KVA_LANE_CODE void score_tokens(Warp& warp, const SidePage& page, const float* q
     for (int j = 0; j < kUnit; ++j)
       query[r][j] = has_unit ? queries[r * width + units.address.places.place(j)] : 0.0f;
   }
+  float query_sum[kItemRows] = {};
+  KVA_UNROLL
+  for (int r = 0; r < kItemRows; ++r) {
+    KVA_UNROLL
+    for (int j = 0; j < kUnit; ++j) query_sum[r] += query[r][j];
+  }
+  // Scales of their own take the registers of more units.
+  constexpr int kAhead = is_packed(kind) && !kSharedScales ? 4 : units_ahead(kind);
   for (int32_t first = 0; first < page.tokens; first += kAhead * split.rows) {
     RawUnit raw[kAhead];
     KVA_UNROLL
-    for (int i = 0; i < kAhead; ++i) {
-      const int32_t token = first + i * split.rows + row;
-      raw[i] = units.load(token < page.tokens ? token : page.tokens - 1);
-    }
-    float sums[kItemRows][kAhead];
+    for (int i = 0; i < kAhead; ++i) raw[i] = units.load(page.clipped(first + i * split.rows + row));
     KVA_UNROLL
-    for (int i = 0; i < kAhead; ++i) {
-      const int32_t token = first + i * split.rows + row;
-      float key[kUnit];
-      units.numbers(raw[i], token < page.tokens ? token : page.tokens - 1, key);
+    for (int four = 0; four < kAhead; four += 4) {
+      const int32_t of_four = first + four * split.rows;
+      if (of_four >= page.tokens) break;
+      float sums[kItemRows][4];
+      KVA_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int32_t token = page.clipped(of_four + i * split.rows + row);
+        float key[kUnit];
+        units.template numbers<kSharedScales>(raw[four + i], token, key);
+        CodeScale one = {1.0f, 0.0f};
+        if constexpr (kSharedScales) one = units.scale(token);
+        KVA_UNROLL
+        for (int r = 0; r < kItemRows; ++r) {
+          sums[r][i] = 0.0f;
+          KVA_UNROLL
+          for (int j = 0; j < kUnit; ++j) sums[r][i] = fmaf(query[r][j], key[j], sums[r][i]);
+          if constexpr (kSharedScales) sums[r][i] = fmaf(sums[r][i], one.scale, query_sum[r] * one.zero);
+          // A query of zeros would make NaN of an infinite key that the lane has no unit of.
+          if (!has_unit) sums[r][i] = 0.0f;
+        }
+      }
       KVA_UNROLL
       for (int r = 0; r < kItemRows; ++r) {
-        sums[r][i] = 0.0f;
-        KVA_UNROLL
-        for (int j = 0; j < kUnit; ++j) sums[r][i] = fmaf(query[r][j], key[j], sums[r][i]);
-        // A query of zeros would make NaN of an infinite key that the lane has no unit of.
-        if (!has_unit) sums[r][i] = 0.0f;
+        int which;
+        const float sum = sum_four(warp, sums[r], split.lanes, &which);
+        const int32_t token = of_four + which * split.rows + row;
+        if (unit % (split.lanes / 4) == 0 && token < page.tokens) scores[r * stride + token] = sum;
       }
     }
-    KVA_UNROLL
-    for (int r = 0; r < kItemRows; ++r) {
-      int which;
-      const float sum = sum_four(warp, sums[r], split.lanes, &which);
-      const int32_t token = first + which * split.rows + row;
-      if (unit % (split.lanes / 4) == 0 && token < page.tokens) scores[r * stride + token] = sum;
-    }
   }
+}
+
+// The code of one number of a row without whole units.
+KVA_RARE_CODE inline float odd_code(const uint8_t* row, int bits, int32_t length, int32_t index) {
+  return index < length ? static_cast<float>(packed_code(row, bits, length, index)) : 0.0f;
 }
 
 // Codes of a unit of neighbouring tokens of one channel; `units` is how many a row has.
@@ -93,39 +109,25 @@ struct ChannelUnits {
     whole = reinterpret_cast<uintptr_t>(first) % side_bits(kind) == 0 && row_bytes % side_bits(kind) == 0;
   }
 
-  KVA_LANE_CODE void codes(int32_t channel, float (&values)[kUnit]) const {
+  // The unit's bytes at a channel, where the page has whole units; else nothing.
+  KVA_LANE_CODE UnitBits load(int32_t channel) const {
+    if (page.tokens % kUnit != 0) return {};
+    return load_unit<side_bits(kind)>(rows + channel * row_bytes + address.at, address.plane, whole);
+  }
+  KVA_LANE_CODE void codes(const UnitBits& bits, int32_t channel, float (&values)[kUnit]) const {
     constexpr int kBits = side_bits(kind);
-    const uint8_t* row = rows + channel * row_bytes;
-    if (page.tokens % kUnit == 0) {
-      const UnitBits bits = load_unit<kBits>(row + address.at, address.plane, whole);
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) values[j] = static_cast<float>(unit_code<kBits>(bits, j));
-      return;
-    }
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
-      const int32_t token = address.places.place(j);
-      values[j] =
-          token < page.tokens ? static_cast<float>(packed_code(row, kBits, page.tokens, token)) : 0.0f;
+      values[j] = page.tokens % kUnit == 0
+                      ? static_cast<float>(unit_code<kBits>(bits, j))
+                      : odd_code(rows + channel * row_bytes, kBits, page.tokens, address.places.place(j));
     }
   }
 
-  // A unit's scales at a channel, where tokens that the page does not have get those of its last.
-  KVA_LANE_CODE void scales(int32_t channel, CodeScale (&of)[kUnit]) const {
-    constexpr int kBits = side_bits(kind);
-    const SideFormat& format = *page.format;
-    if (!format.scale_by_token && format.groups == 1) {
-      const CodeScale one = code_scale(format, kBits, page.payload, channel);
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) of[j] = one;
-      return;
-    }
-    KVA_UNROLL
-    for (int j = 0; j < kUnit; ++j) {
-      const int32_t place = address.places.place(j);
-      const int32_t token = place < page.tokens ? place : page.tokens - 1;
-      of[j] = code_scale(format, kBits, page.payload, scale_index(format, token, channel));
-    }
+  // What the unit's numbers of a channel share.
+  KVA_LANE_CODE CodeScale scale(int32_t channel) const {
+    return code_scale(*page.format, side_bits(kind), page.payload,
+                      scale_index(*page.format, address.places.first, channel));
   }
 
   SidePage page;
@@ -136,7 +138,7 @@ struct ChannelUnits {
 };
 
 // The same of rows of channels: a lane sums its tokens over some of the channels.
-template <SideKind kind, class Warp>
+template <SideKind kind, bool kSharedScales, class Warp>
 KVA_LANE_CODE void score_channels(Warp& warp, const SidePage& page, const float* queries, float* scores,
                                   int32_t stride) {
   const int32_t width = page.format->width;
@@ -145,28 +147,48 @@ KVA_LANE_CODE void score_channels(Warp& warp, const SidePage& page, const float*
   const bool has_unit = unit * kUnit < page.tokens;
   const ChannelUnits<kind> units(page, has_unit ? unit : 0);
   float sums[kItemRows][kUnit] = {};
-  for (int32_t channel = warp.lane() / split.lanes; channel < width; channel += split.rows) {
-    float key[kUnit];
-    CodeScale of[kUnit];
-    units.codes(channel, key);
-    units.scales(channel, of);
+  float zeros[kItemRows] = {};
+  constexpr int kAhead = kSharedScales ? 8 : 1;
+  for (int32_t first = warp.lane() / split.lanes; first < width; first += kAhead * split.rows) {
+    UnitBits raw[kAhead];
     KVA_UNROLL
-    for (int j = 0; j < kUnit; ++j) key[j] = fmaf(key[j], of[j].scale, of[j].zero);
+    for (int i = 0; i < kAhead; ++i) {
+      const int32_t channel = first + i * split.rows;
+      raw[i] = units.load(channel < width ? channel : width - 1);
+    }
     KVA_UNROLL
-    for (int r = 0; r < kItemRows; ++r) {
-      const float query = queries[r * width + channel];
+    for (int i = 0; i < kAhead; ++i) {
+      const int32_t channel = first + i * split.rows;
+      if (channel >= width) break;
+      float key[kUnit];
+      units.codes(raw[i], channel, key);
+      CodeScale one = {1.0f, 0.0f};
+      if constexpr (kSharedScales) {
+        one = units.scale(channel);
+      } else {
+        KVA_UNROLL
+        for (int j = 0; j < kUnit; ++j)
+          key[j] = coded_number(*page.format, page.payload, key[j],
+                                page.clipped(units.address.places.place(j)), channel);
+      }
       KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) sums[r][j] = fmaf(query, key[j], sums[r][j]);
+      for (int r = 0; r < kItemRows; ++r) {
+        const float query = queries[r * width + channel];
+        const float scaled = query * one.scale;
+        if constexpr (kSharedScales) zeros[r] = fmaf(query, one.zero, zeros[r]);
+        KVA_UNROLL
+        for (int j = 0; j < kUnit; ++j) sums[r][j] = fmaf(scaled, key[j], sums[r][j]);
+      }
     }
   }
   KVA_UNROLL
   for (int r = 0; r < kItemRows; ++r) {
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
-      for (int mask = 16; mask >= split.lanes; mask /= 2) sums[r][j] += warp.shuffle_xor(sums[r][j], mask);
+      float sum = sums[r][j] + zeros[r];
+      for (int mask = 16; mask >= split.lanes; mask /= 2) sum += warp.shuffle_xor(sum, mask);
       const int32_t token = units.address.places.place(j);
-      if (warp.lane() < split.lanes && has_unit && token < page.tokens)
-        scores[r * stride + token] = sums[r][j];
+      if (warp.lane() < split.lanes && has_unit && token < page.tokens) scores[r * stride + token] = sum;
     }
   }
 }
@@ -205,38 +227,37 @@ KVA_LANE_CODE void score_kept(Warp& warp, const SidePage& page, const float* que
   }
 }
 
-// Scores of one page, the kind being known only here.
+// Scores of one page.
 template <class Warp>
-KVA_LANE_CODE void score_page(Warp& warp, SideKind kind, const SidePage& page, const float* queries,
-                              float* scores, int32_t stride) {
-  switch (kind) {
-    case SideKind::kF32: score_tokens<SideKind::kF32>(warp, page, queries, scores, stride); break;
-    case SideKind::kF16: score_tokens<SideKind::kF16>(warp, page, queries, scores, stride); break;
-    case SideKind::kBF16: score_tokens<SideKind::kBF16>(warp, page, queries, scores, stride); break;
-    case SideKind::kE4M3: score_tokens<SideKind::kE4M3>(warp, page, queries, scores, stride); break;
-    case SideKind::kE5M2: score_tokens<SideKind::kE5M2>(warp, page, queries, scores, stride); break;
-    case SideKind::kBits8: score_tokens<SideKind::kBits8>(warp, page, queries, scores, stride); break;
-    case SideKind::kBits4: score_tokens<SideKind::kBits4>(warp, page, queries, scores, stride); break;
-    case SideKind::kBits3: score_tokens<SideKind::kBits3>(warp, page, queries, scores, stride); break;
-    case SideKind::kBits2: score_tokens<SideKind::kBits2>(warp, page, queries, scores, stride); break;
-    case SideKind::kBits8ByChannel:
-      score_channels<SideKind::kBits8ByChannel>(warp, page, queries, scores, stride);
-      break;
-    case SideKind::kBits4ByChannel:
-      score_channels<SideKind::kBits4ByChannel>(warp, page, queries, scores, stride);
-      break;
-    case SideKind::kBits3ByChannel:
-      score_channels<SideKind::kBits3ByChannel>(warp, page, queries, scores, stride);
-      break;
-    case SideKind::kBits2ByChannel:
-      score_channels<SideKind::kBits2ByChannel>(warp, page, queries, scores, stride);
-      break;
-  }
-  warp.sync();
-  if (is_packed(kind)) {
-    score_kept(warp, page, queries, scores, stride);
+struct ScorePage {
+  Warp& warp;
+  const SidePage& page;
+  const float* queries;
+  float* scores;
+  int32_t stride;
+
+  template <SideKind kind>
+  KVA_LANE_CODE void run() {
+    const SideFormat& format = *page.format;
+    if constexpr (!is_packed(kind)) {
+      score_tokens<kind, false>(warp, page, queries, scores, stride);
+    } else if constexpr (is_by_channel(kind)) {
+      if (units_share_scales(format))
+        score_channels<kind, true>(warp, page, queries, scores, stride);
+      else
+        score_channels<kind, false>(warp, page, queries, scores, stride);
+    } else {
+      if (units_share_scales(format))
+        score_tokens<kind, true>(warp, page, queries, scores, stride);
+      else
+        score_tokens<kind, false>(warp, page, queries, scores, stride);
+    }
     warp.sync();
+    if constexpr (is_packed(kind)) {
+      score_kept(warp, page, queries, scores, stride);
+      warp.sync();
+    }
   }
-}
+};
 
 }  // namespace kva

@@ -11,6 +11,9 @@
 
 namespace kva {
 
+// Units that a lane reads before it uses the first one: some registers' worth.
+KVA_HOST_DEVICE constexpr int units_ahead(SideKind kind) { return side_bits(kind) <= 4 ? 8 : 4; }
+
 // A unit as it is stored.
 struct RawUnit {
   uint32_t words[8];
@@ -82,38 +85,45 @@ KVA_LANE_CODE inline float unit_number(const RawUnit& raw, int j) {
   }
 }
 
-// The scales of the numbers of a token's unit, kept from token to token as long as they are the same.
-struct UnitScales {
-  float scale[kUnit];
-  float zero[kUnit];
-  int32_t held = -1;
+// Whether the numbers of a unit always share a scale, which then goes into sums instead of numbers: all
+// numbers of a row do, or groups are made of whole blocks (kernels/packed.h).
+KVA_HOST_DEVICE inline bool units_share_scales(const SideFormat& format) {
+  if (!is_packed(format.kind) || format.scale_by_token == is_by_channel(format.kind)) return false;
+  const int bits = side_bits(format.kind);
+  const int block = 16 * (bits == 3 ? 8 : 8 / bits);
+  return format.groups == 1 || format.group % block == 0;
+}
 
-  KVA_LANE_CODE void at_token(const SideFormat& format, int bits, const uint8_t* payload,
-                              const UnitPlaces& places, int32_t token) {
-    if (format.scale_by_token && format.groups == 1) {
-      const CodeScale one = code_scale(format, bits, payload, token);
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) scale[j] = one.scale, zero[j] = one.zero;
-      return;
-    }
-    const int32_t wanted = format.scale_by_token ? token : format.groups == 1 ? 0 : token / format.group;
-    if (wanted == held) return;
-    held = wanted;
-    KVA_UNROLL
-    for (int j = 0; j < kUnit; ++j) {
-      const CodeScale one = code_scale(format, bits, payload, scale_index(format, token, places.place(j)));
-      scale[j] = one.scale;
-      zero[j] = one.zero;
-    }
-  }
-};
+// The number that a code stands for, where units do not share scales.
+KVA_RARE_CODE inline float coded_number(const SideFormat& format, const uint8_t* payload, float code,
+                                        int32_t token, int32_t channel) {
+  const CodeScale of =
+      code_scale(format, side_bits(format.kind), payload, scale_index(format, token, channel));
+  return fmaf(code, of.scale, of.zero);
+}
 
 // One page side, at its payload.
 struct SidePage {
   const SideFormat* format;
   const uint8_t* payload;
   int32_t tokens;
+
+  // `token`, or the last one where the page ends before it.
+  KVA_LANE_CODE int32_t clipped(int32_t token) const { return token < tokens ? token : tokens - 1; }
 };
+
+// Asks for a page side's bytes, by all lanes of a warp, some time before they are read.
+KVA_LANE_CODE inline void prefetch_side(const SidePage& page, int lane) {
+#if defined(__CUDA_ARCH__)
+  const int64_t bytes = side_bytes(*page.format, page.tokens);
+  constexpr int64_t kLine = 128;
+  for (int64_t at = lane * kLine; at < bytes; at += 32 * kLine)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(page.payload + at));
+#else
+  (void)page;
+  (void)lane;
+#endif
+}
 
 // Units of the rows of tokens of one page side, for one lane.
 template <SideKind kind>
@@ -129,14 +139,20 @@ struct TokenUnits {
   KVA_LANE_CODE RawUnit load(int32_t token) const {
     return load_raw<kind>(rows + token * row_bytes, address.plane, whole);
   }
-  KVA_LANE_CODE void numbers(const RawUnit& raw, int32_t token, float (&values)[kUnit]) {
+  // The numbers; or their codes where kSharedScales, which is for packed kinds.
+  template <bool kSharedScales>
+  KVA_LANE_CODE void numbers(const RawUnit& raw, int32_t token, float (&values)[kUnit]) const {
     KVA_UNROLL
-    for (int j = 0; j < kUnit; ++j) values[j] = unit_number<kind>(raw, j);
-    if constexpr (is_packed(kind)) {
-      scales.at_token(*page.format, side_bits(kind), page.payload, address.places, token);
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) values[j] = fmaf(values[j], scales.scale[j], scales.zero[j]);
+    for (int j = 0; j < kUnit; ++j) {
+      values[j] = unit_number<kind>(raw, j);
+      if constexpr (is_packed(kind) && !kSharedScales)
+        values[j] = coded_number(*page.format, page.payload, values[j], token, address.places.place(j));
     }
+  }
+  // What the unit's numbers of a token share.
+  KVA_LANE_CODE CodeScale scale(int32_t token) const {
+    return code_scale(*page.format, side_bits(kind), page.payload,
+                      scale_index(*page.format, token, address.places.first));
   }
 
   SidePage page;
@@ -144,7 +160,6 @@ struct TokenUnits {
   int32_t row_bytes;
   const uint8_t* rows;
   bool whole;
-  UnitScales scales;
 };
 
 }  // namespace kva

@@ -12,34 +12,43 @@ namespace kva {
 
 using ValueSums = float[kItemRows][kUnit];
 
-// sums += weights[r * stride + t] * token t.
-template <SideKind kind, class Warp>
+// sums += weights[r * stride + t] * token t. kSharedScales: units_share_scales().
+template <SideKind kind, bool kSharedScales, class Warp>
 KVA_LANE_CODE void add_tokens(Warp& warp, const SidePage& page, const float* weights, int32_t stride,
                               ValueSums& sums) {
   const LaneSplit split = lane_split(page.format->width);
   const int32_t unit = warp.lane() % split.lanes;
   const int32_t row = warp.lane() / split.lanes;
   if (unit * kUnit >= page.format->width) return;  // nothing below needs the other lanes
-  TokenUnits<kind> units(page, unit);
+  const TokenUnits<kind> units(page, unit);
+  float zeros[kItemRows] = {};
+  constexpr int kAhead = is_packed(kind) && !kSharedScales ? 4 : units_ahead(kind);
   for (int32_t first = row; first < page.tokens; first += kAhead * split.rows) {
     RawUnit raw[kAhead];
     KVA_UNROLL
-    for (int i = 0; i < kAhead; ++i) {
-      const int32_t token = first + i * split.rows;
-      raw[i] = units.load(token < page.tokens ? token : page.tokens - 1);
-    }
+    for (int i = 0; i < kAhead; ++i) raw[i] = units.load(page.clipped(first + i * split.rows));
     KVA_UNROLL
     for (int i = 0; i < kAhead; ++i) {
       const int32_t token = first + i * split.rows;
       if (token >= page.tokens) break;
       float value[kUnit];
-      units.numbers(raw[i], token, value);
+      units.template numbers<kSharedScales>(raw[i], token, value);
+      CodeScale one = {1.0f, 0.0f};
+      if constexpr (kSharedScales) one = units.scale(token);
       KVA_UNROLL
       for (int r = 0; r < kItemRows; ++r) {
-        const float weight = weights[r * stride + token];
+        const float weight = weights[r * stride + token] * one.scale;
+        if constexpr (kSharedScales) zeros[r] = fmaf(weights[r * stride + token], one.zero, zeros[r]);
         KVA_UNROLL
         for (int j = 0; j < kUnit; ++j) sums[r][j] = fmaf(weight, value[j], sums[r][j]);
       }
+    }
+  }
+  if constexpr (kSharedScales) {
+    KVA_UNROLL
+    for (int r = 0; r < kItemRows; ++r) {
+      KVA_UNROLL
+      for (int j = 0; j < kUnit; ++j) sums[r][j] += zeros[r];
     }
   }
 }
@@ -79,7 +88,7 @@ KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& 
       add(token, channels[i], f16_at(page.payload, format.channel_values_at, i * page.tokens + token));
 }
 
-// Adds one page, the kind being known only here. weights are changed where the format has factors.
+// Adds one page. weights are changed where the format has factors.
 template <SideKind kind, class Warp>
 KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights, int32_t stride,
                                ValueSums& sums) {
@@ -94,25 +103,9 @@ KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights,
     }
     if (page.format->outliers > 0 || page.format->dense_channels > 0)
       add_kept(warp, page, value_places<kind>(page.format->width, warp.lane()), weights, stride, sums);
+    if (units_share_scales(*page.format)) return add_tokens<kind, true>(warp, page, weights, stride, sums);
   }
-  add_tokens<kind>(warp, page, weights, stride, sums);
-}
-
-// Calls body.template run<kind>() for the kind of a side with rows of tokens.
-template <class Body>
-KVA_LANE_CODE inline void with_token_kind(SideKind kind, Body& body) {
-  switch (kind) {
-    case SideKind::kF32: body.template run<SideKind::kF32>(); break;
-    case SideKind::kF16: body.template run<SideKind::kF16>(); break;
-    case SideKind::kBF16: body.template run<SideKind::kBF16>(); break;
-    case SideKind::kE4M3: body.template run<SideKind::kE4M3>(); break;
-    case SideKind::kE5M2: body.template run<SideKind::kE5M2>(); break;
-    case SideKind::kBits8: body.template run<SideKind::kBits8>(); break;
-    case SideKind::kBits4: body.template run<SideKind::kBits4>(); break;
-    case SideKind::kBits3: body.template run<SideKind::kBits3>(); break;
-    case SideKind::kBits2: body.template run<SideKind::kBits2>(); break;
-    default: break;  // the planner takes no other values
-  }
+  add_tokens<kind, false>(warp, page, weights, stride, sums);
 }
 
 template <class Warp>

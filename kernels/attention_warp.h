@@ -9,6 +9,7 @@
 #include "kernels/attention_keys.h"
 #include "kernels/attention_math.h"
 #include "kernels/attention_values.h"
+#include "kernels/side_kinds.h"
 
 namespace kva {
 
@@ -63,9 +64,16 @@ KVA_LANE_CODE void soften_page(Warp& warp, const AttentionJob& job, const Attent
   }
 }
 
-// shared: attention_shared_values() floats, this warp's own.
-template <class Warp>
-KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, SideKind key_kind, SideKind value_kind,
+KVA_LANE_CODE inline SidePage key_side(const AttentionJob& job, const DevicePage& page) {
+  return {job.formats + page.key_format, reinterpret_cast<const uint8_t*>(page.keys), page.tokens};
+}
+KVA_LANE_CODE inline SidePage value_side(const AttentionJob& job, const DevicePage& page) {
+  return {job.formats + page.value_format, reinterpret_cast<const uint8_t*>(page.values), page.tokens};
+}
+
+// shared: attention_shared_values() floats, this warp's own. The item's kinds are SideKinds or KnownKinds.
+template <class Warp, class KeyKind, class ValueKind>
+KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_kind, ValueKind value_kind,
                                const AttentionItem& item, float* shared) {
   float* queries = shared;
   float* scores = shared + kItemRows * job.head_dim;
@@ -78,11 +86,15 @@ KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, SideKind key
   for (int r = 0; r < kItemRows; ++r) max[r] = kNoScore;
   for (int32_t i = 0; i < item.page_count; ++i) {
     const DevicePage& page = job.pages[job.page_list[item.first_page + i]];
-    const SidePage keys{job.formats + page.key_format, reinterpret_cast<const uint8_t*>(page.keys),
-                        page.tokens};
-    const SidePage of_values{job.formats + page.value_format, reinterpret_cast<const uint8_t*>(page.values),
-                             page.tokens};
-    score_page(warp, key_kind, keys, queries, scores, job.longest_page);
+    const SidePage keys = key_side(job, page);
+    const SidePage of_values = value_side(job, page);
+    if (i + 1 < item.page_count) {
+      const DevicePage& next = job.pages[job.page_list[item.first_page + i + 1]];
+      prefetch_side(key_side(job, next), warp.lane());
+      prefetch_side(value_side(job, next), warp.lane());
+    }
+    ScorePage<Warp> score{warp, keys, queries, scores, job.longest_page};
+    with_kind(key_kind, score);
     soften_page(warp, job, item, page, scores, max, sum, values);
     warp.sync();
     AddPage<Warp> add{warp, of_values, scores, job.longest_page, values};

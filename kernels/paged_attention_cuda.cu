@@ -1,7 +1,6 @@
-#include "kernels/attention_warp.h"
+#include "kernels/attend_kernel.cuh"
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
-#include "kernels/device_warp.cuh"
 #include "kernels/paged_attention_cuda.h"
 
 namespace kva {
@@ -9,16 +8,16 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Warp w of the grid has item first + w.
+// Any pair of kinds, known at run time only: more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
-    attend_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
-  extern __shared__ float shared[];
-  const int32_t warp_of_block = static_cast<int32_t>(threadIdx.x) / 32;
-  const int32_t warp = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
-  if (warp >= count) return;
-  DeviceWarp lane;
-  attend_item(lane, job, keys, values, job.items[first + warp],
-              shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
+    attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
+  attend_warp(job, keys, values, first, count);
+}
+
+AttendKernel attend_kernel_for(SideKind keys, SideKind values) {
+  if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
+  if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
+  return attend_any_kernel;
 }
 
 // Block (row, table).
@@ -32,17 +31,18 @@ __global__ void merge_kernel(const AttentionMerge* merges, AttentionJob job, flo
   }
 }
 
-// Bytes of shared memory that a block of the device may have; the kernel is allowed them once.
+// Bytes of shared memory that a block of the device may have.
 int64_t shared_limit() {
   static const int64_t limit = [] {
     int bytes = 0;
     cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), "asking a device");
-    cuda_check(cudaFuncSetAttribute(attend_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-               "allowing shared memory");
     return int64_t{bytes};
   }();
   return limit;
 }
+
+// What a kernel gets of it without being allowed more.
+constexpr int64_t kPlainShared = 48 << 10;
 
 }  // namespace
 
@@ -58,9 +58,14 @@ void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const Atten
   for (const AttentionBucket& bucket : plan.buckets) {
     const AttentionLaunch launch =
         attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
-    attend_kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
-                    static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
-                                                                         bucket.first, bucket.count);
+    const AttendKernel kernel = attend_kernel_for(bucket.keys, bucket.values);
+    if (launch.shared_bytes > kPlainShared)
+      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(launch.shared_bytes)),
+                 "allowing shared memory");
+    kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+             static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
+                                                                  bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
   const dim3 grid(static_cast<unsigned int>(rows), static_cast<unsigned int>(plan.merges.size()));

@@ -57,13 +57,15 @@ inline void keys_by_channel(const AttentionCheck& check) {
   for (const int64_t head_dim : {64, 80, 128})
     for (const int32_t page_tokens : {1, 15, 16, 17, 64, 100, 128, 256})
       for (const SideKind kind : kChannelKinds)
-        for (const ScaleAxis axis : {ScaleAxis::kChannel, ScaleAxis::kToken}) {
-          AttentionCase c = one_table(head_dim, 3, page_tokens + 1, page_tokens, 1,
-                                      {.kind = kind, .axis = axis}, {.kind = SideKind::kF16});
-          check(c, {.group = 3},
-                "kind " + std::to_string(static_cast<int>(kind)) + ", " + std::to_string(page_tokens) +
-                    " tokens a page");
-        }
+        for (const int64_t group : {0, 32})
+          for (const ScaleAxis axis : {ScaleAxis::kChannel, ScaleAxis::kToken}) {
+            AttentionCase c =
+                one_table(head_dim, 3, page_tokens + 1, page_tokens, 1,
+                          {.kind = kind, .axis = axis, .group = group}, {.kind = SideKind::kF16});
+            check(c, {.group = 3},
+                  "kind " + std::to_string(static_cast<int>(kind)) + ", " + std::to_string(page_tokens) +
+                      " tokens a page");
+          }
 }
 
 // Scales by token, by channel and by group; symmetric; outliers, dense channels, factors; in keys and values.
