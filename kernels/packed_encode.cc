@@ -7,6 +7,7 @@
 
 #include "kernels/check.h"
 #include "kernels/dtype.h"
+#include "kernels/scale_math.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/packed_encode.cc"
@@ -162,9 +163,9 @@ int64_t RangeScales(const float* HWY_RESTRICT low, const float* HWY_RESTRICT hig
       auto from = hn::LoadU(f, low + i);
       auto to = hn::LoadU(f, high + i);
       const auto some = hn::Le(from, to);
-      from = hn::IfThenElseZero(some, from);
+      from = hn::Add(hn::IfThenElseZero(some, from), hn::Zero(f));  // -0 becomes 0, as in stored_scale()
       to = hn::IfThenElseZero(some, to);
-      auto width = hn::PromoteTo(d, hn::Max(hn::Neg(from), to));
+      auto width = hn::PromoteTo(d, hn::Add(hn::Max(hn::Neg(from), to), hn::Zero(f)));
       if (zeros) {
         const auto zero = hn::DemoteTo(half, from);
         hn::StoreU(hn::BitCast(bits, zero), bits, zeros + i);
@@ -398,13 +399,6 @@ HWY_EXPORT(PackNumbers);
 HWY_EXPORT(PackRow);
 HWY_EXPORT(RangeScales);
 
-// The smallest f16 that is not below a value >= 0 within its range.
-uint16_t f16_at_least(double value) {
-  uint16_t bits = f16_from_f32(static_cast<float>(value));
-  if (static_cast<double>(f32_from_f16(bits)) < value) ++bits;
-  return bits;
-}
-
 }  // namespace
 
 void pack_row(const uint8_t* codes, int bits, int64_t width, std::byte* packed) {
@@ -424,14 +418,10 @@ void range_scales(const float* low, const float* high, int64_t count, int bits, 
   const double steps = zeros ? (1 << bits) - 1 : (1 << (bits - 1)) - 1;
   for (int64_t i = HWY_DYNAMIC_DISPATCH(RangeScales)(low, high, count, steps, scales, zeros); i < count;
        ++i) {
-    const float from = low[i] <= high[i] ? low[i] : 0.0f;
-    const float to = low[i] <= high[i] ? high[i] : 0.0f;
-    if (zeros) {
-      zeros[i] = f16_from_f32(from);
-      scales[i] = f16_at_least(std::max(0.0, double{to} - f32_from_f16(zeros[i])) / steps);
-    } else {
-      scales[i] = f16_at_least(double{std::max(to, -from)} / steps);
-    }
+    const bool some = low[i] <= high[i];
+    const StoredScale stored = stored_scale(some ? low[i] : 0.0f, some ? high[i] : 0.0f, bits, !zeros);
+    scales[i] = stored.scale;
+    if (zeros) zeros[i] = stored.zero;
   }
 }
 

@@ -1,7 +1,8 @@
 #include "kernels/sparse.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "kernels/packed_math.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/sparse.cc"
@@ -103,9 +104,7 @@ void unpack_places(const std::byte* list, int bits, int64_t count, int64_t last,
   int64_t i = HWY_DYNAMIC_DISPATCH(UnpackPlaces)(bytes, bits, count, static_cast<uint32_t>(last),
                                                  static_cast<uint32_t>(width), tokens, channels);
   for (; i < count; ++i) {
-    uint32_t window;
-    std::memcpy(&window, bytes + i * bits / 8, sizeof(window));
-    const int64_t place = std::min<int64_t>((window >> (i * bits % 8)) & ((1u << bits) - 1), last);
+    const int64_t place = std::min<int64_t>(listed_place(bytes, bits, i), last);
     tokens[i] = static_cast<int32_t>(place / width);
     channels[i] = static_cast<int32_t>(place % width);
   }

@@ -9,6 +9,7 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
+#include "kernels/packed_math.h"
 
 namespace kva {
 namespace {
@@ -22,23 +23,22 @@ struct Moments {
   double root_deviation = 0.0;  // the root of the standard deviation
 };
 
-int place_bits(int64_t numbers) {
-  return std::max(1,
-                  static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(numbers, 1) - 1))));
+int64_t place_bytes(int64_t count, int64_t numbers) {
+  return (count * outlier_place_bits(numbers) + 15) / 16 * 2;
 }
 
-int64_t place_bytes(int64_t count, int64_t numbers) { return (count * place_bits(numbers) + 15) / 16 * 2; }
-
-// As it is written; a stranger's may lie behind the page. It lies in four bytes: behind the places there are
-// at least as many of values or codes.
+// As it is written; a stranger's may lie behind the page. Behind the places there are at least as many bytes of
+// values or codes as it reads.
 int64_t written_place(const std::byte* list, int bits, int64_t i) {
-  const int64_t first = i * bits;
-  uint32_t window;
-  std::memcpy(&window, list + first / 8, sizeof(window));
-  return (window >> (first % 8)) & ((1u << bits) - 1);
+  return listed_place(reinterpret_cast<const uint8_t*>(list), bits, i);
 }
 
 }  // namespace
+
+int outlier_place_bits(int64_t numbers) {
+  return std::max(1,
+                  static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(numbers, 1) - 1))));
+}
 
 int64_t outlier_count(double share, int64_t numbers) {
   return static_cast<int64_t>(std::ceil(share * static_cast<double>(numbers)));
@@ -105,7 +105,7 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
   const auto count = static_cast<int64_t>(places.size());
   std::byte* values = list + place_bytes(count, numbers);
   std::fill(list, values, std::byte{0});
-  const int bits = place_bits(numbers);
+  const int bits = outlier_place_bits(numbers);
   int64_t at = 0;
   for (const int64_t place : places) {
     for (int bit = 0; bit < bits; ++bit, ++at)
@@ -117,7 +117,7 @@ void write_outliers(MatView<const float> rows, const std::vector<int64_t>& place
 }
 
 bool outliers_within(const std::byte* list, int64_t count, int64_t numbers) {
-  const int bits = place_bits(numbers);
+  const int bits = outlier_place_bits(numbers);
   for (int64_t i = 0; i < count; ++i)
     if (written_place(list, bits, i) >= numbers) return false;
   return true;
@@ -131,7 +131,7 @@ void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows)
     const int64_t some = std::min(kAtOnce, count - first);
     int32_t tokens[kAtOnce], channels[kAtOnce];
     // Places of 8 neighbours end with a byte.
-    unpack_places(list + first / 8 * place_bits(numbers), place_bits(numbers), some, numbers - 1, rows.cols,
+    unpack_places(list + first / 8 * outlier_place_bits(numbers), outlier_place_bits(numbers), some, numbers - 1, rows.cols,
                   tokens, channels);
     for (int64_t i = 0; i < some; ++i) {
       uint16_t value;
@@ -147,7 +147,7 @@ SparseNumbers read_outliers(const std::byte* list, int64_t count, const PackedPa
   int32_t* channels = tokens + count;
   float* values = scratch + 2 * count;
   const int64_t numbers = page.tokens * page.width;
-  unpack_places(list, place_bits(numbers), count, numbers - 1, page.width, tokens, channels);
+  unpack_places(list, outlier_place_bits(numbers), count, numbers - 1, page.width, tokens, channels);
   to_f32(list + place_bytes(count, numbers), DType::kF16, values, count);
   const int32_t* group = page.axis == ScaleAxis::kToken ? tokens : channels;
   if (coded && page.groups() <= 1)

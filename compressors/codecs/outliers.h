@@ -16,6 +16,9 @@ namespace kva {
 // ceil(share * numbers). 0 <= share <= 1.
 int64_t outlier_count(double share, int64_t numbers);
 
+// Of the place of one among so many numbers.
+int outlier_place_bits(int64_t numbers);
+
 // Of a list: 2 bytes a value, and for a place as many bits as the page side's count of numbers needs; even.
 int64_t outlier_bytes(int64_t count, int64_t numbers);
 

@@ -303,7 +303,42 @@ void QuantCodec::encode(MatView<const float> rows, const SideData&, std::byte* p
   if (format_.norm_correct) write_factors(rows, at, payload);
 }
 
+SideKind kind_of(const PackedPage& page) {
+  const SideKind by_token = page.bits == 8   ? SideKind::kBits8
+                            : page.bits == 4 ? SideKind::kBits4
+                            : page.bits == 3 ? SideKind::kBits3
+                                             : SideKind::kBits2;
+  if (!page.by_channel) return by_token;
+  return static_cast<SideKind>(static_cast<int>(by_token) + static_cast<int>(SideKind::kBits8ByChannel) -
+                               static_cast<int>(SideKind::kBits8));
+}
+
 }  // namespace
+
+SideFormat quant_side_format(const QuantFormat& format, int64_t tokens, int64_t width) {
+  const Layout at(format, tokens, width);
+  const auto offset = [](int64_t bytes) { return static_cast<int32_t>(bytes); };
+  SideFormat side;
+  side.kind = kind_of(at.page);
+  side.scale_by_token = format.axis == ScaleAxis::kToken;
+  side.width = offset(width);
+  side.tokens = offset(tokens);
+  side.group = offset(at.page.group);
+  side.groups = offset(at.page.groups());
+  side.codes_at = offset(at.codes_at);
+  side.scales_at = 0;
+  if (!format.symmetric) side.zeros_at = offset(at.zeros_at);
+  side.outliers = offset(at.kept);
+  side.places_at = offset(at.kept_at);
+  side.place_bits = outlier_place_bits(tokens * width);
+  side.outlier_values_at = offset(at.channels_at - at.kept * 2);
+  side.dense_channels = offset(at.channels);
+  side.channels_at = offset(at.channels_at);
+  side.channel_values_at = offset(at.channel_values_at);
+  if (format.norm_correct) side.factors_at = offset(at.factors_at);
+  side.bytes = offset(at.end);
+  return side;
+}
 
 std::shared_ptr<const SideCodec> make_quant_codec(const QuantFormat& format) {
   return std::make_shared<QuantCodec>(format);

@@ -1,0 +1,38 @@
+// The kernel of attention over pages, for one pair of kinds or for any. Included by .cu files only.
+#pragma once
+
+#include "kernels/attention_warp.h"
+#include "kernels/device_warp.cuh"
+
+namespace kva {
+
+using AttendKernel = void (*)(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count);
+
+// The kernels compiled for pairs that are common: both sides dense of one kind, or both packed with as many
+// bits. Null for others: attend_any_kernel() takes every pair, with more registers.
+AttendKernel dense_attend_kernel(SideKind keys, SideKind values);
+AttendKernel packed_attend_kernel(SideKind keys, SideKind values);
+
+// Blocks that a multiprocessor shall be able to hold at once: 16 warps with 128 registers a lane.
+inline constexpr int kBlocksAtOnce = 4;
+
+// Warp w of the grid has item first + w.
+template <class KeyKind, class ValueKind>
+__device__ inline void attend_warp(const AttentionJob& job, KeyKind keys, ValueKind values, int32_t first,
+                                   int32_t count) {
+  extern __shared__ float shared[];
+  const int32_t warp_of_block = static_cast<int32_t>(threadIdx.x) / 32;
+  const int32_t warp = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
+  if (warp >= count) return;
+  DeviceWarp lane;
+  attend_item(lane, job, keys, values, job.items[first + warp],
+              shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
+}
+
+template <SideKind keys, SideKind values>
+__global__ void __launch_bounds__(kMostWarps * 32, kBlocksAtOnce)
+    attend_kernel(AttentionJob job, SideKind, SideKind, int32_t first, int32_t count) {
+  attend_warp(job, KnownKind<keys>(), KnownKind<values>(), first, count);
+}
+
+}  // namespace kva

@@ -1,0 +1,152 @@
+#include "kernels/attention_work.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace kva {
+namespace {
+
+constexpr int kPairs = kSideKinds * kSideKinds;
+
+int pair_of(const DevicePage& page, std::span<const SideFormat> formats) {
+  return static_cast<int>(formats[page.key_format].kind) * kSideKinds +
+         static_cast<int>(formats[page.value_format].kind);
+}
+
+void check_side(const DevicePage& page, const SideFormat& format) {
+  KVA_CHECK(format.width > 0 && format.width % 8 == 0, "a width that is a multiple of 8");
+  KVA_CHECK(!is_packed(format.kind) || format.tokens == page.tokens, "the format of so many tokens");
+}
+
+class Planner {
+ public:
+  Planner(std::span<const DevicePage> pages, std::span<const SideFormat> formats,
+          const AttentionLimits& limits)
+      : pages_(pages), formats_(formats), limits_(limits) {
+    KVA_CHECK(limits.group >= 1 && limits.item_tokens >= 1 && limits.most_runs >= 1, "limits of items");
+  }
+
+  void add(const AttentionTable& table) {
+    KVA_CHECK(table.first_page >= 0 && table.page_count >= 0 &&
+                  static_cast<std::size_t>(table.first_page) + static_cast<std::size_t>(table.page_count) <=
+                      pages_.size(),
+              "a table within the batch's pages");
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < table.page_count; ++i) tokens += checked(table.first_page + i).tokens;
+    AttentionMerge merge{plan_.states, 0, table.tokens * limits_.group, table.batch_row, table.kv_head};
+    const int64_t run = run_tokens(tokens, limits_);
+    int64_t seen = 0;
+    int32_t page = table.first_page;
+    const int32_t end = table.first_page + table.page_count;
+    for (int64_t until = run; page < end; until += run) {
+      const int32_t first = page;
+      while (page < end && seen < until) seen += pages_[index(page++)].tokens;
+      if (page > first) add_run(table, first, page, merge);
+    }
+    const int64_t states = int64_t{plan_.states} + int64_t{merge.partials} * merge.rows;
+    KVA_CHECK(states <= std::numeric_limits<int32_t>::max(), "states that an index reaches");
+    plan_.states = static_cast<int32_t>(states);
+    plan_.merges.push_back(merge);
+  }
+
+  AttentionPlan take() {
+    for (int pair = 0; pair < kPairs; ++pair) {
+      const std::vector<AttentionItem>& items = buckets_[index(pair)];
+      if (items.empty()) continue;
+      plan_.buckets.push_back({static_cast<SideKind>(pair / kSideKinds),
+                               static_cast<SideKind>(pair % kSideKinds),
+                               static_cast<int32_t>(plan_.items.size()), static_cast<int32_t>(items.size())});
+      plan_.items.insert(plan_.items.end(), items.begin(), items.end());
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  static std::size_t index(int32_t i) { return static_cast<std::size_t>(i); }
+
+  const DevicePage& checked(int32_t i) {
+    const DevicePage& page = pages_[index(i)];
+    KVA_CHECK(page.key_format < formats_.size() && page.value_format < formats_.size(), "a known format");
+    check_side(page, formats_[page.key_format]);
+    check_side(page, formats_[page.value_format]);
+    KVA_CHECK(!is_by_channel(formats_[page.value_format].kind), "values packed by token");
+    KVA_CHECK(page.tokens > 0 && page.tokens <= kMostPageTokens, "a page of 1 to 256 tokens");
+    plan_.longest_page = std::max(plan_.longest_page, page.tokens);
+    return page;
+  }
+
+  // The run's pages of each pair of kinds, in order, for every block of query rows.
+  void add_run(const AttentionTable& table, int32_t first, int32_t end, AttentionMerge& merge) {
+    std::array<bool, kPairs> present{};
+    for (int32_t i = first; i < end; ++i) present[index(pair_of(pages_[index(i)], formats_))] = true;
+    for (int pair = 0; pair < kPairs; ++pair) {
+      if (!present[index(pair)]) continue;
+      const auto listed = static_cast<int32_t>(plan_.page_list.size());
+      for (int32_t i = first; i < end; ++i)
+        if (pair_of(pages_[index(i)], formats_) == pair) plan_.page_list.push_back(i);
+      const std::span<const int32_t> of_pair =
+          std::span<const int32_t>(plan_.page_list).subspan(index(listed));
+      const int32_t first_state = merge.first_state + merge.partials++ * merge.rows;
+      for (int32_t row = 0; row < merge.rows; row += kItemRows) {
+        const int32_t rows = std::min(kItemRows, merge.rows - row);
+        const int32_t last_position = table.position + (row + rows - 1) / limits_.group;
+        buckets_[index(pair)].push_back({listed, seen_pages(of_pair, last_position), table.kv_head,
+                                         table.batch_row, table.position, row, rows, first_state + row});
+      }
+    }
+  }
+
+  // How many of the pages, from the front, begin at `position` or before.
+  int32_t seen_pages(std::span<const int32_t> of_pair, int32_t position) const {
+    std::size_t count = of_pair.size();
+    while (count > 0 && pages_[index(of_pair[count - 1])].start > position) --count;
+    return static_cast<int32_t>(count);
+  }
+
+  std::span<const DevicePage> pages_;
+  std::span<const SideFormat> formats_;
+  const AttentionLimits& limits_;
+  std::array<std::vector<AttentionItem>, kPairs> buckets_;
+  AttentionPlan plan_;
+};
+
+}  // namespace
+
+int64_t run_tokens(int64_t tokens, const AttentionLimits& limits) {
+  const int64_t most = int64_t{limits.most_runs} * limits.item_tokens;
+  return limits.item_tokens * std::max<int64_t>(1, (tokens + most - 1) / most);
+}
+
+AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const SideFormat> formats,
+                             std::span<const AttentionTable> tables, const AttentionLimits& limits) {
+  Planner planner(pages, formats, limits);
+  for (const AttentionTable& table : tables) planner.add(table);
+  return planner.take();
+}
+
+int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> pages,
+                        std::span<const SideFormat> formats, int64_t head_dim) {
+  int64_t bytes = 0;
+  for (std::size_t n = 0; n < plan.items.size(); ++n) {
+    const AttentionItem& item = plan.items[n];
+    bytes += item.rows * (2 * head_dim + 2) * int64_t{sizeof(float)};  // the query, and the state
+    // Items of one run are neighbours, and the last query rows see the most pages.
+    if (n + 1 < plan.items.size() && plan.items[n + 1].first_page == item.first_page) continue;
+    for (int32_t i = 0; i < item.page_count; ++i) {
+      const DevicePage& page =
+          pages[static_cast<std::size_t>(plan.page_list[static_cast<std::size_t>(item.first_page + i)])];
+      bytes += side_bytes(formats[page.key_format], page.tokens) +
+               side_bytes(formats[page.value_format], page.tokens) + int64_t{sizeof(DevicePage)} +
+               (page.biases ? page.tokens * int64_t{sizeof(float)} : 0) + int64_t{sizeof(int32_t)};
+    }
+  }
+  for (const AttentionMerge& merge : plan.merges)
+    bytes += merge.rows * (merge.partials * (head_dim + 2) + head_dim) * int64_t{sizeof(float)};
+  return bytes;
+}
+
+}  // namespace kva

@@ -1,0 +1,93 @@
+// Pages as device kernels read them: plain structs of offsets and addresses, the same on both sides.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/host_device.h"
+
+namespace kva {
+
+// How the numbers of a page side are read. Of packed ones (kernels/packed.h) the rows are tokens, or channels
+// where the name says so; only keys have those.
+enum class SideKind : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kE4M3,
+  kE5M2,
+  kBits8,
+  kBits4,
+  kBits3,
+  kBits2,
+  kBits8ByChannel,
+  kBits4ByChannel,
+  kBits3ByChannel,
+  kBits2ByChannel,
+};
+inline constexpr int kSideKinds = 13;
+
+KVA_HOST_DEVICE constexpr bool is_packed(SideKind kind) { return kind >= SideKind::kBits8; }
+KVA_HOST_DEVICE constexpr bool is_by_channel(SideKind kind) { return kind >= SideKind::kBits8ByChannel; }
+// Bits of a number.
+KVA_HOST_DEVICE constexpr int side_bits(SideKind kind) {
+  switch (kind) {
+    case SideKind::kF32: return 32;
+    case SideKind::kF16:
+    case SideKind::kBF16: return 16;
+    case SideKind::kBits4:
+    case SideKind::kBits4ByChannel: return 4;
+    case SideKind::kBits3:
+    case SideKind::kBits3ByChannel: return 3;
+    case SideKind::kBits2:
+    case SideKind::kBits2ByChannel: return 2;
+    default: return 8;
+  }
+}
+
+// Where in a payload what is, in bytes from its start, which is 16-byte aligned. Dense sides hold rows of
+// tokens and nothing else. Packed ones are for pages of one number of tokens; their scales are f16 by
+// PackedPage::scale_of(), and all offsets are even. -1: there is none.
+struct SideFormat {
+  SideKind kind = SideKind::kF16;
+  bool scale_by_token = true;  // ScaleAxis::kToken
+  int32_t width = 0;           // numbers of a token: a multiple of 8
+  int32_t tokens = 0;          // of a packed page
+  int32_t group = 1;           // numbers that share a scale: channels of a token, else tokens of a channel
+  int32_t groups = 1;          // PackedPage::groups()
+  int32_t codes_at = 0;        // packed rows
+  int32_t scales_at = -1;
+  int32_t zeros_at = -1;   // none: symmetric
+  int32_t outliers = 0;    // numbers kept as f16 beside the codes, ascending by place
+  int32_t places_at = -1;  // their places (token * width + channel), place_bits each
+  int32_t place_bits = 0;
+  int32_t outlier_values_at = -1;
+  int32_t dense_channels = 0;      // channels kept as f16 beside the codes
+  int32_t channels_at = -1;        // u16 each
+  int32_t channel_values_at = -1;  // [dense channel, token]
+  int32_t factors_at = -1;         // f16 [tokens], by which a token's numbers are multiplied
+  int32_t bytes = 0;               // of the whole payload; dense: of one token
+};
+
+// A page of one KV head. Token j stands at start + j and its score gets no bias, unless it has places: then
+// all its tokens are in every query's past and biases [tokens], where not null, are added to the scores
+// (log n for a token that stands for n, -inf for a hidden one).
+struct DevicePage {
+  const std::byte* keys = nullptr;
+  const std::byte* values = nullptr;
+  const float* biases = nullptr;
+  int32_t tokens = 0;
+  int32_t start = 0;
+  uint16_t key_format = 0;  // index of its SideFormat
+  uint16_t value_format = 0;
+  bool has_places = false;
+};
+
+// The most tokens a page may have.
+inline constexpr int kMostPageTokens = 256;
+
+KVA_HOST_DEVICE constexpr int64_t side_bytes(const SideFormat& format, int64_t tokens) {
+  return is_packed(format.kind) ? format.bytes : tokens * format.bytes;
+}
+
+}  // namespace kva

@@ -1,0 +1,140 @@
+#include <cublasLt.h>
+
+#include <map>
+#include <tuple>
+
+#include "kernels/check.h"
+#include "kernels/cuda_check.cuh"
+#include "kernels/device_buffer.h"
+#include "kernels/matmul_cuda.h"
+
+namespace kva {
+namespace {
+
+constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+
+cudaDataType_t cuda_type(DType type) {
+  switch (type) {
+    case DType::kF16: return CUDA_R_16F;
+    case DType::kBF16: return CUDA_R_16BF;
+    default: return CUDA_R_32F;
+  }
+}
+
+// A cuBLASLt object with its destructor.
+template <typename T, cublasStatus_t (*destroy)(T)>
+class Owned {
+ public:
+  Owned() = default;
+  ~Owned() {
+    if (object_) (void)destroy(object_);
+  }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  T* address() { return &object_; }
+  T get() const { return object_; }
+
+ private:
+  T object_ = nullptr;
+};
+
+using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+
+// What cuBLASLt needs to know of one shape. Its matrices are column-major, so outᵀ = weights · xᵀ: the
+// weights, rows of inputs, are its transposed left side.
+class Shape {
+ public:
+  Shape(cublasLtHandle_t handle, const DeviceProduct& product) {
+    const DType type = product.weights.dtype;
+    const auto compute = type == DType::kF32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
+    cublas_check(cublasLtMatmulDescCreate(operation_.address(), compute, CUDA_R_32F), "describing a product");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    if (product.bias) set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    const auto inputs = static_cast<uint64_t>(product.weights.cols);
+    const auto outputs = static_cast<uint64_t>(product.weights.rows);
+    const auto rows = static_cast<uint64_t>(product.x.rows);
+    lay_out(weights_, type, inputs, outputs);
+    lay_out(x_, type, inputs, rows);
+    lay_out(out_, DType::kF32, outputs, rows);
+    choose(handle);
+  }
+
+  void run(cublasLtHandle_t handle, const DeviceProduct& product, void* workspace, cudaStream_t stream) {
+    const float one = 1.0f;
+    const float kept = product.adds ? 1.0f : 0.0f;
+    if (product.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+    cublas_check(
+        cublasLtMatmul(handle, operation_.get(), &one, product.weights.data, weights_.get(), product.x.data,
+                       x_.get(), &kept, product.out.data, out_.get(), product.out.data, out_.get(),
+                       &algorithm_, workspace, kWorkspaceBytes, stream),
+        "multiplying");
+  }
+
+ private:
+  template <typename T>
+  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    cublas_check(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
+                 "describing a product");
+  }
+  static void lay_out(Layout& layout, DType type, uint64_t rows, uint64_t cols) {
+    cublas_check(
+        cublasLtMatrixLayoutCreate(layout.address(), cuda_type(type), rows, cols, static_cast<int64_t>(rows)),
+        "describing a matrix");
+  }
+
+  void choose(cublasLtHandle_t handle) {
+    Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
+    cublas_check(cublasLtMatmulPreferenceCreate(preference.address()), "describing a workspace");
+    cublas_check(
+        cublasLtMatmulPreferenceSetAttribute(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                             &kWorkspaceBytes, sizeof kWorkspaceBytes),
+        "describing a workspace");
+    cublasLtMatmulHeuristicResult_t result{};
+    int found = 0;
+    cublas_check(cublasLtMatmulAlgoGetHeuristic(handle, operation_.get(), weights_.get(), x_.get(),
+                                                out_.get(), out_.get(), preference.get(), 1, &result, &found),
+                 "choosing an algorithm");
+    if (found == 0) cublas_check(CUBLAS_STATUS_NOT_SUPPORTED, "choosing an algorithm");
+    algorithm_ = result.algo;
+  }
+
+  Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> operation_;
+  Layout weights_;
+  Layout x_;
+  Layout out_;
+  cublasLtMatmulAlgo_t algorithm_{};
+};
+
+}  // namespace
+
+struct DeviceMatmul::Impl {
+  using Key = std::tuple<DType, int64_t, int64_t, int64_t, bool>;
+
+  Impl() : workspace(kWorkspaceBytes) { cublas_check(cublasLtCreate(handle.address()), "starting"); }
+
+  DeviceBuffer workspace;
+  Owned<cublasLtHandle_t, cublasLtDestroy> handle;
+  std::map<Key, std::unique_ptr<Shape>> shapes;
+};
+
+DeviceMatmul::DeviceMatmul() : impl_(std::make_unique<Impl>()) {}
+DeviceMatmul::~DeviceMatmul() = default;
+
+int64_t DeviceMatmul::workspace_bytes() const { return static_cast<int64_t>(kWorkspaceBytes); }
+
+void DeviceMatmul::run(const DeviceProduct& product, void* stream) {
+  const WeightView& weights = product.weights;
+  KVA_CHECK(product.x.type == weights.dtype && product.out.type == DType::kF32,
+            "x of the weights' type, out f32");
+  KVA_CHECK(product.x.cols == weights.cols && product.out.cols == weights.rows &&
+                product.x.rows == product.out.rows && product.x.stride == product.x.cols &&
+                product.out.stride == product.out.cols,
+            "a product of fitting shapes");
+  if (product.x.rows == 0 || weights.rows == 0) return;
+  std::unique_ptr<Shape>& shape =
+      impl_->shapes[{weights.dtype, product.x.rows, weights.rows, weights.cols, product.bias != nullptr}];
+  if (!shape) shape = std::make_unique<Shape>(impl_->handle.get(), product);
+  shape->run(impl_->handle.get(), product, impl_->workspace.as<void>(), static_cast<cudaStream_t>(stream));
+}
+
+}  // namespace kva

@@ -1,0 +1,76 @@
+#include "kernels/attend_kernel.cuh"
+#include "kernels/check.h"
+#include "kernels/cuda_check.cuh"
+#include "kernels/paged_attention_cuda.h"
+
+namespace kva {
+namespace {
+
+constexpr int kMergeThreads = 128;
+
+// Any pair of kinds, known at run time only: more registers, so fewer warps at once.
+__global__ void __launch_bounds__(kMostWarps * 32)
+    attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
+  attend_warp(job, keys, values, first, count);
+}
+
+AttendKernel attend_kernel_for(SideKind keys, SideKind values) {
+  if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
+  if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
+  return attend_any_kernel;
+}
+
+// Block (row, table).
+__global__ void merge_kernel(const AttentionMerge* merges, AttentionJob job, float* out, int64_t stride) {
+  const AttentionMerge merge = merges[blockIdx.y];
+  for (int32_t row = static_cast<int32_t>(blockIdx.x); row < merge.rows;
+       row += static_cast<int32_t>(gridDim.x)) {
+    float* to = out + result_at(merge, row, job.group, job.head_dim, stride);
+    for (int32_t c = static_cast<int32_t>(threadIdx.x); c < job.head_dim; c += kMergeThreads)
+      to[c] = merged_value(merge, row, c, job.head_dim, job.state_values, job.state_max, job.state_sum);
+  }
+}
+
+// Bytes of shared memory that a block of the device may have.
+int64_t shared_limit() {
+  static const int64_t limit = [] {
+    int bytes = 0;
+    cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), "asking a device");
+    return int64_t{bytes};
+  }();
+  return limit;
+}
+
+// What a kernel gets of it without being allowed more.
+constexpr int64_t kPlainShared = 48 << 10;
+
+}  // namespace
+
+void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
+                 int64_t out_stride, void* stream) {
+  KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
+  KVA_CHECK(job.longest_page == plan.longest_page, "the plan's longest page");
+  const auto on = static_cast<cudaStream_t>(stream);
+  KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
+  int32_t rows = 0;
+  for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
+  if (rows == 0) return;
+  for (const AttentionBucket& bucket : plan.buckets) {
+    const AttentionLaunch launch =
+        attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
+    const AttendKernel kernel = attend_kernel_for(bucket.keys, bucket.values);
+    if (launch.shared_bytes > kPlainShared)
+      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(launch.shared_bytes)),
+                 "allowing shared memory");
+    kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+             static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
+                                                                  bucket.first, bucket.count);
+    cuda_check(cudaGetLastError(), "launching attention");
+  }
+  const dim3 grid(static_cast<unsigned int>(rows), static_cast<unsigned int>(plan.merges.size()));
+  merge_kernel<<<grid, kMergeThreads, 0, on>>>(merges, job, out, out_stride);
+  cuda_check(cudaGetLastError(), "launching the merge of states");
+}
+
+}  // namespace kva

@@ -1,0 +1,147 @@
+// The batches that attention's device kernels are tested with, on the host and on the device.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/kernels/attention_case.h"
+
+namespace kva {
+
+// Is given a batch, its limits, and what it is. The batch's addresses are not settled yet.
+using AttentionCheck = std::function<void(AttentionCase&, const AttentionLimits&, const std::string& what)>;
+
+// One table of `tokens` tokens in pages of page_tokens, all in one format, for `queries` last tokens.
+inline AttentionCase one_table(int64_t head_dim, int32_t group, int32_t tokens, int32_t page_tokens,
+                               int32_t queries, const SideSpec& key, const SideSpec& value) {
+  AttentionCase c;
+  c.head_dim = head_dim;
+  c.group = group;
+  for (int32_t start = 0; start < tokens; start += page_tokens)
+    c.add_page(std::min(page_tokens, tokens - start), start, key, value, false);
+  c.tables.push_back(
+      {.page_count = static_cast<int32_t>(c.pages.size()), .tokens = queries, .position = tokens - queries});
+  c.queries = c.draw_rows(queries * c.query_stride());
+  return c;
+}
+
+inline constexpr SideKind kTokenKinds[] = {SideKind::kF32,   SideKind::kF16,   SideKind::kBF16,
+                                           SideKind::kE4M3,  SideKind::kE5M2,  SideKind::kBits8,
+                                           SideKind::kBits4, SideKind::kBits3, SideKind::kBits2};
+inline constexpr SideKind kChannelKinds[] = {SideKind::kBits8ByChannel, SideKind::kBits4ByChannel,
+                                             SideKind::kBits3ByChannel, SideKind::kBits2ByChannel};
+
+inline void awkward_sizes(const AttentionCheck& check) {
+  for (const int64_t head_dim : {64, 80, 128})
+    for (const int32_t group : {1, 9})
+      for (const int32_t tokens : {1, 15, 16, 17, 33})
+        for (const SideKind kind : kTokenKinds) {
+          AttentionCase c = one_table(head_dim, group, tokens, 16, 1, {.kind = kind}, {.kind = kind});
+          check(c, {.group = group, .item_tokens = 16},
+                "kind " + std::to_string(static_cast<int>(kind)) + ", head_dim " + std::to_string(head_dim) +
+                    ", " + std::to_string(tokens) + " tokens");
+        }
+}
+
+inline void odd_head_sizes(const AttentionCheck& check) {
+  for (const int64_t head_dim : {8, 16, 24, 96, 192, 256})
+    for (const SideKind kind : kTokenKinds) {
+      AttentionCase c = one_table(head_dim, 2, 40, 24, 1, {.kind = kind}, {.kind = kind});
+      check(c, {.group = 2}, "head_dim " + std::to_string(head_dim));
+    }
+}
+
+inline void keys_by_channel(const AttentionCheck& check) {
+  for (const int64_t head_dim : {64, 80, 128})
+    for (const int32_t page_tokens : {1, 15, 16, 17, 64, 100, 128, 256})
+      for (const SideKind kind : kChannelKinds)
+        for (const int64_t group : {0, 32})
+          for (const ScaleAxis axis : {ScaleAxis::kChannel, ScaleAxis::kToken}) {
+            AttentionCase c =
+                one_table(head_dim, 3, page_tokens + 1, page_tokens, 1,
+                          {.kind = kind, .axis = axis, .group = group}, {.kind = SideKind::kF16});
+            check(c, {.group = 3},
+                  "kind " + std::to_string(static_cast<int>(kind)) + ", " + std::to_string(page_tokens) +
+                      " tokens a page");
+          }
+}
+
+// Scales by token, by channel and by group; symmetric; outliers, dense channels, factors; in keys and values.
+inline void scales_and_kept_numbers(const AttentionCheck& check) {
+  std::vector<SideSpec> specs;
+  for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+    for (const int64_t group : {0, 7, 16, 32})
+      for (const bool symmetric : {false, true})
+        specs.push_back({.axis = axis, .group = group, .symmetric = symmetric, .outliers = 0.013});
+  specs.push_back({.outliers = 0.05, .dense_channels = 3, .factors = true});
+  specs.push_back({.axis = ScaleAxis::kChannel, .dense_channels = 1});
+  specs.push_back({.symmetric = true, .factors = true});
+  specs.push_back({.outliers = 1.0});
+  for (SideSpec spec : specs)
+    for (const int bits : {8, 4, 3, 2}) {
+      spec.kind = bits == 8   ? SideKind::kBits8
+                  : bits == 4 ? SideKind::kBits4
+                  : bits == 3 ? SideKind::kBits3
+                              : SideKind::kBits2;
+      SideSpec key = spec;
+      AttentionCase c = one_table(80, 3, 50, 32, 1, key, spec);
+      check(c, {.group = 3}, std::to_string(bits) + " bits");
+      key.kind = static_cast<SideKind>(static_cast<int>(spec.kind) + 4);
+      AttentionCase by_channel = one_table(80, 3, 50, 32, 1, key, spec);
+      check(by_channel, {.group = 3}, std::to_string(bits) + " bits by channel");
+    }
+}
+
+// Formats mixed page by page, pages with places and biases, a ragged batch with chunks, several KV heads.
+inline void ragged_batches(const AttentionCheck& check) {
+  for (const int64_t head_dim : {64, 128}) {
+    AttentionCase c;
+    c.head_dim = head_dim;
+    c.group = 3;
+    c.kv_heads = 2;
+    const std::vector<SideSpec> specs = {{.kind = SideKind::kF16},
+                                         {.kind = SideKind::kBits4, .outliers = 0.02},
+                                         {.kind = SideKind::kE4M3},
+                                         {.kind = SideKind::kBits2, .axis = ScaleAxis::kChannel},
+                                         {.kind = SideKind::kF32}};
+    int32_t batch_row = 0;
+    for (const int32_t queries : {1, 5, 17}) {
+      for (int32_t head = 0; head < 2; ++head) {
+        AttentionTable table{.first_page = static_cast<int32_t>(c.pages.size()),
+                             .kv_head = head,
+                             .batch_row = batch_row,
+                             .tokens = queries};
+        int32_t end = 0;
+        for (int32_t p = 0; p < 9 + head; ++p) {
+          const int32_t tokens = 1 + static_cast<int32_t>(c.random() % 40);
+          const bool has_places = p < 3;
+          const std::size_t kind = c.random() % specs.size();
+          SideSpec key = specs[kind];
+          if (key.kind == SideKind::kBits2 && p % 2) key.kind = SideKind::kBits2ByChannel;
+          c.add_page(tokens, end, key, specs[(kind + static_cast<std::size_t>(p)) % specs.size()],
+                     has_places);
+          end += tokens + (has_places ? 9 : 0);
+        }
+        table.page_count = static_cast<int32_t>(c.pages.size()) - table.first_page;
+        table.position = std::max(0, end - queries);
+        c.tables.push_back(table);
+      }
+      batch_row += queries;
+    }
+    c.queries = c.draw_rows(batch_row * c.query_stride());
+    check(c, {.group = 3, .item_tokens = 32}, "mixed");
+    check(c, {.group = 3, .item_tokens = 32, .most_runs = 2}, "mixed, long runs");
+  }
+}
+
+inline void for_attention_cases(const AttentionCheck& check) {
+  awkward_sizes(check);
+  odd_head_sizes(check);
+  keys_by_channel(check);
+  scales_and_kept_numbers(check);
+  ragged_batches(check);
+}
+
+}  // namespace kva

@@ -1,0 +1,127 @@
+// A batch of page tables for attention's device kernels, and what attention over it is by the CPU's kernels.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/attention_job.h"
+#include "kernels/attention_work.h"
+#include "kernels/dense_rows.h"
+#include "tests/kernels/device_sides.h"
+
+namespace kva {
+
+struct AttentionCase {
+  int64_t head_dim = 64;
+  int32_t group = 1;
+  int32_t kv_heads = 1;
+  float scale = 0.125f;
+  std::vector<HostSide> keys, values;  // by page
+  std::vector<std::vector<float>> biases;
+  std::vector<DevicePage> pages;  // with addresses of the host; formats by page: 2 * page, 2 * page + 1
+  std::vector<SideFormat> formats;
+  std::vector<AttentionTable> tables;
+  std::vector<float> queries;  // [batch rows, kv_heads * group * head_dim]
+  std::mt19937 random{7};
+
+  int64_t query_stride() const { return kv_heads * group * head_dim; }
+  int64_t batch_rows() const { return static_cast<int64_t>(queries.size()) / query_stride(); }
+
+  float draw() { return static_cast<float>(random() >> 8) / 8388608.0f - 1.0f; }
+  std::vector<float> draw_rows(int64_t count) {
+    std::vector<float> rows(static_cast<std::size_t>(count));
+    for (float& x : rows) x = draw();
+    return rows;
+  }
+
+  // A page at the end of the table that is being made; contiguous pages follow `start`.
+  void add_page(int32_t tokens, int32_t start, const SideSpec& key, const SideSpec& value, bool has_places) {
+    keys.push_back(make_side(draw_rows(tokens * head_dim), head_dim, key, random()));
+    values.push_back(make_side(draw_rows(tokens * head_dim), head_dim, value, random()));
+    biases.emplace_back();
+    if (has_places)
+      for (int32_t t = 0; t < tokens; ++t)
+        biases.back().push_back(t % 5 == 3 ? -std::numeric_limits<float>::infinity()
+                                           : std::log(static_cast<float>(1 + t % 3)));
+    DevicePage page;
+    page.tokens = tokens;
+    page.start = start;
+    page.has_places = has_places;
+    page.key_format = static_cast<uint16_t>(2 * pages.size());
+    page.value_format = static_cast<uint16_t>(page.key_format + 1);
+    pages.push_back(page);
+    formats.push_back(keys.back().format);
+    formats.push_back(values.back().format);
+  }
+
+  // Addresses of the payloads, which stay where they are from here on.
+  void settle() {
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      pages[i].keys = keys[i].payload.data();
+      pages[i].values = values[i].payload.data();
+      pages[i].biases = biases[i].empty() ? nullptr : biases[i].data();
+    }
+  }
+};
+
+// [batch rows, heads * head_dim], and for each number how far f32 rounding may take another order of sums.
+struct ExpectedAttention {
+  std::vector<float> out;
+  std::vector<float> bound;
+};
+
+inline ExpectedAttention expected_attention(const AttentionCase& c) {
+  ExpectedAttention expected{std::vector<float>(c.queries.size()), std::vector<float>(c.queries.size())};
+  const int64_t dim = c.head_dim;
+  for (const AttentionTable& table : c.tables) {
+    for (int32_t row = 0; row < table.tokens * c.group; ++row) {
+      const int64_t at = (table.batch_row + row / c.group) * c.query_stride() +
+                         (table.kv_head * c.group + row % c.group) * dim;
+      std::vector<float> query(c.queries.begin() + at, c.queries.begin() + at + dim), o(query.size());
+      for (float& x : query) x *= c.scale;
+      float max = 0.0f, sum = 0.0f;
+      const PartialState state{{o.data(), 1, dim}, &max, &sum};
+      clear(state);
+      int64_t tokens = 0;
+      double products = 0.0, largest = 0.0;
+      for (int32_t p = table.first_page; p < table.first_page + table.page_count; ++p) {
+        const auto i = static_cast<std::size_t>(p);
+        const DevicePage& page = c.pages[i];
+        std::vector<float> scores(static_cast<std::size_t>(page.tokens));
+        const MatView<float> view(scores.data(), 1, page.tokens);
+        dense_scores({query.data(), 1, dim}, c.keys[i].numbers.data(), DType::kF32, view);
+        for (int32_t t = 0; t < page.tokens; ++t) {
+          const auto token = static_cast<std::size_t>(t);
+          if (page.biases) scores[token] += c.biases[i][token];
+          if (!page.has_places && page.start + t > table.position + row / c.group)
+            scores[token] = -std::numeric_limits<float>::infinity();
+          double magnitude = 0.0;
+          for (int64_t k = 0; k < dim; ++k) {
+            const auto n = static_cast<std::size_t>(t * dim + k);
+            magnitude += std::abs(double{query[static_cast<std::size_t>(k)]} * c.keys[i].numbers[n]);
+            largest = std::max(largest, std::abs(double{c.values[i].numbers[n]}));
+          }
+          products = std::max(products, magnitude);
+        }
+        tokens += page.tokens;
+        softmax_update(view, state);
+        dense_accumulate(view, c.values[i].numbers.data(), DType::kF32, state.values);
+      }
+      finish(state, {expected.out.data() + at, 1, dim});
+      // A score of dim products is off by dim roundings of their magnitudes, a weight by as much of itself
+      // and by those of exp; sums of so many weights by a rounding each. On both sides. Decoding
+      // code * scale + zero rounds once or twice, which counts as two more products.
+      const double epsilon = 0x1p-24;
+      const double relative =
+          2.0 * epsilon * (static_cast<double>(dim + 8) * products + static_cast<double>(tokens) + 16.0);
+      std::fill_n(expected.bound.begin() + at, dim, static_cast<float>(2.0 * relative * largest));
+    }
+  }
+  return expected;
+}
+
+}  // namespace kva

@@ -1,0 +1,109 @@
+// Runs the code of a warp's lanes on the host. Each lane is a fiber of its own stack; where lanes meet
+// (shuffle_xor, sync), a fiber waits until all others have come as far, so a lane that misses a meeting fails
+// the test instead of going unnoticed.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/check.h"
+
+namespace kva {
+
+class HostWarp {
+ public:
+  static constexpr int kLanes = 32;
+
+  class Lane {
+   public:
+    Lane(HostWarp& warp, int lane) : warp_(warp), lane_(lane) {}
+    int lane() const { return lane_; }
+    float shuffle_xor(float value, int mask) {
+      warp_.values_[static_cast<std::size_t>(lane_)] = value;
+      sync();
+      const float other = warp_.values_[static_cast<std::size_t>(lane_ ^ mask)];
+      sync();  // before the next value is written
+      return other;
+    }
+    void sync() {
+      ++warp_.meetings_[static_cast<std::size_t>(lane_)];
+      warp_.yield(lane_);
+    }
+
+   private:
+    HostWarp& warp_;
+    int lane_;
+  };
+
+  // Runs body(lane) for all lanes.
+  void run(const std::function<void(Lane&)>& body) {
+    body_ = &body;
+    done_.fill(false);
+    entered_.fill(false);
+    meetings_.fill(0);
+    stacks_.resize(kLanes);
+    for (int lane = 0; lane < kLanes; ++lane) start(lane);
+    for (bool left = true; left;) {
+      left = false;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const auto at = static_cast<std::size_t>(lane);
+        if (done_[at]) continue;
+        resume(at);
+        left |= !done_[at];
+      }
+      for (const int64_t count : meetings_)
+        KVA_CHECK(count == meetings_[0], "all lanes of a warp meet as often");
+    }
+  }
+
+ private:
+  static constexpr std::size_t kStackBytes = 128 << 10;
+
+  void start(int lane) {
+    const auto at = static_cast<std::size_t>(lane);
+    if (!stacks_[at]) stacks_[at] = std::make_unique_for_overwrite<char[]>(kStackBytes);
+    getcontext(&lanes_[at]);
+    lanes_[at].uc_stack.ss_sp = stacks_[at].get();
+    lanes_[at].uc_stack.ss_size = kStackBytes;
+    lanes_[at].uc_link = nullptr;
+    // makecontext() hands over ints only.
+    const auto address = reinterpret_cast<uintptr_t>(this);
+    makecontext(&lanes_[at], reinterpret_cast<void (*)()>(&enter), 3, static_cast<unsigned>(address >> 32),
+                static_cast<unsigned>(address), lane);
+  }
+  static void enter(unsigned high, unsigned low, int lane) {
+    auto* warp = reinterpret_cast<HostWarp*>(static_cast<uintptr_t>(high) << 32 | low);
+    Lane of_warp(*warp, lane);
+    (*warp->body_)(of_warp);
+    warp->done_[static_cast<std::size_t>(lane)] = true;
+    _longjmp(warp->to_main_, 1);
+  }
+  // Contexts are entered once; between them jumps switch, which leave the signal mask alone and so cost no
+  // system call.
+  void resume(std::size_t at) {
+    if (_setjmp(to_main_) != 0) return;
+    if (entered_[at]) _longjmp(to_lane_[at], 1);
+    entered_[at] = true;
+    setcontext(&lanes_[at]);
+  }
+  void yield(int lane) {
+    if (_setjmp(to_lane_[static_cast<std::size_t>(lane)]) == 0) _longjmp(to_main_, 1);
+  }
+
+  const std::function<void(Lane&)>* body_ = nullptr;
+  jmp_buf to_main_{};
+  std::array<ucontext_t, kLanes> lanes_{};
+  std::array<jmp_buf, kLanes> to_lane_{};
+  std::array<bool, kLanes> entered_{};
+  std::array<bool, kLanes> done_{};
+  std::array<float, kLanes> values_{};
+  std::array<int64_t, kLanes> meetings_{};
+  std::vector<std::unique_ptr<char[]>> stacks_;
+};
+
+}  // namespace kva
