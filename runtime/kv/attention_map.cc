@@ -13,15 +13,15 @@ void AttentionMap::extend(int64_t end) {
 
 // Blocks of twice as many tokens, in place: a cell is written after it was read.
 void AttentionMap::fold() {
-  constexpr int kHalf = kAttentionMapBins / 2;
+  constexpr int64_t kHalf = kAttentionMapBins / 2;
   const auto cell = [&](int64_t query, int64_t key) -> float& {
     return cells_[static_cast<std::size_t>(query * kAttentionMapBins + key)];
   };
-  for (int i = 0; i < kHalf; ++i)
-    for (int j = 0; j < kHalf; ++j)
+  for (int64_t i = 0; i < kHalf; ++i)
+    for (int64_t j = 0; j < kHalf; ++j)
       cell(i, j) = (cell(2 * i, 2 * j) + cell(2 * i, 2 * j + 1)) +
                    (cell(2 * i + 1, 2 * j) + cell(2 * i + 1, 2 * j + 1));
-  for (int i = 0; i < kAttentionMapBins; ++i)
+  for (int64_t i = 0; i < kAttentionMapBins; ++i)
     std::fill(&cell(i, i < kHalf ? kHalf : 0), &cell(i, 0) + kAttentionMapBins, 0.0f);
   ++shift_;
 }
