@@ -95,7 +95,7 @@ KVA_RARE_CODE inline float odd_code(const uint8_t* row, int bits, int32_t length
   return index < length ? static_cast<float>(packed_code(row, bits, length, index)) : 0.0f;
 }
 
-// Codes of a unit of neighbouring tokens of one channel; `units` is how many a row has.
+// A unit of tokens of rows of channels, for one lane.
 template <SideKind kind>
 struct ChannelUnits {
   KVA_LANE_CODE ChannelUnits(const SidePage& page_, int32_t unit)
