@@ -27,8 +27,8 @@ int64_t place_bytes(int64_t count, int64_t numbers) {
   return (count * outlier_place_bits(numbers) + 15) / 16 * 2;
 }
 
-// As it is written; a stranger's may lie behind the page. Behind the places there are at least as many bytes of
-// values or codes as it reads.
+// As it is written; a stranger's may lie behind the page. Behind the places there are at least as many bytes
+// of values or codes as it reads.
 int64_t written_place(const std::byte* list, int bits, int64_t i) {
   return listed_place(reinterpret_cast<const uint8_t*>(list), bits, i);
 }
@@ -131,8 +131,8 @@ void restore_outliers(const std::byte* list, int64_t count, MatView<float> rows)
     const int64_t some = std::min(kAtOnce, count - first);
     int32_t tokens[kAtOnce], channels[kAtOnce];
     // Places of 8 neighbours end with a byte.
-    unpack_places(list + first / 8 * outlier_place_bits(numbers), outlier_place_bits(numbers), some, numbers - 1, rows.cols,
-                  tokens, channels);
+    unpack_places(list + first / 8 * outlier_place_bits(numbers), outlier_place_bits(numbers), some,
+                  numbers - 1, rows.cols, tokens, channels);
     for (int64_t i = 0; i < some; ++i) {
       uint16_t value;
       std::memcpy(&value, values + (first + i) * 2, sizeof(value));
