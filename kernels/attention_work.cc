@@ -137,8 +137,8 @@ int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> p
     // Items of one run are neighbours, and the last query rows see the most pages.
     if (n + 1 < plan.items.size() && plan.items[n + 1].first_page == item.first_page) continue;
     for (int32_t i = 0; i < item.page_count; ++i) {
-      const DevicePage& page =
-          pages[static_cast<std::size_t>(plan.page_list[static_cast<std::size_t>(item.first_page + i)])];
+      const std::size_t listed = static_cast<std::size_t>(item.first_page) + static_cast<std::size_t>(i);
+      const DevicePage& page = pages[static_cast<std::size_t>(plan.page_list[listed])];
       bytes += side_bytes(formats[page.key_format], page.tokens) +
                side_bytes(formats[page.value_format], page.tokens) + int64_t{sizeof(DevicePage)} +
                (page.biases ? page.tokens * int64_t{sizeof(float)} : 0) + int64_t{sizeof(int32_t)};
