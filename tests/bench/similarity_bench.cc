@@ -16,34 +16,10 @@
 #include "kernels/similarity.h"
 #include "tests/analyzer/redundancy/page_set_builder.h"
 #include "tests/bench/probes.h"
+#include "tests/bench/random_pages.h"
 
 namespace kva {
 namespace {
-
-constexpr int kTokens = 16;
-constexpr int kHeadDim = 64;
-constexpr int64_t kNumbers = kTokens * kHeadDim;
-
-std::vector<float> random_numbers(int64_t count) {
-  std::vector<float> numbers;
-  SeededRandom random(1, 1);
-  for (int64_t k = 0; k < count; ++k)
-    numbers.push_back(static_cast<float>(random.next() >> 40) / 8388608.0f - 1.0f);
-  return numbers;
-}
-
-PageMatrix bench_pages(int64_t pages, ThreadPool& pool) {
-  RawPages raw{{pages, 1, kTokens, kHeadDim}, random_numbers(pages * kNumbers), 1.0};
-  const std::vector<float> means = channel_means(raw, pool);
-  return PageMatrix(std::move(raw), means, 0.25, pool);
-}
-
-Grouping one_prompt(int64_t pages) {
-  PageSet set;
-  set.prompts.push_back({"bench", "bench", pages * kTokens, pages, 0});
-  for (int64_t p = 0; p < pages; ++p) set.pages.push_back({0, p * kTokens});
-  return group_pages(set);
-}
 
 constexpr int64_t kFewPages = 4096;
 const std::vector<float> kThresholds = {0.8f, 0.9f, 0.95f, 0.99f};
@@ -71,7 +47,7 @@ PairPlan bare_plan(Metric metric, int partners) {
 void all_pairs(benchmark::State& state, const PairPlan& plan) {
   const int64_t count = state.range(0);
   ThreadPool pool(static_cast<int>(state.range(1)));
-  const PageMatrix pages = bench_pages(count, pool);
+  const PageMatrix pages = random_pages(count, pool);
   const Grouping grouping = one_prompt(count);
   PlainGemmProbe probe(count, kNumbers, pool);
   probe.seconds();
@@ -91,7 +67,7 @@ void all_pairs(benchmark::State& state, const PairPlan& plan) {
 void all_pairs_of_bits(benchmark::State& state, Metric metric) {
   const int64_t count = state.range(0);
   ThreadPool pool(static_cast<int>(state.range(1)));
-  const PageMatrix pages = bench_pages(count, pool);
+  const PageMatrix pages = random_pages(count, pool);
   const Grouping grouping = one_prompt(count);
   const PairPlan plan = bare_plan(metric, 0);
   std::vector<PopcountProbe> probes(static_cast<std::size_t>(pool.threads()));
@@ -133,7 +109,7 @@ void kmeans(benchmark::State& state) {
   const int64_t count = state.range(0);
   const int threads = static_cast<int>(state.range(2));
   ThreadPool pool(threads);
-  const PageMatrix pages = bench_pages(count, pool);
+  const PageMatrix pages = random_pages(count, pool);
   const ClusterOptions options{.k = state.range(1), .iterations = 20, .seed = 1};
   const MatView<const float> points = pages.centred();
   omp_set_num_threads(threads);
@@ -167,7 +143,7 @@ BENCHMARK(kmeans)
 
 void differing_bits_of_tiles(benchmark::State& state) {
   ThreadPool pool(1);
-  const PageMatrix pages = bench_pages(kFewPages, pool);
+  const PageMatrix pages = random_pages(kFewPages, pool);
   std::vector<uint32_t> counts(128 * 256);
   PopcountProbe probe;
   Turns turns;
@@ -194,7 +170,7 @@ void whole_analysis(benchmark::State& state) {
   spec.dtype = DType::kF16;
   spec.rope = true;
   spec.sets = {std::vector<int64_t>(8, 29), std::vector<int64_t>(8, 29), std::vector<int64_t>(8, 30)};
-  const std::vector<float> numbers = random_numbers(704 * 3 * kNumbers);
+  const std::vector<float> numbers = uniform_numbers(704 * 3 * kNumbers);
   const PageSet set =
       build_page_set(spec, [&](int layer, Side, int64_t page, int64_t head, int64_t token, int64_t channel) {
         const int64_t at = ((page * 3 + head) * kTokens + token) * kHeadDim + channel;

@@ -10,9 +10,9 @@ PROGRAM = sys.argv.pop(1)
 OPERATIONS = [
     ("encode", {"bits": 4, "threads": 2}, {"bytes": 1024 * (64 * 64 * 4 + 64 * 64 // 2 + 64 * 4)}, set()),
     ("read_back", {"bits": 8, "threads": 1}, {"bytes": 1024 * (64 * 64 * 4 + 64 * 64 + 64 * 4)}, set()),
-    ("all_pairs", {"pages": 80, "threads": 2}, {"pairs": 6400, "flops": 6400 * 1024}, set()),
-    ("hamming", {"pages": 80, "threads": 2, "histogram": 1}, {"pairs": 6400, "flops": 6400 * 1024, "words": 3200 * 16}, set()),
-    ("jaccard", {"pages": 80, "threads": 1, "histogram": 0}, {"pairs": 6400, "flops": 6400 * 1024, "words": 3200 * 16}, set()),
+    ("all_pairs", {"pages": 80, "threads": 2}, {"pairs": 6400, "flops": 6400 * 1024, "words": 3200 * 16}, set()),
+    ("all_pairs", {"pages": 80, "threads": 2, "metric": "hamming"}, {"pairs": 6400, "flops": 6400 * 1024, "words": 3200 * 16}, set()),
+    ("all_pairs", {"pages": 80, "threads": 1, "metric": "jaccard"}, {"pairs": 6400, "flops": 6400 * 1024, "words": 3200 * 16}, set()),
     ("cover", {"pages": 80, "threads": 1}, {"pairs": 6400, "flops": 6400 * 1024}, set()),
     ("kmeans", {"pages": 80, "k": 4, "iterations": 2, "threads": 1}, {"pairs": 6400, "flops": 6400 * 1024}, {"inertia"}),
     ("svd", {"rows": 80, "rank": 4, "threads": 1}, {}, {"energy"}),

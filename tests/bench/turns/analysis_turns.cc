@@ -7,40 +7,14 @@
 #include "analyzer/redundancy/all_pairs.h"
 #include "analyzer/redundancy/clusters.h"
 #include "analyzer/redundancy/cover.h"
-#include "analyzer/redundancy/redundancy.h"
 #include "compressors/subspace.h"
-#include "kernels/random.h"
 #include "runtime/error.h"
-#include "tests/analyzer/redundancy/page_set_builder.h"
 #include "tests/bench/probes.h"
+#include "tests/bench/random_pages.h"
 #include "tests/bench/turns/turn.h"
 
 namespace kva {
 namespace {
-
-constexpr int kTokens = 16;
-constexpr int kHeadDim = 64;
-constexpr int64_t kNumbers = kTokens * kHeadDim;
-
-std::vector<float> uniform_numbers(int64_t count) {
-  std::vector<float> numbers(static_cast<std::size_t>(count));
-  SplitMix64 random(1);
-  for (float& number : numbers) number = static_cast<float>(2.0 * random.uniform() - 1.0);
-  return numbers;
-}
-
-PageMatrix random_pages(int64_t pages, ThreadPool& pool) {
-  RawPages raw{{pages, 1, kTokens, kHeadDim}, uniform_numbers(pages * kNumbers), 1.0};
-  const std::vector<float> means = channel_means(raw, pool);
-  return PageMatrix(std::move(raw), means, 0.25, pool);
-}
-
-Grouping one_prompt(int64_t pages) {
-  PageSet set;
-  set.prompts.push_back({"bench", "bench", pages * kTokens, pages, 0});
-  for (int64_t p = 0; p < pages; ++p) set.pages.push_back({0, p * kTokens});
-  return group_pages(set);
-}
 
 // What all analyses of pages have in common: pages=N threads=T.
 class PagesTurn : public Turn {
@@ -57,79 +31,36 @@ class PagesTurn : public Turn {
   PageMatrix pages_;
 };
 
-// all_pairs: all five metrics with totals, histograms, ten best partners and groups.
+// all_pairs metric=all|cosine|hamming|jaccard: totals, histograms, and for cosines the ten best partners.
+// Each pair is compared once.
 class AllPairsTurn : public PagesTurn {
  public:
   explicit AllPairsTurn(const TurnSettings& s) : PagesTurn(s), grouping_(one_prompt(s.number("pages"))) {
+    const std::string metric = s.text_or("metric", "all");
     plan_.thresholds = thresholds_;
     plan_.partners = 10;
+    if (metric != "all") {
+      plan_.metrics = {metric_named(metric)};
+      plan_.prompts = false;
+      if (metric != "cosine") plan_.partners = 0;
+    }
+    facts["words"] = facts["pairs"] / 2.0 * static_cast<double>(bit_words(kNumbers));
   }
   double seconds() override {
     return seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(pages_, grouping_, plan_, pool_)); });
   }
 
  private:
+  static Metric metric_named(const std::string& name) {
+    if (name == "cosine") return Metric::kCosineCentered;
+    if (name == "hamming") return Metric::kHamming;
+    if (name == "jaccard") return Metric::kJaccard;
+    throw InputError("metric: expected all, cosine, hamming or jaccard, found " + name);
+  }
+
   Grouping grouping_;
   std::vector<float> thresholds_ = {0.8f, 0.9f, 0.95f, 0.99f};
   PairPlan plan_;
-};
-
-// hamming, jaccard histogram=0|1: every pair's bits counted once, tile by tile; with 1 also made similarities
-// and put into a histogram.
-class BitsTurn : public PagesTurn {
- public:
-  BitsTurn(bool hamming, const TurnSettings& s)
-      : PagesTurn(s), hamming_(hamming), histogram_(s.number("histogram") != 0) {
-    const int64_t n = pages_.shape().pages;
-    for (int64_t row = 0; row < n; row += kRows)
-      for (int64_t column = row / kColumns * kColumns; column < n; column += kColumns)
-        tiles_.push_back({row, column});
-    facts["words"] = static_cast<double>(n * n / 2 * bit_words(kNumbers));
-  }
-  double seconds() override {
-    return seconds_of([&] {
-      std::vector<Worker> workers(static_cast<std::size_t>(pool_.threads()));
-      pool_.parallel_for(static_cast<int64_t>(tiles_.size()), [&](int64_t index, int worker) {
-        add(tiles_[static_cast<std::size_t>(index)], workers[static_cast<std::size_t>(worker)]);
-      });
-      benchmark::DoNotOptimize(workers.data());
-    });
-  }
-
- private:
-  static constexpr int64_t kRows = 128, kColumns = 256;
-  struct Tile {
-    int64_t row, column;
-  };
-  struct Worker {
-    std::vector<uint32_t> counts = std::vector<uint32_t>(kRows * kColumns);
-    std::vector<float> values = std::vector<float>(kColumns);
-    std::vector<int64_t> histogram = std::vector<int64_t>(kHistogramBins);
-    ValueTotals totals;
-  };
-
-  void add(const Tile& tile, Worker& worker) const {
-    const int64_t n = pages_.shape().pages;
-    const int64_t rows = std::min(kRows, n - tile.row), columns = std::min(kColumns, n - tile.column);
-    const MatView<uint32_t> counts(worker.counts.data(), rows, columns);
-    if (hamming_)
-      differing_bits_tile(pages_.signs(0), tile.row, tile.column, counts);
-    else
-      common_bits_tile(pages_.top(0), tile.row, tile.column, counts);
-    if (!histogram_) return;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t skip = std::clamp<int64_t>(tile.row + r + 1 - tile.column, 0, columns);
-      const int64_t count = columns - skip;
-      if (hamming_)
-        hamming_row(counts.row(r) + skip, count, kNumbers, worker.values.data());
-      else
-        jaccard_row(counts.row(r) + skip, count, pages_.top_size(0), worker.values.data());
-      add_values(worker.values.data(), count, {0.0f, {}}, worker.totals, worker.histogram.data(), nullptr);
-    }
-  }
-
-  bool hamming_, histogram_;
-  std::vector<Tile> tiles_;
 };
 
 // cover: leader clustering at 0.9, which finds what nearly repeats.
@@ -149,8 +80,7 @@ class KMeansTurn : public PagesTurn {
       : PagesTurn(s), options_{s.number("k"), static_cast<int>(s.number("iterations")), 1} {}
   double seconds() override {
     Clusters clusters;
-    const double time = seconds_of(
-        [&] { pool_.parallel_for(1, [&](int64_t, int) { clusters = cluster_pages(pages_, options_); }); });
+    const double time = seconds_of([&] { clusters = cluster_pages(pages_, options_, pool_); });
     found["inertia"] = clusters.inertia;
     return time;
   }
@@ -211,8 +141,6 @@ class PageSvdsTurn : public Turn {
 
 std::unique_ptr<Turn> make_analysis_turn(const std::string& operation, const TurnSettings& settings) {
   if (operation == "all_pairs") return std::make_unique<AllPairsTurn>(settings);
-  if (operation == "hamming" || operation == "jaccard")
-    return std::make_unique<BitsTurn>(operation == "hamming", settings);
   if (operation == "cover") return std::make_unique<CoverTurn>(settings);
   if (operation == "kmeans") return std::make_unique<KMeansTurn>(settings);
   if (operation == "svd") return std::make_unique<SvdTurn>(settings);

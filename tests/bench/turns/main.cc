@@ -1,10 +1,11 @@
 // Takes turns with other programs: reads commands on stdin and answers each with one line on stdout, until
 // stdin ends. Fields are separated by tabs.
 //
-//   prepare ID OPERATION [NAME=VALUE ...]   ready [NAME=NUMBER ...]     what one turn amounts to
-//   turn ID                                 done seconds=NUMBER [NAME=NUMBER ...]  the time, and what was
-//   found drop ID                                 dropped
+//   prepare ID OPERATION [NAME=VALUE ...]   ready [NAME=NUMBER ...]
+//   turn ID                                 done seconds=NUMBER [NAME=NUMBER ...]
+//   drop ID                                 dropped
 //
+// ready says what one turn amounts to, done how long it took and what was found.
 // Where something fails the answer is: error MESSAGE. scripts/peers/worker.py speaks the same for the peers.
 #include <fmt/format.h>
 
