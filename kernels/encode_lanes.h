@@ -140,7 +140,7 @@ KVA_HOST_DEVICE inline void pack_lane(const PackJob& job, int32_t row, int32_t l
   auto* out = reinterpret_cast<uint8_t*>(job.payload) + f.codes_at + row * packed_bytes(bits, length) +
               block * 16 * lane_bytes + of_block;
   for (int plane = 0; plane < lane_bytes; ++plane)
-    out[plane * lanes] = static_cast<uint8_t>(word >> (8 * plane));
+    out[int64_t{plane} * lanes] = static_cast<uint8_t>(word >> (8 * plane));
 }
 
 // A row becomes row · H / sqrt(cols) in place, as hadamard_rows(); cols is a power of two. shared: cols

@@ -54,7 +54,9 @@ struct UnitBits {
 template <int bits>
 KVA_HOST_DEVICE inline UnitBits load_unit(const uint8_t* at, int32_t plane, bool whole) {
   if constexpr (bits == 3) {
-    return {at[0] | static_cast<uint32_t>(at[plane]) << 8 | static_cast<uint32_t>(at[2 * plane]) << 16, 0};
+    return {
+        at[0] | static_cast<uint32_t>(at[plane]) << 8 | static_cast<uint32_t>(at[int64_t{2} * plane]) << 16,
+        0};
   } else if constexpr (bits == 2) {
     return {*reinterpret_cast<const uint16_t*>(at), 0};
   } else {
@@ -84,10 +86,10 @@ KVA_HOST_DEVICE inline uint32_t packed_code(const uint8_t* row, int bits, int32_
   const int32_t left = length - (block << (4 + log2));
   const int32_t lanes = left >= 16 << log2 ? 16 : (left + (1 << log2) - 1) >> log2;
   const int32_t within = index - (block << (4 + log2));
-  const uint8_t* lane = row + block * 16 * lane_bytes + within % lanes;
+  const uint8_t* lane = row + int64_t{block} * 16 * lane_bytes + within % lanes;
   uint32_t word = lane[0];
   if (bits == 3)
-    word |= static_cast<uint32_t>(lane[lanes]) << 8 | static_cast<uint32_t>(lane[2 * lanes]) << 16;
+    word |= static_cast<uint32_t>(lane[lanes]) << 8 | static_cast<uint32_t>(lane[int64_t{2} * lanes]) << 16;
   return (word >> (bits * (within / lanes))) & ((1u << bits) - 1);
 }
 

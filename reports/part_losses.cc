@@ -56,7 +56,7 @@ std::vector<double> measure_part_losses(std::span<const int32_t> text, KeyBasis 
 
   const int layers = setup.decoder.config().layers;
   std::vector<double> losses;
-  progress.stage("calibrate", 2 * layers * tokens, "tokens");
+  progress.stage("calibrate", int64_t{2} * layers * tokens, "tokens");
   for (int layer = 0; layer < layers; ++layer)
     for (const Side side : {Side::kKey, Side::kValue}) {
       EvaluatedCache coded(Recipe::parse(part_recipe(layer, side, basis)), setup);
