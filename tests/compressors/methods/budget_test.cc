@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "compressors/part_probe.h"
 #include "tests/compressors/compressed_cache.h"
 #include "tests/error_of.h"
 
@@ -101,6 +102,16 @@ TEST(Budget, SpendsBitsWhereTheModelWasSeenToLoseMost) {
   CompressedCache probe("layers(1): budget(bits=3.92)", pool, kShape, &sample);
   EXPECT_THAT(probe.compressor.stats().remarks, testing::Contains(HasSubstr("keys: 3 bits")));
   EXPECT_NEAR(counter(probe, "budget.loss_planned"), 0.002, 1e-12);
+}
+
+// What the losses are measured with is what the errors are measured with.
+TEST(Budget, TheProbesRecipeStoresTheProbesCodes) {
+  ThreadPool pool(1);
+  CompressedCache c(kPartProbe, pool, kShape, nullptr);
+  const Projections source(kShape, 64, 1);
+  c.feed(c.driver.add(source), 64, 64);
+  for (const Side side : {Side::kKey, Side::kValue})
+    EXPECT_EQ(codec_of(c, 0, side), part_probe_codec(side)->name());
 }
 
 TEST(Budget, RefusesWhatCannotBe) {
