@@ -6,7 +6,6 @@ All sizes of an operation take turns (tests/bench/turns), so that a machine that
 """
 
 import argparse
-import datetime
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "peers")]
 
-from bench_table import OtherPrograms, commit, figure, processor  # noqa: E402
+from bench_table import OtherPrograms, circumstances, figure, write_json  # noqa: E402
 from turns import Program, Session, take_turns  # noqa: E402
 
 
@@ -104,15 +103,12 @@ def main():
     finally:
         program.close()
     busy = others.cores()
-    about = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(),
-             "processor": processor(), "threads": threads, "cores_of_others": round(busy, 2)}
+    about = circumstances(busy, threads=threads)
     print(f"\n{about['date']}, commit {about['commit']}, {about['processor']}, {threads} threads, "
           f"{busy:.1f} cores busy with other programs\n")
     print(table(rows))
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({**about, "rows": rows}, file, indent=1)
-            file.write("\n")
+        write_json(arguments.json, {**about, "rows": rows})
     return 0
 
 

@@ -14,9 +14,7 @@ a class in its peer_*.py.
 """
 
 import argparse
-import datetime
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -28,7 +26,7 @@ import analysis_rows  # noqa: E402
 import codec_rows  # noqa: E402
 import decoder_rows  # noqa: E402
 import same_weights  # noqa: E402
-from bench_table import OtherPrograms, commit, figure, processor  # noqa: E402
+from bench_table import OtherPrograms, circumstances, figure, write_json  # noqa: E402
 from turns import Program, TurnError, measured, take_turns  # noqa: E402
 
 # What each peer's file imports.
@@ -146,16 +144,12 @@ def main():
         print("bench: nothing was measured", file=sys.stderr)
         return 1
     busy = others.cores()
-    about = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(),
-             "processor": processor(), "cores": os.cpu_count(), "cores_of_others": round(busy, 2),
-             "rounds": arguments.rounds}
+    about = circumstances(busy, cores=os.cpu_count(), rounds=arguments.rounds)
     print(f"\n{about['date']}, commit {about['commit']}, {about['processor']}, {about['cores']} cores, "
           f"{busy:.1f} of them busy with other programs, {arguments.rounds} rounds\n")
     print(table(rows, unsure))
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({**about, "no_verdict": [rows[index]["operation"] for index in unsure], "rows": rows}, file, indent=1)
-            file.write("\n")
+        write_json(arguments.json, {**about, "no_verdict": [rows[index]["operation"] for index in unsure], "rows": rows})
     return 0
 
 

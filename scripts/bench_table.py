@@ -112,6 +112,18 @@ def commit():
         return "unknown"
 
 
+def circumstances(busy, **more):
+    """When, where and beside how many busy cores something was measured."""
+    return {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(),
+            "processor": processor(), **more, "cores_of_others": round(busy, 2)}
+
+
+def write_json(path, found):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=1)
+        file.write("\n")
+
+
 def figure(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -155,8 +167,7 @@ def main():
         print("bench: nothing was measured", file=sys.stderr)
         return 1
     cores = os.cpu_count() or 1
-    about = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(),
-             "processor": processor(), "cores": cores, "cores_of_others": round(busy, 2)}
+    about = circumstances(busy, cores=cores)
     print(f"\n{about['date']}, commit {about['commit']}, {about['processor']}, {cores} cores, "
           f"{busy:.1f} of them busy with other programs\n")
     print(table(rows))
@@ -168,9 +179,7 @@ def main():
     if busy > 0.1 * cores:
         print("Other programs were running: measure again on a quiet machine before believing any of this.")
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({**about, "rows": rows}, file, indent=1)
-            file.write("\n")
+        write_json(arguments.json, {**about, "rows": rows})
     return 0
 
 

@@ -110,8 +110,12 @@ TEST(Budget, TheProbesRecipeStoresTheProbesCodes) {
   CompressedCache c(kPartProbe, pool, kShape, nullptr);
   const Projections source(kShape, 64, 1);
   c.feed(c.driver.add(source), 64, 64);
-  for (const Side side : {Side::kKey, Side::kValue})
-    EXPECT_EQ(codec_of(c, 0, side), part_probe_codec(side)->name());
+  for (const Side side : {Side::kKey, Side::kValue}) {
+    const StoredSide stored = c.driver.cache.side(c.driver.cache.page({0, 0, 0, 0, side}).side);
+    const auto probe = part_probe_codec(side);
+    EXPECT_EQ(stored.codec->name(), probe->name());
+    EXPECT_EQ(static_cast<int64_t>(stored.payload.size()), probe->bytes(64, 64));  // with its outliers
+  }
 }
 
 TEST(Budget, RefusesWhatCannotBe) {
