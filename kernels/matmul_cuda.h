@@ -5,21 +5,9 @@
 #include <cstdint>
 #include <memory>
 
-#include "kernels/decoder_lanes.h"
-#include "kernels/matmul.h"
+#include "kernels/device_product.h"
 
 namespace kva {
-
-// One product out [x.rows, weights.rows] = x · weightsᵀ + bias; where `adds`, out keeps what it held and that
-// is added. x has the weights' type; out is f32; both have cols = stride. bias: [weights.rows] f32 or null.
-// All on the device, 16-byte aligned.
-struct DeviceProduct {
-  DeviceRows x;
-  WeightView weights;
-  const float* bias = nullptr;
-  DeviceRows out;
-  bool adds = false;
-};
 
 // Owns the library's handle, a workspace of fixed size and the algorithm chosen for each shape. Used by one
 // thread at a time.

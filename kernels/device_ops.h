@@ -1,0 +1,69 @@
+// A device as the decoder and the cache use it: its memory, and every computation that they launch there.
+// CUDA is one (device_ops_cuda.cu); tests have another, which takes the same lane code through loops on the
+// host, so that all that decides what is launched, and with which addresses, is tested without a GPU.
+//
+// Everything happens in the order of the calls; only download() and wait() wait for it. Addresses in jobs are
+// the device's. Used by one thread at a time. Throws std::runtime_error where the device fails.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/attention_job.h"
+#include "kernels/attention_work.h"
+#include "kernels/decoder_lanes.h"
+#include "kernels/device_product.h"
+#include "kernels/encode_lanes.h"
+#include "kernels/sampling_lanes.h"
+
+namespace kva {
+
+struct DeviceMemory {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;  // as the driver says
+};
+
+class DeviceOps {
+ public:
+  virtual ~DeviceOps();
+
+  virtual std::string name() const = 0;  // "NVIDIA H200"
+  virtual DeviceMemory memory() const = 0;
+
+  // Uninitialised memory, aligned to 256 bytes; nullptr where the device has no more. bytes > 0.
+  virtual void* allocate(int64_t bytes) = 0;
+  // What was launched before may still use it.
+  virtual void free(void* memory) noexcept = 0;
+  // `source` may change as soon as the call returns.
+  virtual void upload(void* target, const void* source, int64_t bytes) = 0;
+  // The bytes are there when the call returns.
+  virtual void download(void* target, const void* source, int64_t bytes) = 0;
+  // Within the device; the two do not overlap.
+  virtual void copy(void* target, const void* source, int64_t bytes) = 0;
+  virtual void wait() = 0;
+
+  virtual void multiply(const DeviceProduct& product) = 0;
+  virtual void normalise(const NormJob& job) = 0;
+  virtual void activate(const ActivationJob& job) = 0;
+  virtual void add(const SumJob& job) = 0;
+  virtual void gather(const GatherJob& job) = 0;
+  virtual void rotate(const RopeJob& job) = 0;
+  // *token = the next token; -1 - i where the logit of token i is NaN or +inf. job.order is chosen here.
+  virtual void choose(const SampleJob& job, int32_t* token) = 0;
+
+  virtual void append(const AppendJob& job) = 0;
+  // Codes `count` page sides of one format: side i from rows + i * rows_stride numbers into payloads[i].
+  // Formats of codes and scales alone.
+  virtual void pack(const SideFormat& format, const float* rows, int64_t rows_stride,
+                    std::byte* const* payloads, int32_t count) = 0;
+  // rows: [count, cols], cols a power of two up to 1024, in place.
+  virtual void hadamard(float* rows, int64_t count, int32_t cols) = 0;
+  // Runs all of the plan's items and merges their states into out [batch rows, kv_heads * group * head_dim].
+  // job.items and job.page_list, and merges, are the plan's, uploaded.
+  virtual void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
+                      float* out, int64_t out_stride) = 0;
+};
+
+}  // namespace kva
