@@ -1,9 +1,11 @@
 #include "kernels/parallel.h"
 
 #include <cblas.h>
+#include <hwy/cache_control.h>
 #include <omp.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -36,6 +38,22 @@ class CallerAsWorker {
   int omp_threads_;
 };
 
+// A decoding step hands out over a hundred small pieces of work, and waking a thread that sleeps takes longer
+// than many of them. So who waits first looks for a moment whether it was for that long only.
+constexpr auto kPatience = std::chrono::microseconds(60);
+
+template <class Ready>
+bool soon(const Ready& ready) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready()) return true;
+      hwy::Pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
 }  // namespace
 
 struct ThreadPool::Impl {
@@ -43,13 +61,15 @@ struct ThreadPool::Impl {
   std::mutex mutex;
   std::condition_variable wake;
   std::condition_variable finished;
+  // Of the job; written under the mutex while no worker has joined.
   const std::function<void(int64_t, int)>* body = nullptr;
-  std::atomic<int64_t> next{0};
   int64_t count = 0;
-  int64_t generation = 0;
-  int busy = 0;
-  bool stopping = false;
+  std::atomic<int64_t> next{0};
   std::exception_ptr error;
+  bool open = false;                   // workers may join
+  std::atomic<int64_t> generation{0};  // of jobs; changes under the mutex
+  std::atomic<int> busy{0};            // workers that joined and have not left
+  std::atomic<bool> stopping{false};
 
   void work(int worker) {
     for (;;) {
@@ -69,16 +89,49 @@ struct ThreadPool::Impl {
     current_worker = worker;
     omp_set_num_threads(1);
     int64_t seen = 0;
-    std::unique_lock lock(mutex);
+    const auto called = [&] { return stopping || generation != seen; };
     for (;;) {
-      wake.wait(lock, [&] { return stopping || generation != seen; });
-      if (stopping) return;
-      seen = generation;
-      lock.unlock();
+      (void)soon(called);
+      {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, called);
+        if (stopping) return;
+        seen = generation;
+        if (!open) continue;
+        ++busy;
+      }
       work(worker);
-      lock.lock();
+      std::lock_guard lock(mutex);
       if (--busy == 0) finished.notify_one();
     }
+  }
+
+  void start(int64_t new_count, const std::function<void(int64_t, int)>& new_body) {
+    {
+      std::lock_guard lock(mutex);
+      body = &new_body;
+      count = new_count;
+      next.store(0, std::memory_order_relaxed);
+      error = nullptr;
+      open = true;
+      ++generation;
+    }
+    wake.notify_all();
+  }
+
+  // Who has not joined by now need not: nothing is left to do.
+  std::exception_ptr finish() {
+    const auto done = [&] { return busy == 0; };
+    std::unique_lock lock(mutex);
+    open = false;
+    if (!done()) {
+      lock.unlock();
+      (void)soon(done);
+      lock.lock();
+      finished.wait(lock, done);
+    }
+    body = nullptr;
+    return error;
   }
 };
 
@@ -111,26 +164,9 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, i
   }
   CallerAsWorker caller;
   if (count == 1) return body(0, 0);
-  Impl& pool = *impl_;
-  {
-    std::lock_guard lock(pool.mutex);
-    pool.body = &body;
-    pool.count = count;
-    pool.next.store(0, std::memory_order_relaxed);
-    pool.busy = static_cast<int>(pool.threads.size());
-    pool.error = nullptr;
-    ++pool.generation;
-  }
-  pool.wake.notify_all();
-  pool.work(0);
-  std::exception_ptr error;
-  {
-    std::unique_lock lock(pool.mutex);
-    pool.finished.wait(lock, [&] { return pool.busy == 0; });
-    pool.body = nullptr;
-    error = pool.error;
-  }
-  if (error) std::rethrow_exception(error);
+  impl_->start(count, body);
+  impl_->work(0);
+  if (const std::exception_ptr error = impl_->finish()) std::rethrow_exception(error);
 }
 
 }  // namespace kva

@@ -1,5 +1,5 @@
-// One pool of threads for everything kvanalyze computes. Workers sleep while they wait (nothing spins),
-// and BLAS, oneDNN and OpenMP run single-threaded inside a worker.
+// One pool of threads for everything kvanalyze computes. Who waits looks for what it waits for during some
+// microseconds and then sleeps; BLAS, oneDNN and OpenMP run single-threaded inside a worker.
 //
 // Determinism is the caller's: split work by the problem's size, never by the number of threads, and merge
 // results in index order; then results are bit-equal at any thread count.

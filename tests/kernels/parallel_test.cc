@@ -1,9 +1,12 @@
 #include "kernels/parallel.h"
 
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 namespace kva {
@@ -47,6 +50,33 @@ TEST(ThreadPool, RethrowsAndStaysUsable) {
   std::atomic<int> total{0};
   pool.parallel_for(10, [&](int64_t, int) { ++total; });
   EXPECT_EQ(total.load(), 10);
+}
+
+// Processor time of this process, in seconds.
+double used_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+TEST(ThreadPool, ManyTinyJobsInARow) {
+  ThreadPool pool(4);
+  int64_t total = 0;
+  for (int64_t round = 0; round < 20000; ++round) {
+    std::atomic<int64_t> sum{0};
+    pool.parallel_for(3, [&](int64_t i, int) { sum += i + round; });
+    total += sum;
+  }
+  EXPECT_EQ(total, 20000 * 3 + 3 * (20000LL * 19999 / 2));
+}
+
+TEST(ThreadPool, IdleThreadsSleep) {
+  ThreadPool pool(8);
+  pool.parallel_for(100, [](int64_t, int) {});
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const double before = used_seconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_LT(used_seconds() - before, 0.1);  // one that spun would use 0.5
 }
 
 }  // namespace
