@@ -17,8 +17,12 @@ namespace {
 // speed (measured: 64 columns lose 3% against 512).
 constexpr int64_t kTileRows = 256;
 constexpr int64_t kTileCols = 64;
-// The few-row path hands out blocks of about this many bytes of weights.
-constexpr int64_t kBlockBytes = 128 << 10;
+// The few-row path hands out some blocks of weights to each thread, of at least and at most so many bytes:
+// long runs are read faster, short ones are shared out evenly. Each result is a sum of its own, so it does
+// not depend on where blocks end.
+constexpr int64_t kBlocksPerThread = 3;
+constexpr int64_t kLeastBlockBytes = 64 << 10;
+constexpr int64_t kMostBlockBytes = 512 << 10;
 // Primitives a worker keeps; making one again costs microseconds.
 constexpr std::size_t kMaxPrimitives = 256;
 // Activations are rounded in blocks of this many rows.
@@ -121,11 +125,15 @@ void Matmul::run(MatView<const float> x, std::span<const LinearOp> ops) {
 }
 
 void Matmul::Impl::few_rows(MatView<const float> x, std::span<const LinearOp> ops) {
+  int64_t bytes = 0;
+  for (const LinearOp& op : ops) bytes += op.weights.bytes();
+  const int64_t block_bytes =
+      std::clamp(bytes / (kBlocksPerThread * pool.threads()), kLeastBlockBytes, kMostBlockBytes);
   std::vector<Tile> tiles;
   for (const LinearOp& op : ops) {
     const int64_t row_bytes = std::max<int64_t>(1, op.weights.row_bytes());
     // A multiple of the kernel's four outputs.
-    const int64_t step = std::max<int64_t>(4, kBlockBytes / row_bytes / 4 * 4);
+    const int64_t step = std::max<int64_t>(4, block_bytes / row_bytes / 4 * 4);
     for (int64_t first = 0; first < op.weights.rows; first += step)
       tiles.push_back({&op, 0, x.rows, first, std::min(step, op.weights.rows - first)});
   }
