@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/io/utf8.h"
 
 namespace kva {
 namespace {
@@ -54,6 +55,14 @@ std::string read_text_file(const std::string& path, int64_t max_bytes) {
   return text;
 }
 
+std::string read_utf8_file(const std::string& path, int64_t max_bytes) {
+  std::string text = read_text_file(path, max_bytes);
+  if (const auto offset = first_invalid_utf8(text))
+    throw InputError(
+        fmt::format("{}: expected UTF-8 text, found an ill-formed byte at offset {}", path, *offset));
+  return text;
+}
+
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   int64_t size = 0;
   const int fd = open_regular(path, size);
@@ -83,6 +92,15 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
+}
+
+void MappedFile::forget(std::span<const std::byte> part) const {
+  if (part.data() < data_ || part.data() + part.size() > data_ + size_) return;
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const auto offset = static_cast<std::size_t>(part.data() - data_);
+  const std::size_t first = (offset + page - 1) / page * page;
+  const std::size_t end = (offset + part.size()) / page * page;
+  if (first < end) ::madvise(const_cast<std::byte*>(data_) + first, end - first, MADV_DONTNEED);
 }
 
 AtomicFile::AtomicFile(std::string path)

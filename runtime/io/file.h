@@ -11,6 +11,8 @@ namespace kva {
 
 // The file's bytes. Throws InputError where it is missing, no regular file, unreadable or over max_bytes.
 std::string read_text_file(const std::string& path, int64_t max_bytes);
+// The same of a text that is well-formed UTF-8; InputError where it is not.
+std::string read_utf8_file(const std::string& path, int64_t max_bytes = int64_t{256} << 20);
 
 // A file mapped read-only for as long as the object lives.
 class MappedFile {
@@ -22,6 +24,9 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // Gives back the memory that holds `part` of it; reading it again reads the file. Nothing happens to bytes
+  // that are not its own.
+  void forget(std::span<const std::byte> part) const;
 
  private:
   std::string path_;

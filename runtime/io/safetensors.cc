@@ -250,6 +250,11 @@ const TensorView* TensorArchive::find(std::string_view name) const {
   return &state_->aligned(entry);
 }
 
+void TensorArchive::forget(const TensorView& tensor) const {
+  for (const MappedFile& map : state_->maps)
+    map.forget({tensor.data, static_cast<std::size_t>(tensor.bytes)});
+}
+
 const TensorView& TensorArchive::at(std::string_view name, std::span<const int64_t> expected_shape) const {
   const TensorView* view = find(name);
   if (!view) fail(state_->source, name, "this tensor is required and missing");

@@ -52,6 +52,8 @@ class TensorArchive {
   const TensorView& at(std::string_view name, std::initializer_list<int64_t> expected_shape) const {
     return at(name, std::span<const int64_t>(expected_shape.begin(), expected_shape.size()));
   }
+  // Says that the tensor will not be read soon: memory that holds a mapped file's bytes is given back.
+  void forget(const TensorView& tensor) const;
   // Sorted.
   std::vector<std::string> names() const;
   // Bytes of all tensors.

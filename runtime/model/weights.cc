@@ -3,26 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <deque>
-#include <new>
+#include <cstring>
 
 #include "kernels/convert.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
+#include "runtime/model/weight_memory.h"
 
 namespace kva {
 namespace {
-
-constexpr std::size_t kAlignment = 64;
-
-struct AlignedDelete {
-  void operator()(std::byte* data) const { ::operator delete[](data, std::align_val_t{kAlignment}); }
-};
-using AlignedBytes = std::unique_ptr<std::byte[], AlignedDelete>;
-
-AlignedBytes allocate(int64_t bytes) {
-  return AlignedBytes(new (std::align_val_t{kAlignment}) std::byte[static_cast<std::size_t>(bytes)]);
-}
 
 // Rows of one task when matrices are converted or transposed.
 constexpr int64_t kBlockRows = 32;
@@ -31,9 +20,7 @@ constexpr int64_t kBlockRows = 32;
 
 struct WeightLoader::Storage {
   TensorArchive archive;
-  std::deque<AlignedBytes> owned;
-
-  std::byte* add(int64_t bytes) { return owned.emplace_back(allocate(bytes)).get(); }
+  WeightMemory memory;
 };
 
 WeightForm weight_form(std::string_view name) {
@@ -71,11 +58,7 @@ WeightView WeightLoader::unprefixed_matrix(const std::string& name, int64_t rows
   throw_if_interrupted();
   const TensorView& tensor = storage_->archive.at(name, {rows, cols});
   check_finite(tensor);
-  if (!form_.int8 && form_.type.value_or(tensor.dtype) == tensor.dtype) {
-    const WeightView view{tensor.data, tensor.dtype, rows, cols};
-    count(tensor.count(), view.bytes());
-    return view;
-  }
+  if (!form_.int8 && form_.type.value_or(tensor.dtype) == tensor.dtype) return copied(tensor, rows, cols);
   return made(tensor, rows, cols, [&](int64_t first, MatView<float> values) {
     to_f32(tensor.data + first * cols * dtype_bytes(tensor.dtype), tensor.dtype, values.data,
            values.rows * cols);
@@ -96,15 +79,27 @@ WeightView WeightLoader::transposed(std::string_view name, int64_t inputs, int64
   });
 }
 
+WeightView WeightLoader::copied(const TensorView& tensor, int64_t rows, int64_t cols) {
+  std::byte* target = storage_->memory.allocate(tensor.bytes);
+  const int64_t row_bytes = cols * dtype_bytes(tensor.dtype);
+  pool_.parallel_for((rows + kBlockRows - 1) / kBlockRows, [&](int64_t block, int) {
+    const int64_t first = block * kBlockRows * row_bytes;
+    std::memcpy(target + first, tensor.data + first,
+                static_cast<std::size_t>(std::min(kBlockRows * row_bytes, tensor.bytes - first)));
+  });
+  storage_->archive.forget(tensor);
+  count(tensor.count(), tensor.bytes);
+  return {target, tensor.dtype, rows, cols};
+}
+
 WeightView WeightLoader::made(const TensorView& tensor, int64_t rows, int64_t cols, const ReadRows& read) {
   const DType type = form_.int8 ? DType::kF32 : form_.type.value_or(tensor.dtype);
   const int64_t element = form_.int8 ? 1 : dtype_bytes(type);
   const int64_t groups = int8_groups(cols);
-  std::byte* target = storage_->add(rows * cols * element);
-  auto* scales =
-      form_.int8
-          ? reinterpret_cast<float*>(storage_->add(rows * groups * static_cast<int64_t>(sizeof(float))))
-          : nullptr;
+  std::byte* target = storage_->memory.allocate(rows * cols * element);
+  auto* scales = form_.int8 ? reinterpret_cast<float*>(storage_->memory.allocate(
+                                  rows * groups * static_cast<int64_t>(sizeof(float))))
+                            : nullptr;
   pool_.parallel_for((rows + kBlockRows - 1) / kBlockRows, [&](int64_t block, int) {
     const int64_t first = block * kBlockRows;
     const int64_t count = std::min(kBlockRows, rows - first);
@@ -117,6 +112,7 @@ WeightView WeightLoader::made(const TensorView& tensor, int64_t rows, int64_t co
     else
       from_f32(values.data, type, at, count * cols);
   });
+  storage_->archive.forget(tensor);
   const WeightView view{target, type, rows, cols, scales};
   count(tensor.count(), view.bytes());
   if (type != tensor.dtype && !scales) {  // f16 ends at 65504
@@ -134,7 +130,8 @@ const float* WeightLoader::vector(std::string_view name, int64_t count) {
   const TensorView& tensor = storage_->archive.at(fmt::format("{}{}", prefix_, name), {count});
   check_finite(tensor);
   this->count(count, count * static_cast<int64_t>(sizeof(float)));
-  auto* values = reinterpret_cast<float*>(storage_->add(count * static_cast<int64_t>(sizeof(float))));
+  auto* values =
+      reinterpret_cast<float*>(storage_->memory.allocate(count * static_cast<int64_t>(sizeof(float))));
   to_f32(tensor.data, tensor.dtype, values, count);
   return values;
 }
@@ -152,7 +149,8 @@ NormWeights WeightLoader::norm(const std::string& name, int64_t width, bool bias
 }
 
 NormWeights WeightLoader::plain_norm(int64_t width) {
-  auto* values = reinterpret_cast<float*>(storage_->add(2 * width * static_cast<int64_t>(sizeof(float))));
+  auto* values =
+      reinterpret_cast<float*>(storage_->memory.allocate(2 * width * static_cast<int64_t>(sizeof(float))));
   std::fill_n(values, width, 1.0f);
   std::fill_n(values + width, width, 0.0f);
   return {values, values + width};

@@ -17,7 +17,7 @@
 
 namespace kva {
 
-// How matrices are held and multiplied: by default as they are stored, mapped and not copied.
+// How matrices are held and multiplied: by default in the type that they are stored in.
 struct WeightForm {
   WeightForm() = default;
   WeightForm(DType type_) : type(type_) {}  // not explicit: a type is a form
@@ -65,9 +65,8 @@ struct ModelWeights {
   std::shared_ptr<const void> owner;
 };
 
-// Takes tensors out of an archive: checks type, shape and that every value is finite, and converts where
-// asked. Matrices of the wanted type stay mapped; what is converted or transposed is owned. Throws InputError
-// naming the file and the tensor.
+// Takes tensors out of an archive into memory of the model's own (weight_memory.h): checks type, shape and
+// that every value is finite, and converts where asked. Throws InputError naming the file and the tensor.
 class WeightLoader {
  public:
   // The form of matrices. Vectors (biases, norms) become f32.
@@ -99,6 +98,7 @@ class WeightLoader {
   struct Storage;
   // Fills `values` with rows [first, first + values.rows) of a matrix. Thread-safe.
   using ReadRows = std::function<void(int64_t first, MatView<float> values)>;
+  WeightView copied(const TensorView& tensor, int64_t rows, int64_t cols);
   WeightView made(const TensorView& tensor, int64_t rows, int64_t cols, const ReadRows& read);
   void count(int64_t parameters, int64_t bytes);
 
