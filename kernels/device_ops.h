@@ -16,6 +16,7 @@
 #include "kernels/decoder_lanes.h"
 #include "kernels/device_product.h"
 #include "kernels/encode_lanes.h"
+#include "kernels/nearest_lanes.h"
 #include "kernels/sampling_lanes.h"
 
 namespace kva {
@@ -64,6 +65,8 @@ class DeviceOps {
   // job.items and job.page_list, and merges, are the plan's, uploaded.
   virtual void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
                       float* out, int64_t out_stride) = 0;
+
+  virtual void nearest(const NearestJob& job) = 0;
 };
 
 }  // namespace kva

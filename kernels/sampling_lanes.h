@@ -26,6 +26,17 @@ KVA_HOST_DEVICE inline bool likelier(const Likeliest& a, const Likeliest& b) {
 
 inline constexpr int32_t kMostVocabulary = 1 << 24;  // tokens that an f32 names, as shuffles carry them
 
+// The most likely of what the lanes have, for all of them.
+template <class Warp>
+KVA_LANE_CODE Likeliest likeliest_of_warp(Warp& warp, Likeliest best) {
+  for (int mask = 16; mask > 0; mask /= 2) {
+    const Likeliest other{warp.shuffle_xor(best.logit, mask),
+                          static_cast<int32_t>(warp.shuffle_xor(static_cast<float>(best.token), mask))};
+    if (likelier(other, best)) best = other;
+  }
+  return best;
+}
+
 // The most likely of logits [first, first + count) by one warp, all lanes get it; count >= 1.
 template <class Warp>
 KVA_LANE_CODE Likeliest likeliest_of(Warp& warp, const float* logits, int32_t first, int32_t count) {
@@ -34,12 +45,7 @@ KVA_LANE_CODE Likeliest likeliest_of(Warp& warp, const float* logits, int32_t fi
     const Likeliest other{ranked(logits[i]), i};
     if (likelier(other, best)) best = other;
   }
-  for (int mask = 16; mask > 0; mask /= 2) {
-    const Likeliest other{warp.shuffle_xor(best.logit, mask),
-                          static_cast<int32_t>(warp.shuffle_xor(static_cast<float>(best.token), mask))};
-    if (likelier(other, best)) best = other;
-  }
-  return best;
+  return likeliest_of_warp(warp, best);
 }
 
 // What the host is told: the token, or -1 - the first token whose logit is NaN or +inf.

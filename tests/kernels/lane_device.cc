@@ -116,6 +116,11 @@ class LaneDevice : public DeviceOps {
   }
   void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
               int64_t out_stride) override;
+  void nearest(const NearestJob& job) override {
+    const Access access(*this);
+    for (int64_t point = 0; point < job.points; ++point)
+      warp_.run([&](HostWarp::Lane& lane) { nearest_row(lane, job, point); });
+  }
 
  private:
   // The device's own work: the host may use its memory for so long.
