@@ -1,9 +1,7 @@
 // `kvanalyze compare`: two reports of `ab` or `eval` on the same tokens.
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/report_options.h"
 #include "reports/ab_compare.h"
 #include "reports/report_file.h"
 #include "runtime/error.h"
@@ -38,8 +37,8 @@ void run(const CompareCommand& command) {
   const nlohmann::ordered_json a = load_report(first), b = load_report(second);
   const AbComparison comparison = compare_ab(a, first, b, second);
   if (!command.quiet) {
-    const bool color = isatty(STDOUT_FILENO) != 0 && !std::getenv("NO_COLOR");
-    fmt::print("{}", comparison_text(comparison, color, 120));
+    const Terminal terminal = terminal_of_stdout(120);
+    fmt::print("{}", comparison_text(comparison, terminal.color, terminal.width));
   }
   std::vector<std::string> broken;
   for (const Limit& limit : limits)

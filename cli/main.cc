@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
   kva::cli::add_generate(app);
   kva::cli::add_tokenize(app);
   kva::cli::add_size(app);
+  kva::cli::add_max_context(app);
   kva::cli::add_methods(app);
   kva::cli::add_doctor(app);
   kva::cli::add_completion(app);

@@ -13,12 +13,17 @@
 
 namespace kva::cli {
 
-void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
+Terminal terminal_of_stdout(int width) {
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   winsize size = {};
-  int width = report.contains("ab") || report.contains("compression") ? 120 : 100;
   if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
-  fmt::print("{}", terminal_summary(report, terminal && !std::getenv("NO_COLOR"), width));
+  return {terminal && !std::getenv("NO_COLOR"), width};
+}
+
+void print_summary(const nlohmann::ordered_json& report, const std::string& folder) {
+  const Terminal terminal =
+      terminal_of_stdout(report.contains("ab") || report.contains("compression") ? 120 : 100);
+  fmt::print("{}", terminal_summary(report, terminal.color, terminal.width));
   if (!folder.empty()) fmt::print("Report: {0}/report.html   Numbers: {0}/report.json\n", folder);
 }
 

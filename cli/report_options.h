@@ -40,6 +40,13 @@ using ExtraFiles = std::function<std::vector<std::string>(const std::string& fol
 void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std::string> extra_files,
                  const FormOptions& options, bool quiet, Progress& progress, const ExtraFiles& extra = {});
 
+// What stdout is; `width` columns where it is no terminal.
+struct Terminal {
+  bool color = false;
+  int width = 100;
+};
+Terminal terminal_of_stdout(int width);
+
 // The report on stdout, for people, and where its forms are; folder "": nowhere.
 void print_summary(const nlohmann::ordered_json& report, const std::string& folder);
 

@@ -21,7 +21,6 @@
 #include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/io/hash.h"
-#include "runtime/io/utf8.h"
 
 namespace kva {
 namespace {
@@ -30,18 +29,9 @@ using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kCalibrationTokens = 4096;  // of the text's front
-constexpr int64_t kMaxTextBytes = int64_t{256} << 20;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-std::string read_utf8(const std::string& path) {
-  std::string text = read_text_file(path, kMaxTextBytes);
-  if (const auto offset = first_invalid_utf8(text))
-    throw InputError(
-        fmt::format("{}: expected UTF-8 text, found an ill-formed byte at offset {}", path, *offset));
-  return text;
 }
 
 struct Text {
@@ -78,10 +68,7 @@ std::vector<Recipe> candidates_of(const AbOptions& options) {
 }
 
 std::string calibration_text(const AbOptions& options) {
-  if (!options.calibration_file.empty()) return read_utf8(options.calibration_file);
-  std::string text;
-  for (const Prompt& prompt : load_prompts({.sets = {"general"}})) text += prompt.text + "\n\n";
-  return text;
+  return options.calibration_file.empty() ? general_text() : read_utf8_file(options.calibration_file);
 }
 
 Json options_of(const AbOptions& options) {
@@ -149,7 +136,7 @@ struct Inputs {
 Inputs read_inputs(const AbOptions& options, Progress& progress) {
   std::vector<Recipe> recipes = candidates_of(options);
   say_without_base(recipes, progress);
-  const std::string text = options.text ? *options.text : read_utf8(options.text_file);
+  const std::string text = options.text ? *options.text : read_utf8_file(options.text_file);
   const std::string calibration = calibration_text(options);
   FoundModel found = open_model(options.model);
   Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}, {}, {}};

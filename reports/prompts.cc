@@ -185,4 +185,10 @@ std::vector<Prompt> load_prompts(const PromptSource& source) {
   return grouped(std::move(prompts), source.limit);
 }
 
+std::string general_text() {
+  std::string text;
+  for (const Prompt& prompt : load_prompts({.sets = {"general"}})) text += prompt.text + "\n\n";
+  return text;
+}
+
 }  // namespace kva

@@ -32,4 +32,7 @@ std::vector<std::string> builtin_prompt_sets();
 // sets, missing or malformed files, empty or binary prompts.
 std::vector<Prompt> load_prompts(const PromptSource& source);
 
+// The built-in general prompts as one text, for what needs a text and was given none.
+std::string general_text();
+
 }  // namespace kva

@@ -7,12 +7,10 @@
 #include "reports/passkey.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
-#include "runtime/io/utf8.h"
 
 namespace kva {
 namespace {
 
-constexpr int64_t kMaxTextBytes = int64_t{64} << 20;
 constexpr const char* kBetweenTurns = "\n\n";
 
 template <typename Work>
@@ -110,14 +108,7 @@ void add_prompts(const Experiment& experiment, const PromptChoice& choice, const
 }
 
 std::string passkey_text(const PasskeyChoice& passkey) {
-  if (passkey.text_file.empty()) {
-    std::string text;
-    for (const Prompt& prompt : load_prompts({.sets = {"general"}})) text += prompt.text + "\n\n";
-    return text;
-  }
-  std::string text = read_text_file(passkey.text_file, kMaxTextBytes);
-  if (first_invalid_utf8(text)) throw InputError(fmt::format("{}: expected UTF-8 text", passkey.text_file));
-  return text;
+  return passkey.text_file.empty() ? general_text() : read_utf8_file(passkey.text_file);
 }
 
 void add_passkeys(const Experiment& experiment, const FoundModel& found, uint64_t seed,

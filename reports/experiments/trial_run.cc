@@ -246,9 +246,7 @@ std::optional<AttentionMaps> TrialRunner::attention(const Trial& trial, const Js
 
 Calibration& TrialRunner::calibration(const Experiment& experiment) {
   if (!calibration_ || calibration_page_tokens_ != experiment.page_tokens) {
-    std::string text;
-    for (const Prompt& prompt : load_prompts({.sets = {"general"}})) text += prompt.text + "\n\n";
-    std::vector<int32_t> ids = model_.found.tokenizer.encode(text);
+    std::vector<int32_t> ids = model_.found.tokenizer.encode(general_text());
     ids.resize(std::min(ids.size(), kCalibrationTokens));
     calibration_.emplace(decoder_, std::move(ids),
                          std::min(kCalibrationContext, model_.found.config.usable_positions()),
