@@ -1,5 +1,7 @@
 # CUDA is found, not required. KVA_HAVE_CUDA says whether the CUDA sources are built.
 set(KVA_HAVE_CUDA OFF)
+# Where the CUDA module lies, seen from the folder that holds the program's bin/: in the build and where it is installed.
+set(KVA_MODULE_FOLDER lib/kvanalyze)
 if(KVANALYZE_CUDA)
   include(CheckLanguage)
   if(NOT CMAKE_CUDA_ARCHITECTURES)

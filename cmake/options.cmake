@@ -40,7 +40,8 @@ function(kva_library name)
   target_include_directories(kva_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include/kvanalyze>)
   target_link_libraries(kva_${name} PRIVATE $<BUILD_INTERFACE:kva_options> PUBLIC ${ARGN})
-  # The GPU's kernels are not reached from the facade yet; installing them would make every user need CUDA.
+  # The GPU's kernels are installed as a module that is loaded when a device is opened (kernels/CMakeLists.txt): linked,
+  # they would make every user need CUDA.
   if(NOT name STREQUAL "cuda")
     install(TARGETS kva_${name} EXPORT kvanalyze-targets)
   endif()

@@ -38,7 +38,7 @@ class Planner {
     int64_t tokens = 0;
     for (int32_t i = 0; i < table.page_count; ++i) tokens += checked(table.first_page + i).tokens;
     AttentionMerge merge{plan_.states, 0, table.tokens * limits_.group, table.batch_row, table.kv_head};
-    const int64_t run = run_tokens(tokens, limits_);
+    const int64_t run = run_tokens(tokens, merge.rows, limits_);
     int64_t seen = 0;
     int32_t page = table.first_page;
     const int32_t end = table.first_page + table.page_count;
@@ -116,8 +116,10 @@ class Planner {
 
 }  // namespace
 
-int64_t run_tokens(int64_t tokens, const AttentionLimits& limits) {
-  const int64_t most = int64_t{limits.most_runs} * limits.item_tokens;
+int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits) {
+  const int64_t runs =
+      std::clamp<int64_t>(limits.most_states / std::max<int64_t>(rows, 1), 1, limits.most_runs);
+  const int64_t most = runs * limits.item_tokens;
   return limits.item_tokens * std::max<int64_t>(1, (tokens + most - 1) / most);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -61,6 +62,8 @@ struct AttentionLimits {
   int32_t item_tokens = 512;  // tokens of an item, about: its last page may end behind them
   // Of a table at most; longer tables have longer runs, so that states do not grow with the context.
   int32_t most_runs = 128;
+  // Of a table at most, where that leaves a run: one with many query rows has fewer runs.
+  int32_t most_states = std::numeric_limits<int32_t>::max();
 };
 
 struct AttentionPlan {
@@ -77,8 +80,9 @@ struct AttentionPlan {
 AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const SideFormat> formats,
                              std::span<const AttentionTable> tables, const AttentionLimits& limits);
 
-// Tokens of the longest run of a table with so many: what an item has at most, but for the rest of a page.
-int64_t run_tokens(int64_t tokens, const AttentionLimits& limits);
+// Tokens of the longest run of a table with so many tokens and query rows: what an item has at most, but for
+// the rest of a page.
+int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
 
 // What attention must move for the plan: each page's payload, biases and entry once for each of its table's
 // reads (not for each query row of the same token block), queries in, states out and in, results out.

@@ -27,6 +27,10 @@ struct GatherOne {
   GatherJob job;
   __device__ void operator()(int64_t row, int64_t col) const { gather_one(job, row, col); }
 };
+struct CastOne {
+  CastJob job;
+  __device__ void operator()(int64_t row, int64_t col) const { cast_one(job, row, col); }
+};
 struct RotateOne {
   RopeJob job;
   __device__ void operator()(int64_t row, int64_t pair) const { rotate_one(job, row, pair); }
@@ -70,6 +74,10 @@ void add_cuda(const SumJob& job, void* stream) {
 
 void gather_cuda(const GatherJob& job, void* stream) {
   launch_each(job.out.rows, job.out.cols, GatherOne{job}, stream, "launching a gather");
+}
+
+void cast_cuda(const CastJob& job, void* stream) {
+  launch_each(job.x.rows, job.x.cols, CastOne{job}, stream, "launching a cast");
 }
 
 void rope_cuda(const RopeJob& job, void* stream) {

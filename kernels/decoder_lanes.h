@@ -118,6 +118,16 @@ KVA_HOST_DEVICE inline void gather_one(const GatherJob& job, int64_t row, int64_
   job.out.put(row, col, job.adds ? job.out.at(row, col) + value : value);
 }
 
+// out = x in the type of `out`. Of x's shape.
+struct CastJob {
+  DeviceRows x;
+  DeviceRows out;
+};
+
+KVA_HOST_DEVICE inline void cast_one(const CastJob& job, int64_t row, int64_t col) {
+  job.out.put(row, col, job.x.at(row, col));
+}
+
 // Rotates heads in place as Rope::rotate_rows(): row r holds x.cols / head_dim heads and stands at
 // positions[r]. inverse_frequencies: [rotary_dim / 2], scaling applied.
 struct RopeJob {

@@ -3,7 +3,8 @@
 // host, so that all that decides what is launched, and with which addresses, is tested without a GPU.
 //
 // Everything happens in the order of the calls; only download() and wait() wait for it. Addresses in jobs are
-// the device's. Used by one thread at a time. Throws std::runtime_error where the device fails.
+// the device's. Memory is for any thread at any time; computations are launched by one thread at a time.
+// Throws std::runtime_error where the device fails.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +33,8 @@ class DeviceOps {
 
   virtual std::string name() const = 0;  // "NVIDIA H200"
   virtual DeviceMemory memory() const = 0;
+  // Held by the computations themselves, beside what allocate() gave.
+  virtual int64_t workspace_bytes() const = 0;
 
   // Uninitialised memory, aligned to 256 bytes; nullptr where the device has no more. bytes > 0.
   virtual void* allocate(int64_t bytes) = 0;
@@ -50,6 +53,7 @@ class DeviceOps {
   virtual void activate(const ActivationJob& job) = 0;
   virtual void add(const SumJob& job) = 0;
   virtual void gather(const GatherJob& job) = 0;
+  virtual void cast(const CastJob& job) = 0;
   virtual void rotate(const RopeJob& job) = 0;
   // *token = the next token; -1 - i where the logit of token i is NaN or +inf. job.order is chosen here.
   virtual void choose(const SampleJob& job, int32_t* token) = 0;

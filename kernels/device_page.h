@@ -67,6 +67,8 @@ struct SideFormat {
   int32_t channel_values_at = -1;  // [dense channel, token]
   int32_t factors_at = -1;         // f16 [tokens], by which a token's numbers are multiplied
   int32_t bytes = 0;               // of the whole payload; dense: of one token
+
+  friend bool operator==(const SideFormat&, const SideFormat&) = default;
 };
 
 // A page of one KV head. Token j stands at start + j and its score gets no bias, unless it has places: then

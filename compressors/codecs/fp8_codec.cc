@@ -31,6 +31,12 @@ class Fp8Codec : public SideCodec {
     fp8_accumulate(weights, codes_of(side), type_, out);
   }
 
+  std::optional<SideFormat> device_format(int64_t, int64_t width) const override {
+    return SideFormat{.kind = type_ == Fp8::kE4M3 ? SideKind::kE4M3 : SideKind::kE5M2,
+                      .width = static_cast<int32_t>(width),
+                      .bytes = static_cast<int32_t>(width)};
+  }
+
   CodecSpec spec() const override { return {.kind = name()}; }
 
  private:

@@ -141,6 +141,8 @@ class QuantCodec : public SideCodec {
     }
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override;
+
   CodecSpec spec() const override {
     return {.kind = "quant",
             .numbers = {{"bits", format_.bits},
@@ -313,21 +315,19 @@ SideKind kind_of(const PackedPage& page) {
                                static_cast<int>(SideKind::kBits8));
 }
 
-}  // namespace
-
-SideFormat quant_side_format(const QuantFormat& format, int64_t tokens, int64_t width) {
-  const Layout at(format, tokens, width);
+std::optional<SideFormat> QuantCodec::device_format(int64_t tokens, int64_t width) const {
+  const Layout at(format_, tokens, width);
   const auto offset = [](int64_t bytes) { return static_cast<int32_t>(bytes); };
   SideFormat side;
   side.kind = kind_of(at.page);
-  side.scale_by_token = format.axis == ScaleAxis::kToken;
+  side.scale_by_token = format_.axis == ScaleAxis::kToken;
   side.width = offset(width);
   side.tokens = offset(tokens);
   side.group = offset(at.page.group);
   side.groups = offset(at.page.groups());
   side.codes_at = offset(at.codes_at);
   side.scales_at = 0;
-  if (!format.symmetric) side.zeros_at = offset(at.zeros_at);
+  if (!format_.symmetric) side.zeros_at = offset(at.zeros_at);
   side.outliers = offset(at.kept);
   side.places_at = offset(at.kept_at);
   side.place_bits = outlier_place_bits(tokens * width);
@@ -335,10 +335,12 @@ SideFormat quant_side_format(const QuantFormat& format, int64_t tokens, int64_t 
   side.dense_channels = offset(at.channels);
   side.channels_at = offset(at.channels_at);
   side.channel_values_at = offset(at.channel_values_at);
-  if (format.norm_correct) side.factors_at = offset(at.factors_at);
+  if (format_.norm_correct) side.factors_at = offset(at.factors_at);
   side.bytes = offset(at.end);
   return side;
 }
+
+}  // namespace
 
 std::shared_ptr<const SideCodec> make_quant_codec(const QuantFormat& format) {
   return std::make_shared<QuantCodec>(format);

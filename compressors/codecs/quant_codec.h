@@ -3,7 +3,6 @@
 
 #include <memory>
 
-#include "kernels/device_page.h"
 #include "kernels/packed.h"
 #include "runtime/kv/codec.h"
 
@@ -32,8 +31,5 @@ struct QuantFormat {
 // [channel, token] of the dense channels, factors f16 [tokens], then the packed rows. All but the rows counts
 // as scales. encode() throws InputError for numbers that are not finite or over f16's range.
 std::shared_ptr<const SideCodec> make_quant_codec(const QuantFormat& format);
-
-// The payload of a page of this shape as device kernels read it. tokens >= 1, at most kMostPageTokens.
-SideFormat quant_side_format(const QuantFormat& format, int64_t tokens, int64_t width);
 
 }  // namespace kva

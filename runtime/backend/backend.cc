@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -37,6 +38,14 @@ void Backend::free(void* memory, int64_t bytes) noexcept {
   const int64_t held = held_bytes(bytes);
   raw_free(memory, held);
   allocated_.fetch_sub(held, std::memory_order_relaxed);
+}
+
+void Backend::upload(void* target, const void* source, int64_t bytes) {
+  if (bytes > 0) std::memcpy(target, source, static_cast<std::size_t>(bytes));
+}
+
+void Backend::download(void* target, const void* source, int64_t bytes) {
+  if (bytes > 0) std::memcpy(target, source, static_cast<std::size_t>(bytes));
 }
 
 Buffer::Buffer(Backend& backend, int64_t bytes, std::string_view purpose, MemoryUse use)

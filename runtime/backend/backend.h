@@ -10,6 +10,8 @@
 
 namespace kva {
 
+class DeviceOps;  // kernels/device_ops.h
+
 // What memory is for: kPages stay where they are and are read from end to end at every step, which is worth
 // placing them with care.
 enum class MemoryUse { kAny, kPages };
@@ -22,8 +24,14 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
 
   virtual std::string name() const = 0;  // "cpu"
+  // Whose memory this is; nullptr: the host reads and writes it.
+  virtual DeviceOps* device() { return nullptr; }
   // Copies between two allocations of this backend that do not overlap.
   virtual void copy(void* target, const void* source, int64_t bytes) = 0;
+  // The same from and to the host's memory. `source` may change as soon as upload() returns; download() has
+  // the bytes then.
+  virtual void upload(void* target, const void* source, int64_t bytes);
+  virtual void download(void* target, const void* source, int64_t bytes);
 
   // What an allocation of `bytes` really takes: the device's granule is part of it.
   int64_t held_bytes(int64_t bytes) const;
@@ -51,6 +59,10 @@ class Backend {
 };
 
 std::unique_ptr<Backend> make_cpu_backend();
+
+// A device's memory. Calls of the back end may come from any thread, as long as nothing else uses the device
+// beside them.
+std::unique_ptr<Backend> make_device_backend(std::shared_ptr<DeviceOps> device);
 
 // Owns one allocation of a Backend; move-only.
 class Buffer {

@@ -13,6 +13,8 @@ struct ByteLedger {
   int64_t slack = 0;      // slab slots and page rows that hold no token
   int64_t workspace = 0;  // scratch of attention and codecs; not part of held()
   int64_t peak = 0;       // the largest held() so far
+  // Of held() and workspace: what is in the host's memory beside pages that are in a device's.
+  int64_t beside = 0;
 
   int64_t held() const { return payload + scales + side + tables + slack; }
 };

@@ -39,6 +39,8 @@ void SideCodec::lift(MatView<const float>, MatView<float>) const {
   KVA_CHECK(false, "only codecs with coordinates of their own lift");
 }
 
+std::optional<SideFormat> SideCodec::device_format(int64_t, int64_t) const { return std::nullopt; }
+
 CodecSpec SideCodec::spec() const { return {}; }
 
 bool SideCodec::takes(int64_t, int64_t base_width) const { return base_width == 0; }

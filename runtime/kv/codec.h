@@ -9,11 +9,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kernels/device_page.h"
 #include "kernels/dtype.h"
 #include "kernels/views.h"
 
@@ -94,6 +96,10 @@ class SideCodec {
   virtual void project(MatView<const float> queries, MatView<float> coords) const;
   // out row += the vector with these coordinates.
   virtual void lift(MatView<const float> coords, MatView<float> out) const;
+
+  // How device kernels read a page side of `tokens` tokens (1 to kMostPageTokens) of `width` numbers each (a
+  // multiple of 8); nullopt: they cannot.
+  virtual std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const;
 
   virtual CodecSpec spec() const;
   // For payloads from files. Whether it can hold rows of this width, building on a side of base_width numbers

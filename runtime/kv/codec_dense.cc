@@ -3,6 +3,7 @@
 #include <map>
 #include <mutex>
 
+#include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
 #include "runtime/kv/codec.h"
@@ -50,9 +51,23 @@ class DenseCodec : public SideCodec {
 
   int64_t scratch_values(int64_t, int64_t, int64_t) const override { return 0; }
 
+  std::optional<SideFormat> device_format(int64_t, int64_t width) const override {
+    return SideFormat{
+        .kind = kind(), .width = static_cast<int32_t>(width), .bytes = static_cast<int32_t>(bytes(1, width))};
+  }
+
   CodecSpec spec() const override { return {.kind = name()}; }
 
  private:
+  SideKind kind() const {
+    switch (type_) {
+      case DType::kF32: return SideKind::kF32;
+      case DType::kF16: return SideKind::kF16;
+      case DType::kBF16: return SideKind::kBF16;
+    }
+    KVA_CHECK(false, "a type of pages");
+  }
+
   DType type_;
 };
 

@@ -35,7 +35,14 @@ KvCacheOptions KvCache::Impl::checked(KvCacheOptions options) {
           "keys(plain)");
   }
   if (!options.backend) options.backend = make_cpu_backend();
+  if (options.backend->device()) check_device_options(options);
   return options;
+}
+
+void KvCache::Impl::refuse_on_device(std::string_view what) const {
+  if (on_device())
+    throw InputError(
+        fmt::format("{}: {} cannot do this yet; use --device cpu", what, options.backend->name()));
 }
 
 // Makes room for tokens at [start, start + tokens) in the table: in its open tail, then in new pages.
@@ -52,6 +59,7 @@ void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
       added.v = store.allocate(options.v_codec, Lane::kValues);
     }
     PageRef& tail = table.pages.back();
+    table.changed(std::ssize(table.pages) - 1);
     const int64_t count = std::min<int64_t>(tokens, options.page_tokens - tail.tokens);
     tail.k = store.make_unique(tail.k);
     tail.v = store.make_unique(tail.v);
@@ -96,6 +104,7 @@ KvCache::~KvCache() = default;
 const KvCacheOptions& KvCache::options() const { return impl_->options; }
 
 const Backend& KvCache::backend() const { return *impl_->options.backend; }
+const Backend& KvCache::host_backend() const { return *impl_->host; }
 
 SequenceId KvCache::add_sequence() { return impl_->add_sequence(); }
 
@@ -103,8 +112,7 @@ SequenceId KvCache::Impl::add_sequence() {
   std::size_t id = 0;
   while (id < sequences.size() && !sequences[id].tables.empty()) ++id;
   if (id == sequences.size()) sequences.push_back(blank_sequence());
-  sequences[id].tables.resize(table_count(),
-                              PageTable(CountingAllocator<PageRef>(*options.backend, table_bytes)));
+  sequences[id].tables.resize(table_count(), PageTable(CountingAllocator<PageRef>(*host, table_bytes)));
   note_peak();
   return static_cast<SequenceId>(id);
 }
@@ -149,6 +157,7 @@ void KvCache::free_sequence(SequenceId sequence) {
     for (const PageRef& ref : table.pages) impl.release(ref);
   }
   impl.sequences[static_cast<std::size_t>(sequence)] = impl.blank_sequence();
+  if (impl.device) impl.device->forget(sequence);
 }
 
 int64_t KvCache::tokens(SequenceId sequence) const { return impl_->sequence(sequence).tokens; }
@@ -173,6 +182,10 @@ void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatV
       masses.extend(asked, index, impl.table_count(), table.end);
     }
   }
+  if (impl.device) {
+    impl.device->append(impl.device_spans(layer, batch), k, v);
+    return impl.note_peak();
+  }
   impl.turns.reserve(positions);
   const auto work = [&](int64_t index, int worker) {
     const BatchSpan& span = batch.spans[static_cast<std::size_t>(index / kv_heads)];
@@ -190,11 +203,28 @@ void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatV
   impl.note_peak();
 }
 
+// The batch's spans that have tokens. Keys of all of them were appended.
+std::span<DeviceSpan> KvCache::Impl::device_spans(int layer, const Batch& batch) {
+  spans_on_device.clear();
+  for (const BatchSpan& span : batch.spans) {
+    const std::span<PageTable> tables(sequence(span.sequence).tables.data() + table_index(layer, 0),
+                                      static_cast<std::size_t>(options.kv_heads));
+    KVA_CHECK(span.tokens == 0 || tables[0].end == span.start + span.tokens,
+              "keys are appended before queries attend");
+    if (span.tokens > 0) spans_on_device.push_back({span, tables});
+  }
+  return spans_on_device;
+}
+
 void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatView<float> out) {
   Impl& impl = *impl_;
   const int64_t cols = int64_t{impl.options.heads} * impl.options.head_dim;
   KVA_CHECK(q.rows == batch.rows() && out.rows == q.rows, "one row a token of the batch");
   KVA_CHECK(q.cols == cols && out.cols == cols, "rows hold the heads side by side");
+  if (impl.device) {
+    impl.device->attend(layer, impl.device_spans(layer, batch), q, out);
+    return impl.note_peak();
+  }
   impl.spans.clear();
   for (const BatchSpan& span : batch.spans) {
     CachedSequence& sequence = impl.sequence(span.sequence);

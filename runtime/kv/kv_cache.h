@@ -68,7 +68,9 @@ struct KvCacheOptions {
   PositionMode positions = PositionMode::kOriginal;  // kCacheRelative: with kPlain and RoPE only
   std::optional<Rope> rope;                          // absent for learned positions
   float scale = 0.0f;                                // of q·k; usually 1 / sqrt(head_dim)
-  std::shared_ptr<Backend> backend;  // holds the pages; absent: a CPU back end of the cache's own
+  // Holds the pages; absent: a CPU back end of the cache's own. Where it is a device's, append() and attend()
+  // take addresses there, rows without gaps, and the cache has a CPU back end for all else.
+  std::shared_ptr<Backend> backend;
 };
 
 // Larger pages would make the workspace of attention grow with them.
@@ -92,7 +94,7 @@ struct StoredSide {
   std::shared_ptr<const SideCodec> codec;
   int64_t tokens = 0;
   int64_t width = 0;
-  std::span<const std::byte> payload = {};
+  std::span<const std::byte> payload = {};  // in the pages' memory
   SideId base = kNoSide;
 };
 
@@ -100,8 +102,8 @@ struct StoredSide {
 // memory) in a step leaves its sequences unusable: free them.
 class KvCache {
  public:
-  // Throws InputError for page_tokens outside [1, kMaxPageTokens] and for positions that the keys cannot
-  // have. The pool outlives the cache.
+  // Throws InputError for page_tokens outside [1, kMaxPageTokens], for positions that the keys cannot have,
+  // and for what a device cannot do yet (device_attention.h). The pool outlives the cache.
   KvCache(const KvCacheOptions& options, ThreadPool& pool);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -147,7 +149,8 @@ class KvCache {
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
 
-  // Collects what is asked for of this table, in all sequences, beside what was asked for before.
+  // Collects what is asked for of this table, in all sequences, beside what was asked for before. Throws
+  // InputError where pages are on a device, which collects nothing yet; so does map_attention().
   void observe(int layer, int kv_head, const Observations& what);
   // By position, [tokens(sequence)] after a step; tokens that plans dropped or merged keep what they got. A
   // fork starts with what `sequence` had. Only where it is observed; good until the next append.
@@ -171,7 +174,8 @@ class KvCache {
   // Whether the live side has exactly this codec and payload, and builds on nothing.
   bool holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const;
 
-  // Makes the change, whole or (InputError: out of memory) not at all. Open pages are not touched. Sides that
+  // Makes the change, whole or (InputError: out of memory, a codec that the pages' device cannot read) not at
+  // all. Open pages are not touched. Sides that
   // nobody refers to afterwards are freed.
   void apply(const Plan& plan);
 
@@ -185,11 +189,13 @@ class KvCache {
   // the page's reference; the room that slabs and tables keep free comes on top.
   static int64_t side_footprint_bytes(int64_t bytes);
 
-  // Bytes held now and at the peak. held() + workspace is what backend() has allocated for this cache.
+  // Bytes held now and at the peak. held() + workspace - beside is what backend() has allocated for this
+  // cache, and `beside` what host_backend() has where that is another.
   ByteLedger ledger() const;
   // Payload and scales of each layer's pages; a shared side is split among its refs.
   std::vector<double> bytes_by_layer() const;
   const Backend& backend() const;
+  const Backend& host_backend() const;
 
  private:
   struct Impl;

@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "kernels/check.h"
 #include "runtime/backend/counted_vector.h"
 #include "runtime/kv/attention_masses.h"
+#include "runtime/kv/device_attention.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_store.h"
 #include "runtime/kv/page_table.h"
@@ -28,30 +31,39 @@ struct CachedSequence {
 struct KvCache::Impl {
   KvCacheOptions options;
   ThreadPool& pool;
+  std::shared_ptr<Backend> host;  // options.backend, where the host reads it
   std::shared_ptr<SideMemory> side_memory;
   PageStore store;
   TurnTable turns;
   PagedAttention attention;
+  std::optional<DeviceAttention> device;  // in place of `attention`, where pages are on a device
   int64_t table_bytes = 0;
   int64_t map_bytes = 0;
   CountedVector<CachedSequence> sequences;
   Buffer encode_scratch;  // [threads, page_tokens, head_dim] f32
   int64_t peak_bytes = 0;
   std::vector<AttentionSpan> spans;
+  std::vector<DeviceSpan> spans_on_device;
   std::vector<Observations> observed;  // [layer * kv_heads + kv_head], or empty: nothing
 
   Impl(const KvCacheOptions& asked, ThreadPool& pool_)
       : options(checked(asked)),
         pool(pool_),
-        side_memory(std::make_shared<SideMemory>(options.backend)),
-        store(*options.backend, options.head_dim, options.page_tokens),
-        turns(*options.backend, options.rope),
-        attention(options, store, turns, *options.backend, pool),
-        sequences(CountingAllocator<CachedSequence>(*options.backend, table_bytes)),
-        encode_scratch(*options.backend, pool.threads() * page_values() * static_cast<int64_t>(sizeof(float)),
-                       "encoding workspace") {
+        host(options.backend->device() ? make_cpu_backend() : options.backend),
+        side_memory(std::make_shared<SideMemory>(host)),
+        store(*options.backend, *host, options.head_dim, options.page_tokens),
+        turns(*host, options.rope),
+        attention(options, store, turns, *host, pool),
+        sequences(CountingAllocator<CachedSequence>(*host, table_bytes)) {
+    if (on_device())
+      device.emplace(options, store, *options.backend, *host);
+    else
+      encode_scratch =
+          Buffer(*host, pool.threads() * page_values() * int64_t{sizeof(float)}, "encoding workspace");
     note_peak();
   }
+
+  bool on_device() const { return options.backend->device() != nullptr; }
 
   int64_t page_values() const { return int64_t{options.page_tokens} * options.head_dim; }
   std::size_t table_count() const {
@@ -76,10 +88,10 @@ struct KvCache::Impl {
   }
 
   CachedSequence blank_sequence() {
-    return {.tables = CountedVector<PageTable>(CountingAllocator<PageTable>(*options.backend, table_bytes)),
+    return {.tables = CountedVector<PageTable>(CountingAllocator<PageTable>(*host, table_bytes)),
             .tokens = 0,
-            .masses = AttentionMasses(CountingAllocator<float>(*options.backend, table_bytes),
-                                      CountingAllocator<AttentionMap>(*options.backend, map_bytes))};
+            .masses = AttentionMasses(CountingAllocator<float>(*host, table_bytes),
+                                      CountingAllocator<AttentionMap>(*host, map_bytes))};
   }
 
   ByteLedger ledger() const {
@@ -89,6 +101,10 @@ struct KvCache::Impl {
     result.tables += table_bytes;
     result.workspace =
         attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes() + map_bytes;
+    if (device) {
+      result.beside += side_memory->held_bytes() + table_bytes + result.workspace;
+      device->add_to(result);
+    }
     result.peak = std::max(peak_bytes, result.held());
     return result;
   }
@@ -116,10 +132,13 @@ struct KvCache::Impl {
 
   // The options with a backend. Throws InputError where they cannot be.
   static KvCacheOptions checked(KvCacheOptions options);
+  // Throws InputError where `what` is asked of a cache whose pages are on a device.
+  void refuse_on_device(std::string_view what) const;
 
   SequenceId add_sequence();
   SequenceId fork(SequenceId id, int64_t tokens);
   void extend(PageTable& table, int64_t start, int64_t tokens);
+  std::span<DeviceSpan> device_spans(int layer, const Batch& batch);
   std::span<const float> mass(SequenceId id, int layer, int kv_head, Mass which, bool Observations::*asked);
   void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,
               int worker);

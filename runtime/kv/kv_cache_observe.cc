@@ -9,6 +9,7 @@ void KvCache::observe(int layer, int kv_head, const Observations& what) {
   Impl& impl = *impl_;
   const std::size_t table = impl.table_index(layer, kv_head);
   if (!what.any()) return;
+  impl.refuse_on_device("the attention that tokens receive");
   impl.observed.resize(impl.table_count());
   impl.observed[table] = impl.observed[table] | what;
 }
@@ -46,6 +47,7 @@ void KvCache::set_near_tokens(SequenceId sequence, int64_t tokens) {
 }
 
 void KvCache::map_attention(SequenceId sequence) {
+  impl_->refuse_on_device("a map of the attention");
   impl_->sequence(sequence).masses.start_maps(impl_->table_count());
 }
 

@@ -54,9 +54,12 @@ void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t pag
 
 bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {
   const PageStore& store = impl_->store;
-  return &store.codec(side) == &codec && store.base(side) == kNoSide &&
-         store.bytes(side) == static_cast<int64_t>(payload.size()) &&
-         std::equal(payload.begin(), payload.end(), store.data(side).payload);
+  if (&store.codec(side) != &codec || store.base(side) != kNoSide ||
+      store.bytes(side) != static_cast<int64_t>(payload.size()))
+    return false;
+  if (!impl_->device) return std::equal(payload.begin(), payload.end(), store.data(side).payload);
+  const std::vector<std::byte> stored = store.downloaded(side);
+  return std::equal(payload.begin(), payload.end(), stored.begin());
 }
 
 std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }
@@ -65,6 +68,7 @@ void KvCache::apply(const Plan& plan) {
   for (const PlanRewrite& rewrite : plan.rewrites)
     KVA_CHECK(static_cast<int64_t>(rewrite.positions.size()) <= impl_->options.page_tokens,
               "a page holds page_tokens tokens at most");
+  if (impl_->device) check_device_plan(plan, impl_->options.backend->name());
   apply_plan(plan, impl_->store, impl_->tables());
   impl_->note_peak();
 }

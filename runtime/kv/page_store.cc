@@ -21,14 +21,16 @@ int64_t slot_of(int64_t bytes) { return (bytes + kSlotAlignment - 1) / kSlotAlig
 
 }  // namespace
 
-PageStore::PageStore(Backend& backend, int64_t head_dim, int64_t page_tokens)
+PageStore::PageStore(Backend& backend, Backend& host, int64_t head_dim, int64_t page_tokens)
     : backend_(backend),
+      host_(host),
+      on_device_(backend.device() != nullptr),
       head_dim_(head_dim),
       page_tokens_(page_tokens),
-      sides_(CountingAllocator<SideEntry>(backend, table_bytes_)),
-      slabs_(CountingAllocator<Slab>(backend, table_bytes_)),
-      streams_(CountingAllocator<Stream>(backend, table_bytes_)),
-      classes_(CountingAllocator<SizeClass>(backend, table_bytes_)) {}
+      sides_(CountingAllocator<SideEntry>(host, table_bytes_)),
+      slabs_(CountingAllocator<Slab>(host, table_bytes_)),
+      streams_(CountingAllocator<Stream>(host, table_bytes_)),
+      classes_(CountingAllocator<SizeClass>(host, table_bytes_)) {}
 
 PageStore::~PageStore() = default;
 
@@ -81,15 +83,24 @@ void PageStore::unlink_partial(int32_t slab) {
   if (gone.next_partial >= 0) slabs_[index(gone.next_partial)].previous_partial = gone.previous_partial;
 }
 
-int32_t PageStore::slab_with_space(int32_t size_class) {
-  if (const int32_t partial = classes_[index(size_class)].partial; partial >= 0) return partial;
+PageStore::Slab PageStore::new_slab(int32_t size_class) const {
   const SizeClass& of = classes_[index(size_class)];
   const int64_t wanted = std::clamp(of.held_bytes / kSlabPart, kMinSlabBytes, kMaxSlabBytes);
   const int64_t slots = std::max<int64_t>(1, wanted / of.slot_bytes);
   Slab slab;
   slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages", MemoryUse::kPages);
+  if (on_device_) {
+    slab.links = Buffer(host_, slots * int64_t{sizeof(int32_t)}, "page tables");
+    if (of.lane == Lane::kPlaces) slab.mirror = Buffer(host_, slots * of.slot_bytes, "page tables");
+  }
   slab.size_class = size_class;
   slab.slots = static_cast<int32_t>(slots);
+  return slab;
+}
+
+int32_t PageStore::slab_with_space(int32_t size_class) {
+  if (const int32_t partial = classes_[index(size_class)].partial; partial >= 0) return partial;
+  Slab slab = new_slab(size_class);
   int32_t at = free_slab_;
   if (at < 0) {
     at = static_cast<int32_t>(slabs_.size());
@@ -100,21 +111,18 @@ int32_t PageStore::slab_with_space(int32_t size_class) {
   }
   classes_[index(size_class)].held_bytes += slab.memory.held_bytes();
   slab_bytes_ += slab.memory.held_bytes();
+  beside_bytes_ += slab.links.held_bytes() + slab.mirror.held_bytes();
   slabs_[index(at)] = std::move(slab);
   ++live_slabs_;
   link_partial(at);
   return at;
 }
 
-std::byte* PageStore::slot_memory(const Slab& slab, int32_t slot) const {
-  return slab.memory.data() + slot * classes_[index(slab.size_class)].slot_bytes;
-}
-
 int32_t PageStore::take_slot(int32_t slab) {
   Slab& from = slabs_[index(slab)];
   int32_t slot = from.recycled;
   if (slot >= 0)
-    std::memcpy(&from.recycled, slot_memory(from, slot), sizeof(from.recycled));
+    std::memcpy(&from.recycled, link_memory(from, slot), sizeof(from.recycled));
   else
     slot = from.next_fresh++;
   if (++from.used == from.slots) unlink_partial(slab);
@@ -125,13 +133,14 @@ void PageStore::return_slot(int32_t slab, int32_t slot) {
   Slab& to = slabs_[index(slab)];
   if (to.used == to.slots) link_partial(slab);
   if (--to.used > 0) {
-    std::memcpy(slot_memory(to, slot), &to.recycled, sizeof(to.recycled));
+    std::memcpy(link_memory(to, slot), &to.recycled, sizeof(to.recycled));
     to.recycled = slot;
     return;
   }
   unlink_partial(slab);
   classes_[index(to.size_class)].held_bytes -= to.memory.held_bytes();
   slab_bytes_ -= to.memory.held_bytes();
+  beside_bytes_ -= to.links.held_bytes() + to.mirror.held_bytes();
   to = Slab();
   to.next_partial = std::exchange(free_slab_, slab);
   --live_slabs_;
@@ -182,7 +191,7 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
   const SideId id = new_side(codec, lane, width, static_cast<int64_t>(payload.size()));
   SideEntry& entry = side(id);
   entry.tokens = static_cast<uint16_t>(tokens);
-  if (!payload.empty()) std::memcpy(memory_of(entry), payload.data(), payload.size());
+  backend_.upload(memory_of(entry), payload.data(), static_cast<int64_t>(payload.size()));
   if (base != kNoSide) {
     retain(base);
     codec_scratch_ = std::max(
@@ -198,7 +207,8 @@ SideId PageStore::add_places(std::span<const std::byte> places) {
   const auto bytes = static_cast<int64_t>(places.size());
   KVA_CHECK(bytes <= UINT16_MAX, "places of one page");
   const SideId id = new_side(nullptr, Lane::kPlaces, bytes, bytes);
-  if (bytes > 0) std::memcpy(memory_of(side(id)), places.data(), places.size());
+  backend_.upload(memory_of(side(id)), places.data(), bytes);
+  if (on_device_ && bytes > 0) std::memcpy(mirror_of(side(id)), places.data(), places.size());
   count(side(id), +1);
   return id;
 }
@@ -245,13 +255,33 @@ SideData PageStore::data(SideId id) const {
   return result;
 }
 
+const std::byte* PageStore::places(SideId id) const {
+  return on_device_ ? mirror_of(side(id)) : memory_of(side(id));
+}
+
+std::vector<std::byte> PageStore::downloaded(SideId id) const {
+  std::vector<std::byte> payload(static_cast<std::size_t>(bytes(id)));
+  backend_.download(payload.data(), memory_of(side(id)), bytes(id));
+  return payload;
+}
+
 void PageStore::read(SideId id, MatView<float> rows) const {
   KVA_CHECK(rows.rows == tokens(id) && rows.cols == width(id), "rows for the side's tokens");
   int64_t values = codec(id).decode_scratch(rows.rows, rows.cols);
-  if (const SideId below = base(id); below != kNoSide)
-    values += codec(below).decode_scratch(rows.rows, width(below));
+  const SideId below = base(id);
+  if (below != kNoSide) values += codec(below).decode_scratch(rows.rows, width(below));
   std::vector<float> scratch(static_cast<std::size_t>(values));
-  codec(id).decode(data(id), scratch.data(), rows);
+  SideData from = data(id);
+  std::vector<std::byte> own, base_payload;
+  if (on_device_) {
+    own = downloaded(id);
+    from.payload = own.data();
+    if (below != kNoSide) {
+      base_payload = downloaded(below);
+      from.base = base_payload.data();
+    }
+  }
+  codec(id).decode(from, scratch.data(), rows);
 }
 
 std::byte* PageStore::writable_payload(SideId id) {
@@ -283,7 +313,8 @@ void PageStore::add_to(ByteLedger& ledger) const {
   ledger.payload += payload_bytes_;
   ledger.scales += scale_bytes_;
   ledger.slack += slab_bytes_ - payload_bytes_ - scale_bytes_ - place_bytes_;
-  ledger.tables += table_bytes_ + place_bytes_;
+  ledger.tables += table_bytes_ + place_bytes_ + beside_bytes_;
+  if (on_device_) ledger.beside += table_bytes_ + beside_bytes_;
 }
 
 }  // namespace kva

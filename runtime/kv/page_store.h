@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "runtime/backend/backend.h"
 #include "runtime/backend/counted_vector.h"
@@ -24,11 +25,12 @@ inline constexpr SideId kNoSide = -1;
 enum class Lane : int8_t { kKeys, kValues, kShared, kPlaces };
 
 // Allocation and refcounts are for one thread at a time; payloads of different sides may be written and read
-// concurrently. The backend outlives the store.
+// concurrently. The backends outlive the store.
 class PageStore {
  public:
-  // Pages have room for page_tokens tokens of head_dim values.
-  PageStore(Backend& backend, int64_t head_dim, int64_t page_tokens);
+  // Pages have room for page_tokens tokens of head_dim values. Payloads are in `backend`, which may be a
+  // device's; all else is in `host`, which may be the same back end where that is the host's.
+  PageStore(Backend& backend, Backend& host, int64_t head_dim, int64_t page_tokens);
   ~PageStore();
   PageStore(const PageStore&) = delete;
   PageStore& operator=(const PageStore&) = delete;
@@ -62,10 +64,15 @@ class PageStore {
   std::shared_ptr<const SideCodec> shared_codec(SideId id) const {
     return streams_[index(side(id).stream)].codec;
   }
+  // Where the payload, and that of the base, are in the backend's memory.
   SideData data(SideId id) const;
+  // What add_places() was given, for the host to read. data() is the same on a device.
+  const std::byte* places(SideId id) const;
+  // A copy of the payload in the host's memory.
+  std::vector<std::byte> downloaded(SideId id) const;
   // Decodes the side: rows [its tokens, its width]. Thread-safe beside itself.
   void read(SideId id, MatView<float> rows) const;
-  // Only for an appendable side with one reference.
+  // Only for an appendable side with one reference; in the backend's memory.
   std::byte* writable_payload(SideId id);
   // Payload and scales of the side's tokens, without its base.
   int64_t bytes(SideId id) const;
@@ -81,7 +88,7 @@ class PageStore {
   int64_t live_sides() const { return live_sides_; }
   int64_t live_slabs() const { return live_slabs_; }
 
-  // Adds payload, scales, slack and tables.
+  // Adds payload, scales, slack, tables and what of those is beside the payloads.
   void add_to(ByteLedger& ledger) const;
 
  private:
@@ -96,11 +103,15 @@ class PageStore {
   };
   struct Slab {
     Buffer memory;
+    // Of a slab on a device, in the host's memory: the list of freed slots, i32 a slot, and what places the
+    // slots hold.
+    Buffer links = {};
+    Buffer mirror = {};
     int32_t size_class = 0;
     int32_t slots = 0;
     int32_t used = 0;
     int32_t next_fresh = 0;     // slots from here on were never used
-    int32_t recycled = -1;      // a list of freed slots through their first bytes
+    int32_t recycled = -1;      // a list of freed slots through their links
     int32_t next_partial = -1;  // in the class's list of slabs with a free slot; or next free slab index
     int32_t previous_partial = -1;
   };
@@ -129,9 +140,23 @@ class PageStore {
   SideId new_side(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t width,
                   int64_t room_bytes);
   int32_t slab_with_space(int32_t size_class);
-  std::byte* slot_memory(const Slab& slab, int32_t slot) const;
+  Slab new_slab(int32_t size_class) const;
+  int64_t slot_offset(const Slab& slab, int32_t slot) const {
+    return slot * classes_[index(slab.size_class)].slot_bytes;
+  }
+  std::byte* slot_memory(const Slab& slab, int32_t slot) const {
+    return slab.memory.data() + slot_offset(slab, slot);
+  }
+  // Where a freed slot names the next one: in itself, where the host can write there.
+  std::byte* link_memory(const Slab& slab, int32_t slot) const {
+    return on_device_ ? slab.links.data() + slot * int64_t{sizeof(int32_t)} : slot_memory(slab, slot);
+  }
   std::byte* memory_of(const SideEntry& entry) const {
     return entry.slab < 0 ? nullptr : slot_memory(slabs_[index(entry.slab)], entry.slot);
+  }
+  std::byte* mirror_of(const SideEntry& entry) const {
+    const Slab& slab = slabs_[index(entry.slab)];
+    return slab.mirror.data() + slot_offset(slab, entry.slot);
   }
   int32_t take_slot(int32_t slab);
   void return_slot(int32_t slab, int32_t slot);
@@ -140,6 +165,8 @@ class PageStore {
   void count(const SideEntry& entry, int sign);
 
   Backend& backend_;
+  Backend& host_;
+  const bool on_device_;
   int64_t head_dim_;
   int64_t page_tokens_;
   int64_t table_bytes_ = 0;
@@ -155,6 +182,7 @@ class PageStore {
   int64_t payload_bytes_ = 0;
   int64_t scale_bytes_ = 0;
   int64_t place_bytes_ = 0;
+  int64_t beside_bytes_ = 0;  // links and mirrors
   int64_t widest_coordinates_ = 0;
   int64_t codec_scratch_ = 0;
 };

@@ -10,7 +10,7 @@ namespace kva {
 // The four forms differ in length: 2, 4, 6 or 8 bytes a token.
 PagePlaces::PagePlaces(const PageStore& store, const PageRef& ref) : tokens_(ref.tokens), start_(ref.start) {
   if (ref.where == kNoSide) return;
-  const std::byte* at = store.data(ref.where).payload;
+  const std::byte* at = store.places(ref.where);
   const int64_t bytes_each = store.width(ref.where) / tokens_;
   if (bytes_each > int64_t{sizeof(int32_t)}) {
     biases_ = reinterpret_cast<const float*>(at);

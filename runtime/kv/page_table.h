@@ -1,6 +1,7 @@
 // Page tables: which pages a (sequence, layer, KV head) reads, and where their tokens stand.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -63,6 +64,10 @@ struct PageTable {
   CountedVector<PageRef> pages;
   int64_t end = 0;  // tokens seen: the position of the next one
   bool open = false;
+  // The first page that changed since whoever keeps a copy of the table (device_tables.h) took it.
+  int64_t changed_from = 0;
+
+  void changed(int64_t page) { changed_from = std::min(changed_from, page); }
 };
 
 }  // namespace kva

@@ -123,6 +123,7 @@ void replace_pages(const Plan& plan, const TableRewrites& of, const std::vector<
   rest.insert(rest.end(), pages.begin() + next, pages.end());
   pages.resize(static_cast<std::size_t>(first) + rest.size());
   std::copy(rest.begin(), rest.end(), pages.begin() + first);
+  of.table->changed(first);
 }
 
 }  // namespace
@@ -142,9 +143,11 @@ void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
   for (std::size_t i = 0; i < plan.rewrites.size(); ++i)
     pages.push_back(rewritten_page(plan.rewrites[i], added, added.places[i], store));
   for (std::size_t i = 0; i < targets.size(); ++i) {
-    SideId& side = side_of(ref_at(tables, plan.edits[i].at), plan.edits[i].at.side);
+    const PageAddress& at = plan.edits[i].at;
+    SideId& side = side_of(ref_at(tables, at), at.side);
     store.release(side);
     side = targets[i];
+    tables(at.sequence, at.layer, at.kv_head).changed(at.page);
   }
   for (const TableRewrites& of : rewritten) replace_pages(plan, of, pages, store);
 }

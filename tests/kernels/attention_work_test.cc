@@ -73,7 +73,7 @@ void expect_sound(const Batch& batch, const AttentionLimits& limits) {
       const AttentionTable& table = batch.tables[at(item.batch_row)];
       int64_t total = 0;
       for (int32_t p = 0; p < table.page_count; ++p) total += batch.pages[at(table.first_page + p)].tokens;
-      EXPECT_LT(tokens, run_tokens(total, limits) + plan.longest_page);
+      EXPECT_LT(tokens, run_tokens(total, table.tokens * limits.group, limits) + plan.longest_page);
     }
   }
   EXPECT_EQ(next, static_cast<int32_t>(plan.items.size()));

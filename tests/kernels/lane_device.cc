@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -33,13 +34,17 @@ class LaneDevice : public DeviceOps {
 
   std::string name() const override { return "the host's lanes"; }
   DeviceMemory memory() const override {
+    const std::scoped_lock lock(lists_);
     const int64_t free = std::accumulate(free_.begin(), free_.end(), int64_t{0},
                                          [](int64_t sum, const auto& part) { return sum + part.second; });
     return {bytes_, free};
   }
 
+  int64_t workspace_bytes() const override { return 0; }
+
   void* allocate(int64_t bytes) override {
     KVA_CHECK(bytes > 0, "an allocation of something");
+    const std::scoped_lock lock(lists_);
     const int64_t held = (bytes + kAligned - 1) / kAligned * kAligned;
     for (auto part = free_.begin(); part != free_.end(); ++part) {
       if (part->second < held) continue;
@@ -52,6 +57,7 @@ class LaneDevice : public DeviceOps {
     return nullptr;
   }
   void free(void* memory) noexcept override {
+    const std::scoped_lock lock(lists_);
     const auto part = taken_.find(static_cast<std::byte*>(memory) - memory_);
     KVA_CHECK(part != taken_.end(), "memory of this device, freed once");
     auto [at, size] = *part;
@@ -96,6 +102,9 @@ class LaneDevice : public DeviceOps {
   void gather(const GatherJob& job) override {
     each(job.out.rows, job.out.cols, [&](int64_t row, int64_t col) { gather_one(job, row, col); });
   }
+  void cast(const CastJob& job) override {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { cast_one(job, row, col); });
+  }
   void rotate(const RopeJob& job) override {
     const int64_t pairs = job.x.cols / job.head_dim * (job.rotary_dim / 2);
     each(job.x.rows, pairs, [&](int64_t row, int64_t pair) { rotate_one(job, row, pair); });
@@ -126,13 +135,16 @@ class LaneDevice : public DeviceOps {
   // The device's own work: the host may use its memory for so long.
   class Access {
    public:
-    explicit Access(LaneDevice& device) : device_(device) { device_.protect(PROT_READ | PROT_WRITE); }
+    explicit Access(LaneDevice& device) : device_(device), lock_(device.mutex_) {
+      device_.protect(PROT_READ | PROT_WRITE);
+    }
     ~Access() { device_.protect(PROT_NONE); }
     Access(const Access&) = delete;
     Access& operator=(const Access&) = delete;
 
    private:
     LaneDevice& device_;
+    const std::scoped_lock<std::mutex> lock_;
   };
 
   void protect(int rights) {
@@ -141,6 +153,7 @@ class LaneDevice : public DeviceOps {
   // `memory`, of which `bytes` bytes lie in one live allocation.
   template <typename T>
   T* held(T* memory, int64_t bytes) const {
+    const std::scoped_lock lock(lists_);
     const int64_t at = static_cast<const std::byte*>(memory) - memory_;
     auto part = taken_.upper_bound(at);
     KVA_CHECK(part != taken_.begin() && at + bytes <= std::prev(part)->first + std::prev(part)->second,
@@ -154,6 +167,8 @@ class LaneDevice : public DeviceOps {
       for (int64_t col = 0; col < cols; ++col) body(row, col);
   }
 
+  std::mutex mutex_;          // of the work
+  mutable std::mutex lists_;  // of free_ and taken_
   std::byte* memory_ = nullptr;
   int64_t bytes_;
   std::map<int64_t, int64_t> free_;   // offset -> bytes; neighbours are joined

@@ -51,7 +51,7 @@ TEST(QuantSideFormat, LanesWriteTheCodecsBytes) {
         const auto codec = make_quant_codec(format);
         std::vector<std::byte> payload(static_cast<std::size_t>(codec->bytes(tokens, width)));
         codec->encode({rows.data(), tokens, width}, {}, payload.data());
-        const SideFormat side = quant_side_format(format, tokens, width);
+        const SideFormat side = codec->device_format(tokens, width).value();
         ASSERT_EQ(side.bytes, codec->bytes(tokens, width));
         ASSERT_EQ(encoded_by_lanes(side, rows), payload)
             << format.bits << " bits, " << tokens << " tokens, width " << width;
@@ -76,7 +76,7 @@ TEST(QuantSideFormat, LanesAttendToTheCodecsPages) {
         if (sides == &c.values) of_side.for_keys = false;
         const auto codec = make_quant_codec(of_side);
         const std::vector<float> rows = random_rows(tokens * c.head_dim, 3);
-        HostSide side{quant_side_format(of_side, tokens, c.head_dim),
+        HostSide side{codec->device_format(tokens, c.head_dim).value(),
                       std::vector<std::byte>(static_cast<std::size_t>(codec->bytes(tokens, c.head_dim))),
                       std::vector<float>(rows.size())};
         codec->encode({rows.data(), tokens, c.head_dim}, {}, side.payload.data());

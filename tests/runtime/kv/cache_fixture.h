@@ -9,7 +9,9 @@
 #include <span>
 #include <vector>
 
+#include "kernels/check.h"
 #include "kernels/convert.h"
+#include "kernels/device_ops.h"
 #include "runtime/kv/kv_cache.h"
 
 namespace kva {
@@ -59,6 +61,36 @@ struct Projections {
   std::vector<float> q, k, v;
 };
 
+// Rows as a cache takes them: where its pages are on a device, in that device's memory.
+class CacheRows {
+ public:
+  CacheRows(const KvCache& cache, std::vector<float>& rows, int64_t cols)
+      : device_(cache.options().backend->device()), rows_(rows), cols_(cols), memory_(rows.data()) {
+    if (!device_ || rows.empty()) return;
+    memory_ = static_cast<float*>(device_->allocate(bytes()));
+    KVA_CHECK(memory_ != nullptr, "a device with room for a test's rows");
+    device_->upload(memory_, rows.data(), bytes());
+  }
+  ~CacheRows() {
+    if (memory_ != rows_.data()) device_->free(memory_);
+  }
+  CacheRows(const CacheRows&) = delete;
+  CacheRows& operator=(const CacheRows&) = delete;
+
+  MatView<float> view() const { return {memory_, static_cast<int64_t>(rows_.size()) / cols_, cols_}; }
+  void read_back() {
+    if (memory_ != rows_.data()) device_->download(rows_.data(), memory_, bytes());
+  }
+
+ private:
+  int64_t bytes() const { return static_cast<int64_t>(rows_.size() * sizeof(float)); }
+
+  DeviceOps* device_;
+  std::vector<float>& rows_;
+  int64_t cols_;
+  float* memory_;
+};
+
 // Runs steps over several sequences of one cache and keeps each one's attention output.
 class CacheDriver {
  public:
@@ -97,16 +129,16 @@ class CacheDriver {
       append_rows(k, source.k, source.tokens, start, take.tokens);
       append_rows(v, source.v, source.tokens, start, take.tokens);
     }
-    const int64_t rows = batch.rows();
     const int64_t kv_cols = shape_.kv_heads * shape_.head_dim;
     const int64_t cols = shape_.heads() * shape_.head_dim;
     std::vector<float> out(q.size(), -1.0f);
+    const CacheRows queries(cache, q, cols), keys(cache, k, kv_cols), values(cache, v, kv_cols);
+    CacheRows attended(cache, out, cols);
     for (int layer = 0; layer < shape_.layers; ++layer) {
-      cache.append(layer, batch, MatView<const float>(k.data(), rows, kv_cols),
-                   MatView<const float>(v.data(), rows, kv_cols));
-      cache.attend(layer, batch, MatView<const float>(q.data(), rows, cols),
-                   MatView<float>(out.data(), rows, cols));
+      cache.append(layer, batch, keys.view(), values.view());
+      cache.attend(layer, batch, queries.view(), attended.view());
     }
+    attended.read_back();
     cache.end_step(batch);
     for (const BatchSpan& span : batch.spans)
       std::copy_n(out.begin() + span.first_row * cols, span.tokens * cols,

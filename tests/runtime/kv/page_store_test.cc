@@ -28,7 +28,7 @@ class PageStoreTest : public testing::Test {
   }
 
   std::unique_ptr<Backend> backend = make_cpu_backend();
-  PageStore store{*backend, kHeadDim, kPageTokens};
+  PageStore store{*backend, *backend, kHeadDim, kPageTokens};
   std::shared_ptr<const SideCodec> f16 = make_dense_codec(DType::kF16);
   std::shared_ptr<const SideCodec> f32 = make_dense_codec(DType::kF32);
 };

@@ -176,7 +176,7 @@ struct PlacesCase {
 
 TEST(Places, TakeNoMoreThanTheirNumbersNeed) {
   const auto backend = make_cpu_backend();
-  PageStore store(*backend, 8, 8);
+  PageStore store(*backend, *backend, 8, 8);
   const float hidden = -std::numeric_limits<float>::infinity();
   for (const PlacesCase& tested : {PlacesCase{{7}, {}, 2},
                                    {{100000, 100001, 165535}, {}, 2},

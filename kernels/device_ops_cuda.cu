@@ -1,0 +1,196 @@
+#include <exception>
+#include <limits>
+#include <mutex>
+
+#include "kernels/cuda_check.cuh"
+#include "kernels/decoder_cuda.h"
+#include "kernels/device_buffer.h"
+#include "kernels/device_ops_cuda.h"
+#include "kernels/encode_cuda.h"
+#include "kernels/matmul_cuda.h"
+#include "kernels/paged_attention_cuda.h"
+#include "kernels/pinned_copies.h"
+
+namespace kva {
+namespace {
+
+constexpr int kLeastMajor = 8;  // compute capability that the kernels are compiled for
+
+class Stream {
+ public:
+  Stream() { cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); }
+  ~Stream() { (void)cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// A pool of its own: what was freed stays with it and is handed out again without asking the driver.
+class Pool {
+ public:
+  explicit Pool(int device) {
+    cudaMemPoolProps properties{};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device;
+    cuda_check(cudaMemPoolCreate(&pool_, &properties), "making a memory pool");
+    uint64_t kept = std::numeric_limits<uint64_t>::max();
+    cuda_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &kept),
+               "setting up a memory pool");
+  }
+  ~Pool() { (void)cudaMemPoolDestroy(pool_); }
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // nullptr where there is no more.
+  void* take(int64_t bytes, cudaStream_t stream) {
+    void* memory = nullptr;
+    cudaError_t status = cudaMallocFromPoolAsync(&memory, static_cast<std::size_t>(bytes), pool_, stream);
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();  // clears it
+      // What is free may lie in pieces.
+      cuda_check(cudaStreamSynchronize(stream), "waiting");
+      cuda_check(cudaMemPoolTrimTo(pool_, 0), "trimming a memory pool");
+      status = cudaMallocFromPoolAsync(&memory, static_cast<std::size_t>(bytes), pool_, stream);
+    }
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();
+      return nullptr;
+    }
+    cuda_check(status, "allocating device memory");
+    return memory;
+  }
+  // Bytes that it holds without having handed them out.
+  int64_t idle_bytes() const {
+    uint64_t reserved = 0;
+    uint64_t used = 0;
+    cuda_check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "asking a pool");
+    cuda_check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "asking a pool");
+    return static_cast<int64_t>(reserved - used);
+  }
+
+ private:
+  cudaMemPool_t pool_ = nullptr;
+};
+
+class CudaDevice : public DeviceOps {
+ public:
+  CudaDevice(int device, std::string name) : name_(std::move(name)), pool_(device), copies_(stream_.get()) {}
+  ~CudaDevice() override {
+    (void)cudaStreamSynchronize(stream_.get());
+    free(workspace_);
+    (void)cudaStreamSynchronize(stream_.get());
+  }
+
+  std::string name() const override { return name_; }
+  DeviceMemory memory() const override {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    cuda_check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    return {static_cast<int64_t>(total), static_cast<int64_t>(free) + pool_.idle_bytes()};
+  }
+
+  int64_t workspace_bytes() const override { return matmul_.workspace_bytes() + workspace_bytes_; }
+
+  void* allocate(int64_t bytes) override { return pool_.take(bytes, stream_.get()); }
+  void free(void* memory) noexcept override {
+    if (memory) (void)cudaFreeAsync(memory, stream_.get());
+  }
+  void upload(void* target, const void* source, int64_t bytes) override {
+    const std::scoped_lock lock(copying_);
+    copies_.to_device(target, source, bytes);
+  }
+  void download(void* target, const void* source, int64_t bytes) override {
+    const std::scoped_lock lock(copying_);
+    copies_.to_host(target, source, bytes);
+  }
+  void copy(void* target, const void* source, int64_t bytes) override {
+    cuda_check(cudaMemcpyAsync(target, source, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice,
+                               stream_.get()),
+               "copying within the device");
+  }
+  void wait() override { cuda_check(cudaStreamSynchronize(stream_.get()), "waiting for the device"); }
+
+  void multiply(const DeviceProduct& product) override { matmul_.run(product, stream_.get()); }
+  void normalise(const NormJob& job) override { norm_cuda(job, stream_.get()); }
+  void activate(const ActivationJob& job) override { activate_cuda(job, stream_.get()); }
+  void add(const SumJob& job) override { add_cuda(job, stream_.get()); }
+  void gather(const GatherJob& job) override { gather_cuda(job, stream_.get()); }
+  void cast(const CastJob& job) override { cast_cuda(job, stream_.get()); }
+  void rotate(const RopeJob& job) override { rope_cuda(job, stream_.get()); }
+  void choose(const SampleJob& job, int32_t* token) override {
+    const bool sorts =
+        job.temperature > 0.0 && ((job.top_k > 0 && job.top_k < job.vocabulary) || job.top_p < 1.0);
+    const int64_t bytes = choose_workspace_bytes(job.vocabulary, sorts);
+    if (bytes > workspace_bytes_) {
+      free(workspace_);
+      workspace_bytes_ = 0;
+      workspace_ = pool_.take(bytes, stream_.get());
+      if (!workspace_) cuda_check(cudaErrorMemoryAllocation, "allocating room to choose a token");
+      workspace_bytes_ = bytes;
+    }
+    choose_cuda(job, workspace_, workspace_bytes_, token, stream_.get());
+  }
+
+  void append(const AppendJob& job) override { append_cuda(job, stream_.get()); }
+  void pack(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
+            int32_t count) override {
+    pack_cuda(format, rows, rows_stride, payloads, count, stream_.get());
+  }
+  void hadamard(float* rows, int64_t count, int32_t cols) override {
+    hadamard_cuda(rows, count, cols, stream_.get());
+  }
+  void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
+              int64_t out_stride) override {
+    attend_cuda(plan, job, merges, out, out_stride, stream_.get());
+  }
+
+ private:
+  std::string name_;
+  Stream stream_;
+  Pool pool_;
+  std::mutex copying_;
+  PinnedCopies copies_;
+  DeviceMatmul matmul_;
+  void* workspace_ = nullptr;  // of choose()
+  int64_t workspace_bytes_ = 0;
+};
+
+std::unique_ptr<DeviceOps> open_first(std::string* why_not) {
+  constexpr int kDevice = 0;
+  cudaDeviceProp properties{};
+  cuda_check(cudaSetDevice(kDevice), "choosing a device");
+  cuda_check(cudaGetDeviceProperties(&properties, kDevice), "asking for a device's properties");
+  if (properties.major < kLeastMajor) {
+    *why_not = std::string(properties.name) + " has compute capability " + std::to_string(properties.major) +
+               "." + std::to_string(properties.minor) + "; 8.0 or later is needed";
+    return nullptr;
+  }
+  int pools = 0;
+  cuda_check(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, kDevice), "asking for pools");
+  if (pools == 0) {
+    *why_not = std::string(properties.name) + ": its driver has no memory pools";
+    return nullptr;
+  }
+  return std::make_unique<CudaDevice>(kDevice, properties.name);
+}
+
+}  // namespace
+
+std::unique_ptr<DeviceOps> make_cuda_device(std::string* why_not) {
+  if (cuda_device_count() == 0) {
+    *why_not = "the CUDA runtime finds no device";
+    return nullptr;
+  }
+  try {
+    return open_first(why_not);
+  } catch (const std::exception& error) {
+    *why_not = error.what();
+    return nullptr;
+  }
+}
+
+}  // namespace kva

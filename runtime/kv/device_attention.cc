@@ -1,0 +1,231 @@
+#include "runtime/kv/device_attention.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "kernels/check.h"
+#include "runtime/error.h"
+
+namespace kva {
+namespace {
+
+constexpr std::string_view kPurpose = "attention workspace";
+// Of a table with many query rows; those with few reach AttentionLimits::most_runs first.
+constexpr int32_t kMostStates = 2048;
+constexpr int kMostHeadDim = 256;
+
+std::size_t index(int64_t at) { return static_cast<std::size_t>(at); }
+
+// The kind of pages as they fill.
+SideKind open_kind(const SideCodec& codec, int page_tokens, int head_dim) {
+  const std::optional<SideFormat> format = codec.device_format(page_tokens, head_dim);
+  KVA_CHECK(format && !is_packed(format->kind), "pages fill in a dense type");
+  return format->kind;
+}
+
+}  // namespace
+
+void check_device_options(const KvCacheOptions& options) {
+  const auto refuse = [&](const std::string& what) {
+    throw InputError(
+        fmt::format("{}: {} cannot do this yet; use --device cpu", what, options.backend->name()));
+  };
+  if (options.page_tokens > kMostPageTokens)
+    refuse(fmt::format("pages of {} tokens (more than {})", options.page_tokens, kMostPageTokens));
+  if (options.head_dim % 8 != 0 || options.head_dim > kMostHeadDim)
+    refuse(fmt::format("heads of {} numbers (no multiple of 8 up to {})", options.head_dim, kMostHeadDim));
+  if (options.rope && options.key_basis != KeyBasis::kRotated)
+    refuse(fmt::format("keys({})", key_basis_name(options.key_basis)));
+  for (const auto& codec : {options.k_codec, options.v_codec}) {
+    const auto format = codec->device_format(options.page_tokens, options.head_dim);
+    if (!format || is_packed(format->kind)) refuse("pages of " + codec->name());
+  }
+}
+
+void check_device_plan(const Plan& plan, std::string_view device) {
+  for (const NewSide& side : plan.sides) {
+    const bool readable = side.base < 0 && side.tokens > 0 && side.tokens <= kMostPageTokens;
+    const auto format = readable ? side.codec->device_format(side.tokens, side.width) : std::nullopt;
+    if (!format || (side.lane == Lane::kValues && is_by_channel(format->kind)))
+      throw InputError(
+          fmt::format("pages of {}: {} cannot read these yet; use --device cpu", side.codec->name(), device));
+  }
+}
+
+DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store, Backend& backend,
+                                 Backend& host)
+    : options_(options),
+      store_(store),
+      device_(*backend.device()),
+      tables_(store, backend, host, options.layers, options.kv_heads),
+      frequencies_(backend, kPurpose),
+      positions_(backend, kPurpose),
+      targets_(backend, kPurpose),
+      items_(backend, kPurpose),
+      page_list_(backend, kPurpose),
+      merges_(backend, kPurpose),
+      queries_(backend, kPurpose),
+      states_(backend, kPurpose) {
+  append_.kv_heads = options.kv_heads;
+  append_.head_dim = options.head_dim;
+  append_.key_kind = open_kind(*options.k_codec, options.page_tokens, options.head_dim);
+  append_.value_kind = open_kind(*options.v_codec, options.page_tokens, options.head_dim);
+  if (!options.rope) return;
+  frequencies_.upload(options.rope->inverse_frequencies());
+  append_.inverse_frequencies = frequencies_.data();
+  append_.rotary_dim = options.rope->rotary_dim();
+}
+
+// Where the step's rows stand, and by how much their keys are turned: the same in all layers.
+void DeviceAttention::place_rows(std::span<const DeviceSpan> spans, int64_t rows) {
+  std::vector<int64_t> positions(index(rows));
+  for (const DeviceSpan& of : spans)
+    for (int64_t t = 0; t < of.span.tokens; ++t) positions[index(of.span.first_row + t)] = of.span.start + t;
+  if (positions == row_positions_) return;
+  row_positions_.clear();
+  positions_.upload(positions);
+  row_positions_ = std::move(positions);
+}
+
+void DeviceAttention::append(std::span<const DeviceSpan> spans, MatView<const float> k,
+                             MatView<const float> v) {
+  KVA_CHECK(k.stride == k.cols && v.stride == v.cols, "rows without gaps");
+  if (k.rows == 0) return;
+  place_rows(spans, k.rows);
+  const int64_t heads = options_.kv_heads;
+  row_targets_.resize(index(k.rows * heads));
+  const int64_t key_bytes = options_.k_codec->bytes(1, options_.head_dim);
+  const int64_t value_bytes = options_.v_codec->bytes(1, options_.head_dim);
+  for (const DeviceSpan& of : spans)
+    for (int64_t h = 0; h < heads; ++h) {
+      auto page = std::prev(of.tables[index(h)].pages.end());
+      while (page->start > of.span.start) --page;
+      for (int64_t t = 0; t < of.span.tokens; ++page) {
+        std::byte* keys = store_.writable_payload(page->k);
+        std::byte* values = store_.writable_payload(page->v);
+        for (; t < of.span.tokens && of.span.start + t < page->end(); ++t) {
+          const int64_t at = of.span.start + t - page->start;
+          row_targets_[index((of.span.first_row + t) * heads + h)] = {keys + at * key_bytes,
+                                                                      values + at * value_bytes};
+        }
+      }
+    }
+  targets_.upload(row_targets_);
+  AppendJob job = append_;
+  job.keys = k.data;
+  job.values = v.data;
+  job.rows = k.rows;
+  job.targets = targets_.data();
+  job.turns = positions_.data();
+  device_.append(job);
+}
+
+// All that a plan follows from, as numbers: equal ones, equal plans.
+void DeviceAttention::describe(int layer, std::span<const DeviceSpan> spans) {
+  asked_.assign({tables_.layouts()});
+  for (const DeviceSpan& of : spans) {
+    asked_.insert(asked_.end(), {of.span.sequence, of.span.first_row, of.span.tokens, of.span.start});
+    for (int h = 0; h < options_.kv_heads; ++h) {
+      const auto shapes = tables_.shapes(layer, of.span.sequence, h);
+      asked_.push_back(std::ssize(shapes));
+      for (const PageShape& shape : shapes)
+        asked_.insert(asked_.end(), {shape.pages, shape.tokens, shape.key_format, shape.value_format});
+    }
+  }
+}
+
+// Pages like those of the tables, in the tables' order, and the places of their entries.
+void DeviceAttention::list_pages(int layer, std::span<const DeviceSpan> spans) {
+  plan_pages_.clear();
+  plan_places_.clear();
+  plan_tables_.clear();
+  for (std::size_t s = 0; s < spans.size(); ++s) {
+    const BatchSpan& span = spans[s].span;
+    for (int h = 0; h < options_.kv_heads; ++h) {
+      const std::size_t first = plan_pages_.size();
+      for (const PageShape& shape : tables_.shapes(layer, span.sequence, h))
+        plan_pages_.insert(
+            plan_pages_.end(), index(shape.pages),
+            {.tokens = shape.tokens, .key_format = shape.key_format, .value_format = shape.value_format});
+      // Pages that hold tokens of the step have no gaps; of those before it is enough that they lie before.
+      int64_t end = span.start + span.tokens;
+      for (std::size_t p = plan_pages_.size(); p > first && end > span.start; --p) {
+        end -= plan_pages_[p - 1].tokens;
+        plan_pages_[p - 1].start = static_cast<int32_t>(end);
+      }
+      const auto count = static_cast<int32_t>(plan_pages_.size() - first);
+      for (int32_t p = 0; p + 1 < count; ++p) plan_places_.push_back(tables_.place(span.sequence, h, p));
+      plan_places_.push_back(tables_.last_place(s, h));
+      plan_tables_.push_back({.first_page = static_cast<int32_t>(first),
+                              .page_count = count,
+                              .kv_head = h,
+                              .batch_row = static_cast<int32_t>(span.first_row),
+                              .tokens = static_cast<int32_t>(span.tokens),
+                              .position = static_cast<int32_t>(span.start)});
+    }
+  }
+}
+
+void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans) {
+  describe(layer, spans);
+  if (asked_ == planned_) return;
+  planned_.clear();
+  list_pages(layer, spans);
+  plan_ = plan_attention(plan_pages_, tables_.formats(), plan_tables_,
+                         {.group = options_.heads / options_.kv_heads, .most_states = kMostStates});
+  for (int32_t& page : plan_.page_list) page = plan_places_[index(page)];
+  items_.upload(plan_.items);
+  page_list_.upload(plan_.page_list);
+  merges_.upload(plan_.merges);
+  states_.reserve(int64_t{plan_.states} * (options_.head_dim + 2));
+  planned_ = asked_;
+}
+
+// The queries at their positions; q itself where the model has none of this kind.
+const float* DeviceAttention::turned(MatView<const float> q) {
+  if (!options_.rope) return q.data;
+  queries_.reserve(q.rows * q.cols);
+  device_.copy(queries_.data(), q.data, q.rows * q.cols * int64_t{sizeof(float)});
+  device_.rotate({.x = {queries_.data(), DType::kF32, q.rows, q.cols, q.cols},
+                  .positions = positions_.data(),
+                  .inverse_frequencies = append_.inverse_frequencies,
+                  .head_dim = options_.head_dim,
+                  .rotary_dim = append_.rotary_dim});
+  return queries_.data();
+}
+
+void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<const float> q,
+                             MatView<float> out) {
+  KVA_CHECK(q.stride == q.cols, "rows without gaps");
+  if (q.rows == 0) return;
+  tables_.update(layer, spans);
+  place_rows(spans, q.rows);
+  plan(layer, spans);
+  const AttentionJob job{.items = items_.data(),
+                         .page_list = page_list_.data(),
+                         .pages = tables_.pages(layer),
+                         .formats = tables_.device_formats(),
+                         .queries = turned(q),
+                         .query_stride = q.stride,
+                         .head_dim = options_.head_dim,
+                         .group = options_.heads / options_.kv_heads,
+                         .scale = options_.scale,
+                         .longest_page = plan_.longest_page,
+                         .state_values = states_.data(),
+                         .state_max = states_.data() + int64_t{plan_.states} * options_.head_dim,
+                         .state_sum = states_.data() + int64_t{plan_.states} * (options_.head_dim + 1)};
+  device_.attend(plan_, job, merges_.data(), out.data, out.stride);
+}
+
+void DeviceAttention::add_to(ByteLedger& ledger) const {
+  tables_.add_to(ledger);
+  for (const int64_t bytes :
+       {frequencies_.held_bytes(), positions_.held_bytes(), targets_.held_bytes(), items_.held_bytes(),
+        page_list_.held_bytes(), merges_.held_bytes(), queries_.held_bytes(), states_.held_bytes()})
+    ledger.workspace += bytes;
+}
+
+}  // namespace kva

@@ -1,0 +1,168 @@
+#include "runtime/kv/device_tables.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "kernels/check.h"
+
+namespace kva {
+namespace {
+
+std::size_t index(int64_t at) { return static_cast<std::size_t>(at); }
+
+// Room to grow by a sixteenth: growing lays everything out anew.
+int64_t roomy(int64_t pages) { return pages + pages / 16 + 2; }
+
+// Leaves the shapes of the first `wanted` of `pages` pages.
+void cut(CountedVector<PageShape>& shapes, int64_t pages, int64_t wanted) {
+  for (; pages > wanted; shapes.pop_back()) {
+    PageShape& last = shapes.back();
+    const int64_t gone = std::min(last.pages, pages - wanted);
+    pages -= gone;
+    last.pages -= gone;
+    if (last.pages > 0) return;
+  }
+}
+
+}  // namespace
+
+DeviceTables::DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads)
+    : store_(store),
+      backend_(backend),
+      host_(host),
+      layers_(layers),
+      kv_heads_(kv_heads),
+      sequences_(CountingAllocator<Sequence>(host, host_bytes_)),
+      entries_(backend, "page tables"),
+      device_formats_(backend, "page tables") {}
+
+DeviceTables::Sequence& DeviceTables::sequence(SequenceId id) {
+  const CountingAllocator<Table> tables(host_, host_bytes_);
+  while (sequences_.size() <= index(id)) sequences_.push_back({.tables = CountedVector<Table>(tables)});
+  Sequence& found = sequences_[index(id)];
+  if (found.tables.empty())
+    found.tables.resize(index(int64_t{layers_} * kv_heads_), Table(CountingAllocator<PageShape>(tables)));
+  return found;
+}
+
+DeviceTables::Table& DeviceTables::table(int layer, SequenceId id, int kv_head) {
+  return sequence(id).tables[index(int64_t{layer} * kv_heads_ + kv_head)];
+}
+
+std::span<const PageShape> DeviceTables::shapes(int layer, SequenceId id, int kv_head) const {
+  return sequences_[index(id)].tables[index(int64_t{layer} * kv_heads_ + kv_head)].shapes;
+}
+
+int32_t DeviceTables::place(SequenceId id, int kv_head, int64_t page) const {
+  const Sequence& of = sequences_[index(id)];
+  return static_cast<int32_t>(of.first + kv_head * of.room + page);
+}
+
+void DeviceTables::forget(SequenceId id) {
+  if (index(id) >= sequences_.size()) return;
+  Sequence& gone = sequences_[index(id)];
+  gone.tables = CountedVector<Table>(gone.tables.get_allocator());
+  gone.room = 0;
+}
+
+void DeviceTables::make_room(int layer, std::span<const DeviceSpan> spans) {
+  const int64_t lasts = std::ssize(spans) * kv_heads_;
+  bool fits = lasts <= last_places_ && layer_places_ > 0;
+  for (const DeviceSpan& of : spans) {
+    Sequence& to = sequence(of.span.sequence);
+    for (int h = 0; h < kv_heads_; ++h) {
+      const int64_t pages = std::ssize(of.tables[index(h)].pages);
+      KVA_CHECK(pages > 0, "a table that is read has pages");
+      to.tables[index(int64_t{layer} * kv_heads_ + h)].pages = pages;
+      fits &= pages - 1 <= to.room;
+    }
+  }
+  if (fits) return;
+  last_places_ = std::max(last_places_, lasts);
+  lay_out();
+}
+
+void DeviceTables::lay_out() {
+  ++layouts_;
+  int64_t places = last_places_;
+  for (Sequence& of : sequences_) {
+    int64_t longest = 0;
+    for (Table& table : of.tables) {
+      longest = std::max(longest, table.pages);
+      table.copied = 0;
+      table.shapes.clear();
+    }
+    of.first = places;
+    of.room = of.tables.empty() ? 0 : roomy(longest);
+    places += of.room * kv_heads_;
+  }
+  KVA_CHECK(places <= std::numeric_limits<int32_t>::max(), "places that an index reaches");
+  layer_places_ = 0;
+  entries_.reserve(places * layers_);
+  layer_places_ = places;
+}
+
+void DeviceTables::update(int layer, std::span<DeviceSpan> spans) {
+  make_room(layer, spans);
+  last_.clear();
+  for (const DeviceSpan& of : spans)
+    for (int h = 0; h < kv_heads_; ++h) update(layer, of, h);
+  backend_.upload(pages(layer), last_.data(), std::ssize(last_) * int64_t{sizeof(DevicePage)});
+}
+
+void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
+  PageTable& from = of.tables[index(kv_head)];
+  Table& to = table(layer, of.span.sequence, kv_head);
+  const int64_t last = std::ssize(from.pages) - 1;
+  const int64_t first = std::min({to.copied, from.changed_from, last});
+  cut(to.shapes, to.shapes.empty() ? 0 : to.copied + 1, first);
+  changed_.clear();
+  for (int64_t page = first; page <= last; ++page) {
+    const DevicePage entry = entry_of(from.pages[index(page)]);
+    PageShape shape{1, entry.tokens, entry.key_format, entry.value_format};
+    if (!to.shapes.empty() && to.shapes.back().alike(shape))
+      ++to.shapes.back().pages;
+    else
+      to.shapes.push_back(shape);
+    (page < last ? changed_ : last_).push_back(entry);
+  }
+  DevicePage* places = pages(layer) + place(of.span.sequence, kv_head, first);
+  backend_.upload(places, changed_.data(), std::ssize(changed_) * int64_t{sizeof(DevicePage)});
+  to.copied = last;
+  from.changed_from = std::numeric_limits<int64_t>::max();
+}
+
+DevicePage DeviceTables::entry_of(const PageRef& ref) {
+  DevicePage page{.keys = store_.data(ref.k).payload,
+                  .values = store_.data(ref.v).payload,
+                  .tokens = ref.tokens,
+                  .start = ref.start,
+                  .key_format = format_of(ref.k),
+                  .value_format = format_of(ref.v),
+                  .has_places = ref.where != kNoSide};
+  if (page.has_places && PagePlaces(store_, ref).biased())
+    page.biases = reinterpret_cast<const float*>(store_.data(ref.where).payload);
+  return page;
+}
+
+uint16_t DeviceTables::format_of(SideId side) {
+  const std::optional<SideFormat> format =
+      store_.codec(side).device_format(store_.tokens(side), store_.width(side));
+  KVA_CHECK(format, "a side that device kernels read");
+  const auto known = std::find(formats_.begin(), formats_.end(), *format);
+  const auto at = static_cast<std::size_t>(known - formats_.begin());
+  if (known == formats_.end()) {
+    KVA_CHECK(at <= std::numeric_limits<uint16_t>::max(), "formats that an index reaches");
+    formats_.push_back(*format);
+    device_formats_.upload(formats_);
+  }
+  return static_cast<uint16_t>(at);
+}
+
+void DeviceTables::add_to(ByteLedger& ledger) const {
+  ledger.tables += entries_.held_bytes() + device_formats_.held_bytes() + host_bytes_;
+  ledger.beside += host_bytes_;
+}
+
+}  // namespace kva

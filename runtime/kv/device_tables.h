@@ -1,0 +1,109 @@
+// A cache's page tables as attention's device kernels read them: an entry (DevicePage) for every page.
+//
+// Entries lie layer by layer, each sequence's at the same places in every layer, so that a plan that names
+// entries by their place holds for all layers whose tables are alike. The last pages of a step's tables have
+// places of their own at the front, side by side: while nothing but those changes, as in most steps, a layer
+// costs one upload.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/device_page.h"
+#include "runtime/backend/backend.h"
+#include "runtime/backend/counted_vector.h"
+#include "runtime/kv/batch.h"
+#include "runtime/kv/byte_ledger.h"
+#include "runtime/kv/device_array.h"
+#include "runtime/kv/page_store.h"
+#include "runtime/kv/page_table.h"
+
+namespace kva {
+
+// A span of a step and what it reads: one layer's table for each KV head.
+struct DeviceSpan {
+  BatchSpan span;
+  std::span<PageTable> tables;
+};
+
+// Neighbouring pages of a table that are read alike.
+struct PageShape {
+  int64_t pages = 0;
+  int32_t tokens = 0;  // of each
+  uint16_t key_format = 0;
+  uint16_t value_format = 0;
+
+  bool alike(const PageShape& other) const {
+    return tokens == other.tokens && key_format == other.key_format && value_format == other.value_format;
+  }
+  friend bool operator==(const PageShape&, const PageShape&) = default;
+};
+
+// Everything passed to the constructor outlives it. Used by one thread at a time.
+class DeviceTables {
+ public:
+  // Entries are in `backend`, what is kept to know them by in `host`.
+  DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads);
+
+  // Uploads what changed of the layer's tables since they were here last; every table has a page. Throws
+  // InputError when out of memory; tables can then be brought again.
+  void update(int layer, std::span<DeviceSpan> spans);
+  // The sequence is gone; its places are used again.
+  void forget(SequenceId sequence);
+
+  // After update(), on the device. Places count from pages().
+  DevicePage* pages(int layer) const { return entries_.data() + layer * layer_places_; }
+  const SideFormat* device_formats() const { return device_formats_.data(); }
+  std::span<const SideFormat> formats() const { return formats_; }
+  // Of the pages of a table that update() saw, in order.
+  std::span<const PageShape> shapes(int layer, SequenceId sequence, int kv_head) const;
+  int32_t place(SequenceId sequence, int kv_head, int64_t page) const;
+  // Of the last page of a table of the span-th of update()'s spans.
+  int32_t last_place(std::size_t span, int kv_head) const {
+    return static_cast<int32_t>(span) * kv_heads_ + kv_head;
+  }
+  // Changes with the places.
+  int64_t layouts() const { return layouts_; }
+
+  // Adds tables, and what of them is in `host`.
+  void add_to(ByteLedger& ledger) const;
+
+ private:
+  struct Table {
+    explicit Table(const CountingAllocator<PageShape>& allocator) : shapes(allocator) {}
+    CountedVector<PageShape> shapes;
+    int64_t pages = 0;
+    int64_t copied = 0;  // pages from the front whose entries are in their places; shapes are of one more
+  };
+  struct Sequence {
+    CountedVector<Table> tables;  // [layer * kv_heads + KV head], or empty
+    int64_t first = 0;            // place of KV head 0's page 0
+    int64_t room = 0;             // pages of each KV head
+  };
+
+  Table& table(int layer, SequenceId sequence, int kv_head);
+  Sequence& sequence(SequenceId id);
+  void make_room(int layer, std::span<const DeviceSpan> spans);
+  void lay_out();
+  void update(int layer, const DeviceSpan& of, int kv_head);
+  DevicePage entry_of(const PageRef& ref);
+  uint16_t format_of(SideId side);
+
+  const PageStore& store_;
+  Backend& backend_;
+  Backend& host_;
+  int layers_;
+  int kv_heads_;
+  int64_t host_bytes_ = 0;
+  CountedVector<Sequence> sequences_;
+  int64_t last_places_ = 0;   // for the last pages of a step's tables
+  int64_t layer_places_ = 0;  // of a layer
+  int64_t layouts_ = 0;
+  DeviceArray<DevicePage> entries_;  // [layers, layer_places_]
+  std::vector<SideFormat> formats_;
+  DeviceArray<SideFormat> device_formats_;
+  std::vector<DevicePage> last_, changed_;  // of the update under way
+};
+
+}  // namespace kva
