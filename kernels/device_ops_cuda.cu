@@ -8,6 +8,7 @@
 #include "kernels/device_ops_cuda.h"
 #include "kernels/encode_cuda.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/nearest_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
 
@@ -147,6 +148,8 @@ class CudaDevice : public DeviceOps {
               int64_t out_stride) override {
     attend_cuda(plan, job, merges, out, out_stride, stream_.get());
   }
+
+  void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }
 
  private:
   std::string name_;
