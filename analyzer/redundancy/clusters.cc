@@ -10,17 +10,17 @@
 #include <limits>
 
 #include "kernels/check.h"
-#include "kernels/nearest.h"
 
 namespace kva {
 namespace {
 
 // Exact nearest centroid for FAISS's k-means. IndexFlatL2 would compute the norms of all pages again at each
-// iteration, without SIMD in Debian's build, and multiply by a slower product: twice the time in all.
+// iteration, without SIMD in Debian's build, and multiply by a slower product: twice the time in all; and it
+// knows no device.
 class NearestCentroid : public faiss::Index {
  public:
-  NearestCentroid(const PageMatrix& pages, ThreadPool& pool)
-      : faiss::Index(pages.shape().page_values(), faiss::METRIC_L2), pages_(pages), pool_(pool) {}
+  NearestCentroid(const PageMatrix& pages, CentroidAssignment& assignment)
+      : faiss::Index(pages.shape().page_values(), faiss::METRIC_L2), pages_(pages), assignment_(assignment) {}
 
   void add(idx_t n, const float* x) override {
     centroids_.insert(centroids_.end(), x, x + n * d);
@@ -43,33 +43,12 @@ class NearestCentroid : public faiss::Index {
     const MatView<const float> points = pages_.centred();
     const int64_t offset = x - points.data;
     KVA_CHECK(k == 1 && offset % d == 0 && offset / d + n <= points.rows, "the nearest centroid of a page");
-    const std::vector<float>& page_squares = pages_.norms(kJoinedHeads).centred_squared;
-    const MatView<const float> centroids(centroids_.data(), ntotal, d);
-    pool_.parallel_for((n + kBlock - 1) / kBlock, [&](int64_t block, int) {
-      const int64_t first = block * kBlock;
-      const int64_t rows = std::min<int64_t>(kBlock, n - first);
-      // Products of a block stay in the second-level cache until their least distance is found.
-      thread_local std::vector<float> dots;
-      dots.resize(static_cast<std::size_t>(kBlock * ntotal));
-      dot_tile(points.row_range(offset / d + first, rows), centroids,
-               MatView<float>(dots.data(), rows, ntotal));
-      for (int64_t r = 0; r < rows; ++r) {
-        const float* of_row = dots.data() + r * ntotal;
-        const idx_t best = least_distance(of_row, squares_.data(), ntotal);
-        const float square = page_squares[static_cast<std::size_t>(offset / d + first + r)];
-        labels[first + r] = best;
-        distances[first + r] =
-            squared_distance(square, squares_[static_cast<std::size_t>(best)], of_row[best]);
-      }
-    });
+    assignment_.assign({centroids_.data(), ntotal, d}, squares_.data(), offset / d, n, labels, distances);
   }
 
  private:
-  // Rows of a product: the floor of an iteration is 2 n k d operations at the peak of f32 products.
-  static constexpr int64_t kBlock = 256;
-
   const PageMatrix& pages_;
-  ThreadPool& pool_;
+  CentroidAssignment& assignment_;
   std::vector<float> no_mean_ = std::vector<float>(static_cast<std::size_t>(d));
   std::vector<float> centroids_;  // [ntotal, d]
   std::vector<float> squares_;    // [ntotal]
@@ -115,12 +94,13 @@ std::string cluster_rule(int64_t pages, int asked) {
   return asked > pages ? "asked for, limited to the number of pages" : "asked for";
 }
 
-Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, ThreadPool& pool) {
+Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options,
+                       CentroidAssignment& assignment) {
   const MatView<const float> points = pages.centred();
   KVA_CHECK(options.k >= 1 && options.k <= points.rows, "between one cluster and one a page");
   const faiss::ClusteringParameters chosen = parameters(options, points.rows);
   faiss::Clustering clustering(static_cast<int>(points.cols), static_cast<int>(options.k), chosen);
-  NearestCentroid index(pages, pool);
+  NearestCentroid index(pages, assignment);
   clustering.train(points.rows, points.data, index);
 
   std::vector<float> ignored(static_cast<std::size_t>(points.rows));

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "analyzer/redundancy/assignment.h"
 #include "analyzer/redundancy/page_matrix.h"
-#include "kernels/parallel.h"
 
 namespace kva {
 
@@ -30,8 +30,9 @@ struct Clusters {
 int64_t cluster_count(int64_t pages, int asked);
 std::string cluster_rule(int64_t pages, int asked);
 
-// The same at any number of threads. FAISS's own loops use as many OpenMP threads as the caller is set to:
-// one inside a ThreadPool worker.
-Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, ThreadPool& pool);
+// assignment: of the same pages. FAISS's own loops use as many OpenMP threads as the caller is set to: one
+// inside a ThreadPool worker.
+Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options,
+                       CentroidAssignment& assignment);
 
 }  // namespace kva

@@ -278,9 +278,19 @@ void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& resu
   Clusters real, shuffled;
   std::vector<Cover> covers(heads), shuffled_covers(heads);
   DuplicateRow duplicates, shuffled_duplicates;
-  std::vector<std::function<void()>> tasks = {
-      [&] { real = cluster_pages(now.real, clustering, context_.pool); },
-      [&] { shuffled = cluster_pages(now.everywhere, clustering, context_.pool); }};
+  Backend* device = context_.options.device.get();
+  const auto cluster = [&](const PageMatrix& pages) {
+    const auto assignment =
+        device ? make_device_assignment(pages, *device) : make_assignment(pages, context_.pool);
+    return cluster_pages(pages, clustering, *assignment);
+  };
+  std::vector<std::function<void()>> tasks;
+  if (device) {  // which one thread uses at a time
+    real = cluster(now.real);
+    shuffled = cluster(now.everywhere);
+  } else {
+    tasks = {[&] { real = cluster(now.real); }, [&] { shuffled = cluster(now.everywhere); }};
+  }
   for (std::size_t h = 0; h < heads; ++h) {
     tasks.push_back([&, h] { covers[h] = cover_pages(now.real, static_cast<int>(h), context_.thresholds); });
     tasks.push_back([&, h] {

@@ -9,11 +9,13 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/parallel.h"
+#include "runtime/backend/backend.h"
 #include "runtime/kv/page_set.h"
 
 namespace kva {
@@ -48,8 +50,9 @@ struct RedundancyOptions {
   double jaccard_share = 0.25;                              // of a page's numbers, by magnitude
   double outlier_factor = 6.0;                              // of the layer's median channel rms
   int bootstrap_resamples = 2000;
-  bool per_head = true;            // also analyse each KV head
-  int64_t memory_limit_bytes = 0;  // 0: what the machine has available
+  bool per_head = true;                       // also analyse each KV head
+  int64_t memory_limit_bytes = 0;             // 0: what the machine has available
+  std::shared_ptr<Backend> device = nullptr;  // clusters pages there; null: on the CPU
 };
 
 struct PairSummary {

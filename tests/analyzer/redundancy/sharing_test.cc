@@ -9,8 +9,10 @@
 #include "analyzer/redundancy/duplicates.h"
 #include "analyzer/redundancy/redundancy.h"
 #include "analyzer/redundancy/set_differences.h"
+#include "runtime/error.h"
 #include "tests/analyzer/redundancy/naive_similarity.h"
 #include "tests/analyzer/redundancy/page_set_builder.h"
+#include "tests/kernels/lane_device.h"
 
 namespace kva {
 namespace {
@@ -152,6 +154,42 @@ TEST(Clusters, OneClusterLeavesTheTotalVariance) {
     EXPECT_NEAR(row.explained, 0.0, 1e-5);
     EXPECT_EQ(row.empty, 0);
   }
+}
+
+TEST(Clusters, OnADeviceAsOnTheHost) {
+  const PageSet set = build_page_set({.kv_heads = 2, .sets = {{40, 23}}}, textured_values(17));
+  ThreadPool pool(2);
+  RedundancyOptions options;
+  options.clusters = 5;
+  const auto on_host = analyze_redundancy(set, options, pool).clusters;
+  const std::shared_ptr<Backend> device = make_device_backend(make_lane_device());
+  options.device = device;
+  const auto on_device = analyze_redundancy(set, options, pool).clusters;
+  EXPECT_GT(device->peak_bytes(), 0);
+  EXPECT_EQ(device->allocated_bytes(), 0);
+  ASSERT_EQ(on_device.size(), on_host.size());
+  for (std::size_t r = 0; r < on_host.size(); ++r) {
+    EXPECT_EQ(on_device[r].sizes, on_host[r].sizes);
+    EXPECT_NEAR(on_device[r].inertia, on_host[r].inertia, 1e-5 * on_host[r].inertia);
+    EXPECT_NEAR(on_device[r].distance_median, on_host[r].distance_median, 1e-5);
+  }
+}
+
+TEST(Clusters, NotEnoughMemoryOfADeviceIsSaid) {
+  const PageSet set = build_page_set({.kv_heads = 2, .sets = {{200}}}, textured_values(17));
+  ThreadPool pool(1);
+  RedundancyOptions options;
+  options.device = make_device_backend(make_lane_device(4096));
+  EXPECT_THROW(
+      {
+        try {
+          (void)analyze_redundancy(set, options, pool);
+        } catch (const InputError& error) {
+          EXPECT_THAT(error.what(), ::testing::HasSubstr("pages to cluster"));
+          throw;
+        }
+      },
+      InputError);
 }
 
 TEST(Clusters, RuleIsTheSquareRoot) {
