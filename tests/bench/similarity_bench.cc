@@ -62,6 +62,27 @@ void all_pairs(benchmark::State& state, const PairPlan& plan) {
   turns.report(state, pairs, pairs, 1e6);
 }
 
+// Products of bf16 numbers, in turns with the same of f32; error: of a centred cosine, at most.
+void all_pairs_in_bf16(benchmark::State& state, const PairPlan& plan) {
+  const int64_t count = state.range(0);
+  ThreadPool pool(static_cast<int>(state.range(1)));
+  const PageMatrix pages = random_pages(count, pool);
+  const PageMatrix rounded = random_pages_in(DType::kBF16, count, pool);
+  if (!rounded.rounds_products()) return state.SkipWithError("this processor does not multiply bf16");
+  const Grouping grouping = one_prompt(count);
+  Turns turns;
+  for (auto _ : state) {
+    turns.own.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(rounded, grouping, plan, pool)); }));
+    turns.probe.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(pages, grouping, plan, pool)); }));
+    state.SetIterationTime(turns.own.back());
+  }
+  const auto pairs = static_cast<double>(count * count);
+  turns.report(state, pairs, pairs, 1e6);
+  state.counters["error"] = rounded.product_error().centred;
+}
+
 // In turns with a bare popcount of as many words from the first-level cache on each thread; pairs count
 // twice, as above.
 void all_pairs_of_bits(benchmark::State& state, Metric metric) {
@@ -99,6 +120,7 @@ void register_pairs() {
   };
   add("all_pairs_five_metrics", all_pairs, full_plan(), {kFewPages});
   add("all_pairs_cosine", all_pairs, bare_plan(Metric::kCosineCentered, 10), {kFewPages, 16384});
+  add("all_pairs_bf16", all_pairs_in_bf16, bare_plan(Metric::kCosineCentered, 10), {kFewPages, 16384});
   add("all_pairs_hamming", all_pairs_of_bits, Metric::kHamming, {kFewPages, 16384});
   add("all_pairs_jaccard", all_pairs_of_bits, Metric::kJaccard, {kFewPages, 16384});
 }
