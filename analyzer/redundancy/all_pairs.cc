@@ -257,15 +257,18 @@ double estimated_seconds(const PageMatrix& pages, const Grouping& grouping, cons
   const std::vector<TileRange> tiles = tiles_of(grouping, plan.across_sets);
   const auto count = static_cast<int64_t>(tiles.size());
   const int64_t sampled = std::min<int64_t>(count, kSampledTiles * pool.threads());
+  // Lists of partners are still empty here, and would take whatever comes.
+  PairPlan sampled_plan = plan;
+  sampled_plan.partners = 0;
   PairWorkers workers(static_cast<std::size_t>(pool.threads()));
   std::atomic<int64_t> pairs = 0;
   const auto take = [&](int64_t index, int worker) {
     auto& own = workers[static_cast<std::size_t>(worker)];
-    if (!own) own = std::make_unique<PairWorker>(pages, grouping, plan);
+    if (!own) own = std::make_unique<PairWorker>(pages, grouping, sampled_plan);
     pairs += own->take(tiles[static_cast<std::size_t>((2 * index + 1) * count / (2 * sampled))]);
   };
-  // The first tiles pay for what is made once.
-  pool.parallel_for(std::min<int64_t>(sampled, pool.threads()), take);
+  // The first time pays for what is made and touched once.
+  pool.parallel_for(sampled, take);
   pairs = 0;
   const auto start = Clock::now();
   pool.parallel_for(sampled, take);

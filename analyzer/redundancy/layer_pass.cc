@@ -91,6 +91,7 @@ bool SidePass::is_stored() const {
 }
 
 void SidePass::take_layer(int layer, RedundancyResult& result) {
+  started_ = Clock::now();
   ThreadPool& pool = context_.pool;
   RawPages raw = load_pages(context_.pages, layer, side_, pool);
   std::vector<float> means = channel_means(raw, pool);
@@ -129,7 +130,8 @@ void SidePass::compare(int layer, const Prepared& now, RedundancyResult& result)
   if (is_stored()) plan.heat_bins = static_cast<int>(std::min<int64_t>(kMaxHeatmapBins, grouping.pages()));
 
   if (result.pairs == 0 && context_.estimate) {
-    result.estimated_s = seconds_of_layer(now, plan) * context_.pages.layers *
+    const double prepared_s = std::chrono::duration<double>(Clock::now() - started_).count();
+    result.estimated_s = (prepared_s + seconds_of_layer(now, plan)) * context_.pages.layers *
                          static_cast<double>(sides_of(context_.pages).size());
     context_.estimate(result.estimated_s);
   }

@@ -1,6 +1,7 @@
 // Everything that one layer and side needs while its pages are in memory.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -51,8 +52,11 @@ class SidePass {
   bool is_stored() const;
   double seconds_of_layer(const Prepared& now, const PairPlan& plan) const;
 
+  using Clock = std::chrono::steady_clock;
+
   const AnalysisContext& context_;
   SideBasis side_;
+  Clock::time_point started_;  // with the layer under way
   std::unique_ptr<Prepared> before_;
   std::vector<LayerCentre> centres_;
   Growth growth_;
