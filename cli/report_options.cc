@@ -10,6 +10,7 @@
 #include "reports/redundancy_report.h"
 #include "reports/report_file.h"
 #include "reports/terminal_summary.h"
+#include "runtime/error.h"
 
 namespace kva::cli {
 
@@ -48,6 +49,17 @@ void add_report_options(CLI::App& app, ReportOptions& options) {
       ->type_name("N")
       ->capture_default_str()
       ->group("Report");
+  const auto set_products = [&options](const std::string& value) {
+    options.products = dtype_option("--similarity-dtype", value);
+    if (options.products == DType::kF16)
+      throw InputError("--similarity-dtype: expected f32 or bf16, found f16");
+  };
+  app.add_option_function<std::string>("--similarity-dtype", set_products,
+                                       "What pages are rounded to to be multiplied; bf16 is faster where the "
+                                       "processor has it, and the report states the error")
+      ->type_name("f32|bf16")
+      ->default_str("f32")
+      ->group("Report");
 }
 
 Progress::Mode progress_mode(const CommonOptions& common) {
@@ -79,6 +91,7 @@ void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& fact
   RedundancyOptions analysis;
   analysis.seed = common.seed;
   analysis.clusters = options.clusters;
+  analysis.products = options.products;
   RedundancyReport report = make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
   if (add) add(report.json);
   write_forms(report.json, {{"partners.csv", report.partners_csv}}, options.forms, common.quiet, progress);

@@ -24,11 +24,12 @@ struct FormOptions {
 struct ReportOptions {
   FormOptions forms;
   int clusters = 0;
+  DType products = DType::kF32;
 };
 
 // --output-dir, --no-plots, --plotly, --json.
 void add_form_options(CLI::App& app, FormOptions& options);
-// Those and --clusters: for commands that analyse pages.
+// Those, --clusters and --similarity-dtype: for commands that analyse pages.
 void add_report_options(CLI::App& app, ReportOptions& options);
 
 // RenderOptions::extra.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/fetch.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dense_rows.cc"
 #include <hwy/foreach_target.h>
@@ -19,6 +21,9 @@ constexpr int kVectors = 4;  // of a row that stay in registers for all queries 
 #else
 constexpr int kVectors = 2;
 #endif
+
+template <class S>
+constexpr int64_t kBytes = sizeof(typename S::Stored);
 
 // What is in units of S::kUnit, in units of 1.
 template <class S>
@@ -62,13 +67,14 @@ HWY_INLINE void DotBlock(D d, const float* queries, int64_t query_stride,
 // Queries [first, first + kQueries) against all stored rows.
 template <class S, int kQueries, class D>
 void ScoreQueries(D d, MatView<const float> queries, int64_t first, const typename S::Stored* stored,
-                  MatView<float> scores) {
+                  const std::byte* ahead, MatView<float> scores) {
   const int64_t dim = queries.cols;
   const float* of_block = queries.row(first);
   float dots[kQueries][kTokens];
   int64_t t = 0;
   for (; t + kTokens <= scores.cols; t += kTokens) {
     const typename S::Stored* at = stored + t * dim;
+    if (ahead && first == 0) fetch(ahead + t * dim * kBytes<S>, kTokens * dim * kBytes<S>);
     DotBlock<S, kQueries>(d, of_block, queries.stride, {at, at + dim, at + 2 * dim, at + 3 * dim}, dim, dots);
     for (int q = 0; q < kQueries; ++q)
       for (int i = 0; i < kTokens; ++i) scores.row(first + q)[t + i] = InUnits<S>(dots[q][i]);
@@ -84,8 +90,8 @@ void ScoreQueries(D d, MatView<const float> queries, int64_t first, const typena
 // Columns [c, c + kColumns vectors) of out rows [first, first + kQueries).
 template <class S, int kQueries, int kColumns, class D>
 HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t first,
-                                  const typename S::Stored* HWY_RESTRICT stored, MatView<float> out,
-                                  int64_t c) {
+                                  const typename S::Stored* HWY_RESTRICT stored, const std::byte* ahead,
+                                  MatView<float> out, int64_t c) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   hn::Vec<D> sums[kQueries][kColumns];
 #pragma GCC unroll 4
@@ -99,6 +105,7 @@ HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t fir
   const float* HWY_RESTRICT weight = weights.row(first);
   const typename S::Stored* HWY_RESTRICT row = stored + c;
   for (int64_t t = 0; t < weights.cols; ++t, row += out.cols, ++weight) {
+    if (ahead && first == 0) fetch(ahead + (t * out.cols + c) * kBytes<S>, kColumns * lanes * kBytes<S>);
     hn::Vec<D> values[kColumns];
 #pragma GCC unroll 4
     for (int v = 0; v < kColumns; ++v) values[v] = S::load(d, row + v * lanes);
@@ -121,13 +128,13 @@ HWY_INLINE void AccumulateColumns(D d, MatView<const float> weights, int64_t fir
 
 template <class S, int kQueries, class D>
 void AccumulateQueries(D d, MatView<const float> weights, int64_t first, const typename S::Stored* stored,
-                       MatView<float> out) {
+                       const std::byte* ahead, MatView<float> out) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t c = 0;
   for (; c + kVectors * lanes <= out.cols; c += kVectors * lanes)
-    AccumulateColumns<S, kQueries, kVectors>(d, weights, first, stored, out, c);
+    AccumulateColumns<S, kQueries, kVectors>(d, weights, first, stored, ahead, out, c);
   for (; c + lanes <= out.cols; c += lanes)
-    AccumulateColumns<S, kQueries, 1>(d, weights, first, stored, out, c);
+    AccumulateColumns<S, kQueries, 1>(d, weights, first, stored, ahead, out, c);
   for (; c < out.cols; ++c)
     for (int q = 0; q < kQueries; ++q)
       for (int64_t t = 0; t < weights.cols; ++t)
@@ -153,13 +160,13 @@ HWY_INLINE void with_tag(int64_t dim, const Body& body) {
 
 template <class Type>
 HWY_INLINE void StoredScores(MatView<const float> queries, const void* stored, Type type,
-                             MatView<float> scores) {
+                             const std::byte* ahead, MatView<float> scores) {
   with_stored(type, [&](auto s) {
     using S = decltype(s);
     const auto* rows = static_cast<const typename S::Stored*>(stored);
     with_tag(queries.cols, [&](auto d) {
       for_query_blocks(queries.rows, [&](auto block, int64_t first) {
-        ScoreQueries<S, decltype(block)::value>(d, queries, first, rows, scores);
+        ScoreQueries<S, decltype(block)::value>(d, queries, first, rows, ahead, scores);
       });
     });
   });
@@ -167,23 +174,25 @@ HWY_INLINE void StoredScores(MatView<const float> queries, const void* stored, T
 
 template <class Type>
 HWY_INLINE void StoredAccumulate(MatView<const float> weights, const void* stored, Type type,
-                                 MatView<float> out) {
+                                 const std::byte* ahead, MatView<float> out) {
   with_stored(type, [&](auto s) {
     using S = decltype(s);
     const auto* rows = static_cast<const typename S::Stored*>(stored);
     with_tag(out.cols, [&](auto d) {
       for_query_blocks(out.rows, [&](auto block, int64_t first) {
-        AccumulateQueries<S, decltype(block)::value>(d, weights, first, rows, out);
+        AccumulateQueries<S, decltype(block)::value>(d, weights, first, rows, ahead, out);
       });
     });
   });
 }
 
-void DenseScores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores) {
-  StoredScores(queries, stored, type, scores);
+void DenseScores(MatView<const float> queries, const void* stored, DType type, const std::byte* ahead,
+                 MatView<float> scores) {
+  StoredScores(queries, stored, type, ahead, scores);
 }
-void DenseAccumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
-  StoredAccumulate(weights, stored, type, out);
+void DenseAccumulate(MatView<const float> weights, const void* stored, DType type, const std::byte* ahead,
+                     MatView<float> out) {
+  StoredAccumulate(weights, stored, type, ahead, out);
 }
 
 // Whether none of the codes is a NaN of E4M3. Looking costs a tenth of what reading all codes as if there
@@ -201,15 +210,17 @@ bool AllFiniteE4M3(const uint8_t* codes, int64_t count) {
   return finite;
 }
 
-void Fp8Scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores) {
+void Fp8Scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, const std::byte* ahead,
+               MatView<float> scores) {
   if (type == Fp8::kE4M3 && AllFiniteE4M3(stored, scores.cols * queries.cols))
-    return StoredScores(queries, stored, FiniteE4M3(), scores);
-  StoredScores(queries, stored, type, scores);
+    return StoredScores(queries, stored, FiniteE4M3(), ahead, scores);
+  StoredScores(queries, stored, type, ahead, scores);
 }
-void Fp8Accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out) {
+void Fp8Accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, const std::byte* ahead,
+                   MatView<float> out) {
   if (type == Fp8::kE4M3 && AllFiniteE4M3(stored, weights.cols * out.cols))
-    return StoredAccumulate(weights, stored, FiniteE4M3(), out);
-  StoredAccumulate(weights, stored, type, out);
+    return StoredAccumulate(weights, stored, FiniteE4M3(), ahead, out);
+  StoredAccumulate(weights, stored, type, ahead, out);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -227,24 +238,28 @@ HWY_EXPORT(Fp8Accumulate);
 
 }  // namespace
 
-void dense_scores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores) {
+void dense_scores(MatView<const float> queries, const void* stored, DType type, MatView<float> scores,
+                  const std::byte* ahead) {
   KVA_CHECK(scores.rows == queries.rows, "one row of scores a query");
-  HWY_DYNAMIC_DISPATCH(DenseScores)(queries, stored, type, scores);
+  HWY_DYNAMIC_DISPATCH(DenseScores)(queries, stored, type, ahead, scores);
 }
 
-void dense_accumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out) {
+void dense_accumulate(MatView<const float> weights, const void* stored, DType type, MatView<float> out,
+                      const std::byte* ahead) {
   KVA_CHECK(weights.rows == out.rows, "one row of weights a row of results");
-  HWY_DYNAMIC_DISPATCH(DenseAccumulate)(weights, stored, type, out);
+  HWY_DYNAMIC_DISPATCH(DenseAccumulate)(weights, stored, type, ahead, out);
 }
 
-void fp8_scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores) {
+void fp8_scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores,
+                const std::byte* ahead) {
   KVA_CHECK(scores.rows == queries.rows, "one row of scores a query");
-  HWY_DYNAMIC_DISPATCH(Fp8Scores)(queries, stored, type, scores);
+  HWY_DYNAMIC_DISPATCH(Fp8Scores)(queries, stored, type, ahead, scores);
 }
 
-void fp8_accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out) {
+void fp8_accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out,
+                    const std::byte* ahead) {
   KVA_CHECK(weights.rows == out.rows, "one row of weights a row of results");
-  HWY_DYNAMIC_DISPATCH(Fp8Accumulate)(weights, stored, type, out);
+  HWY_DYNAMIC_DISPATCH(Fp8Accumulate)(weights, stored, type, ahead, out);
 }
 
 }  // namespace kva

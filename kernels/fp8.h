@@ -3,6 +3,7 @@
 // kernels/dense_rows.h has them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/views.h"
@@ -20,9 +21,11 @@ void fp8_from_f32(const float* values, Fp8 type, uint8_t* codes, int64_t count);
 void fp8_to_f32(const uint8_t* codes, Fp8 type, float* values, int64_t count);
 
 // scores(q, t) = queries row q · stored row t. stored: [scores.cols, queries.cols], contiguous.
-void fp8_scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores);
+void fp8_scores(MatView<const float> queries, const uint8_t* stored, Fp8 type, MatView<float> scores,
+                const std::byte* ahead = nullptr);
 
 // out row q += sum over t of weights(q, t) * stored row t. stored: [weights.cols, out.cols], contiguous.
-void fp8_accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out);
+void fp8_accumulate(MatView<const float> weights, const uint8_t* stored, Fp8 type, MatView<float> out,
+                    const std::byte* ahead = nullptr);
 
 }  // namespace kva

@@ -1,14 +1,11 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
-#include <dnnl.hpp>
-#include <map>
-#include <tuple>
-#include <unordered_map>
 #include <vector>
 
 #include "kernels/convert.h"
 #include "kernels/gemv.h"
+#include "kernels/onednn_product.h"
 
 namespace kva {
 namespace {
@@ -23,59 +20,14 @@ constexpr int64_t kTileCols = 128;
 constexpr int64_t kBlocksPerThread = 3;
 constexpr int64_t kLeastBlockBytes = 64 << 10;
 constexpr int64_t kMostBlockBytes = 512 << 10;
-// Primitives a worker keeps; making one again costs microseconds.
-constexpr std::size_t kMaxPrimitives = 256;
 // Activations are rounded in blocks of this many rows.
 constexpr int64_t kRoundRows = 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool cpu_multiplies_bf16() {
-  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto bf16 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
-  return (isa & bf16) == bf16;
-}
-
-// Strides and shape of one tile's product; what a oneDNN primitive is made for.
-struct TileShape {
-  int64_t rows, cols, inner, x_stride, out_stride;
-  dnnl::memory::data_type type;
-  bool bias;
-  auto key() const { return std::tie(rows, cols, inner, x_stride, out_stride, type, bias); }
-  bool operator<(const TileShape& other) const { return key() < other.key(); }
-};
-
-struct Primitive {
-  dnnl::matmul run;
-  dnnl::memory::desc x, weights, bias, out;
-};
-
-Primitive make_primitive(const TileShape& s, const dnnl::engine& engine) {
-  using dnnl::memory;
-  const memory::desc x({s.rows, s.inner}, s.type, memory::dims{s.x_stride, 1});
-  const memory::desc weights({s.inner, s.cols}, s.type, memory::dims{1, s.inner});
-  const memory::desc bias({1, s.cols}, memory::data_type::f32, memory::dims{s.cols, 1});
-  const memory::desc out({s.rows, s.cols}, memory::data_type::f32, memory::dims{s.out_stride, 1});
-  const dnnl::matmul::desc desc =
-      s.bias ? dnnl::matmul::desc(x, weights, bias, out) : dnnl::matmul::desc(x, weights, out);
-  return {dnnl::matmul(dnnl::matmul::primitive_desc(desc, engine)), x, weights, bias, out};
-}
-
-bool try_bf16(const dnnl::engine& engine) {
-  if (!cpu_multiplies_bf16()) return false;
-  try {
-    make_primitive({kTileRows, kTileCols, 64, 64, kTileCols, dnnl::memory::data_type::bf16, true}, engine);
-    return true;
-  } catch (const dnnl::error&) {  // oneDNN may know the instructions and still have no such product
-    return false;
-  }
-}
-
 // One worker's own: nothing here is shared between threads.
 struct Worker {
-  explicit Worker(const dnnl::engine& engine) : stream(engine) {}
-  dnnl::stream stream;
-  std::map<TileShape, Primitive> primitives;
+  OnednnProducts products;
   std::vector<float> widened;  // a block of weights in f32
 };
 
@@ -89,7 +41,6 @@ struct Tile {
 struct Matmul::Impl {
   explicit Impl(ThreadPool& pool_) : pool(pool_) {}
   ThreadPool& pool;
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   bool bf16 = false;
   std::vector<Worker> workers;
   std::vector<uint16_t> rounded;  // the input in bf16
@@ -101,8 +52,8 @@ struct Matmul::Impl {
 };
 
 Matmul::Matmul(ThreadPool& pool, bool hardware_bf16) : impl_(std::make_unique<Impl>(pool)) {
-  impl_->bf16 = hardware_bf16 && try_bf16(impl_->engine);
-  for (int i = 0; i < pool.threads(); ++i) impl_->workers.emplace_back(impl_->engine);
+  impl_->bf16 = hardware_bf16 && multiplies_bf16();
+  impl_->workers.resize(static_cast<std::size_t>(pool.threads()));
 }
 
 Matmul::~Matmul() = default;
@@ -177,31 +128,18 @@ void Matmul::Impl::multiply(const Tile& tile, MatView<const float> x, Worker& wo
     widen_weights(block, worker.widened.data());
     weights = worker.widened.data();
   }
-  const TileShape shape{tile.rows,
-                        tile.cols,
-                        x.cols,
-                        as_bf16 ? x.cols : x.stride,
-                        op.out.stride,
-                        as_bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32,
-                        op.bias != nullptr};
-  auto found = worker.primitives.find(shape);
-  if (found == worker.primitives.end()) {
-    if (worker.primitives.size() >= kMaxPrimitives) worker.primitives.clear();
-    found = worker.primitives.emplace(shape, make_primitive(shape, engine)).first;
-  }
-  const Primitive& primitive = found->second;
-  // oneDNN takes inputs through mutable pointers but only reads them.
-  const auto memory = [&](const dnnl::memory::desc& desc, const void* data) {
-    return dnnl::memory(desc, engine, const_cast<void*>(data));
-  };
+  const ProductForm form{tile.rows,
+                         tile.cols,
+                         x.cols,
+                         as_bf16 ? x.cols : x.stride,
+                         x.cols,
+                         op.out.stride,
+                         as_bf16 ? DType::kBF16 : DType::kF32,
+                         op.bias != nullptr};
   const void* input = as_bf16 ? static_cast<const void*>(rounded.data() + tile.first_row * x.cols)
                               : static_cast<const void*>(x.row(tile.first_row));
-  std::unordered_map<int, dnnl::memory> arguments{
-      {DNNL_ARG_SRC, memory(primitive.x, input)},
-      {DNNL_ARG_WEIGHTS, memory(primitive.weights, weights)},
-      {DNNL_ARG_DST, memory(primitive.out, op.out.row(tile.first_row) + tile.first_col)}};
-  if (op.bias) arguments.emplace(DNNL_ARG_BIAS, memory(primitive.bias, op.bias + tile.first_col));
-  primitive.run.execute(worker.stream, arguments);
+  worker.products.run(form, input, weights, op.bias ? op.bias + tile.first_col : nullptr,
+                      op.out.row(tile.first_row) + tile.first_col);
 }
 
 }  // namespace kva

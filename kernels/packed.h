@@ -40,6 +40,8 @@ struct PackedPage {
   const uint16_t* zeros = nullptr;  // null: symmetric
   const float* levels = nullptr;    // [2^bits]; null: codes are numbers themselves
   bool by_channel = false;          // packed rows are channels
+  // As many codes that are read soon: products fetch them meanwhile. Null: none.
+  const std::byte* ahead = nullptr;
 
   // Groups of a token where scales are per token, else of a channel.
   int64_t groups() const {

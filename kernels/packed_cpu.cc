@@ -4,6 +4,7 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/fetch.h"
 #include "kernels/packed.h"
 #include "kernels/packed_job.h"
 #include "kernels/packed_whole.h"
@@ -278,6 +279,7 @@ void packed_scores(MatView<const float> queries, const PackedPage& page, float* 
             "queries and scores of another shape than the page");
   if (page.tokens == 0 || page.width == 0) return;
   if (page.by_channel && whole_product(page, queries, false, scratch, scores)) return;
+  fetch(page.ahead, page.code_bytes());
   for (int64_t q = 0; q < scores.rows; ++q) std::fill_n(scores.row(q), scores.cols, 0.0f);
   if (page.by_channel && add_product(page, queries, scratch, scores)) return;
   const MatView<float> rows(scratch, page.tokens, page.width);
@@ -291,6 +293,7 @@ void packed_accumulate(MatView<const float> weights, const PackedPage& page, flo
             "weights and sums of another shape than the page");
   if (page.tokens == 0 || page.width == 0) return;
   if (!page.by_channel && whole_product(page, weights, true, scratch, out)) return;
+  fetch(page.ahead, page.code_bytes());
   if (!page.by_channel && add_product(page, weights, scratch, out)) return;
   const MatView<float> rows(scratch, page.tokens, page.width);
   decode(page, scratch + page.tokens * page.width, rows);

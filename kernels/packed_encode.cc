@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/fetch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/packed_encode.cc"
@@ -16,58 +17,99 @@ HWY_BEFORE_NAMESPACE();
 namespace kva {
 namespace HWY_NAMESPACE {
 
-// A page of 64 x 64 numbers in the first-level cache is read three times, for the bound, the ranges and the
-// codes: 768 loads, at two a cycle 384 cycles, about a copy's time for the page and its codes. The rest has
-// to stay under that: no division, no sum of lanes for a row of its own.
+// A page of 64 x 64 numbers in the first-level cache is read twice, for the ranges and the codes: 512 loads,
+// at two a cycle 256 cycles. Reading it from memory takes five times as long, so that is the floor, and the
+// work has to fit beside it: no division, no sum of lanes for a row of its own, and a few rows at a time, so
+// that the next ones are on their way meanwhile.
 
 // Codes of some numbers, by scales and zeros that are the same for all or one for each.
 struct Coding {
   const float* scales;
   const float* inverses;  // 0 where the scale is 0
   const float* zeros;
-  bool one;
-  float offset;  // the code of 0
-  float most;
+  int offset;  // the code of 0
+  int most;
 };
 
-// Rounded quotients of f32, as a division gives them, mostly without one: a product with the inverse is
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+// The codes of four vectors of whole steps: a code is one plus the offset, cut off at 0 and the last one.
+template <class D>
+HWY_INLINE void StoreFour(D, const hn::Vec<D>* steps, const Coding& by, uint8_t* HWY_RESTRICT codes) {
+  const auto words = [&](int v) HWY_ATTR { return _mm512_cvtps_epi32(steps[v].raw); };
+  const __m512i offset = _mm512_set1_epi16(static_cast<int16_t>(by.offset));
+  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(words(0), words(1)), offset);
+  const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(words(2), words(3)), offset);
+  // Packing takes four lanes of each vector in turn.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i ordered = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+  const __m512i most = _mm512_set1_epi8(static_cast<char>(by.most));
+  _mm512_storeu_si512(codes, _mm512_min_epu8(ordered, most));
+}
+#endif
+
+// The codes of kVectors vectors of columns from c on; scales and zeros from column `first` on. They are
+// rounded quotients of f32, as a division gives them, mostly without one: a product with the inverse is
 // within 3 * 2^-24 of the quotient, relatively, and where quotients are at most 256 only those within 2^-14
 // of a half can round to another integer. Larger ones are cut off all the same.
-template <class D>
-HWY_INLINE hn::Vec<D> RoundedQuotient(D d, hn::Vec<D> number, hn::Vec<D> scale, hn::Vec<D> inverse) {
-  const auto product = hn::Mul(number, inverse);
-  const auto rounded = hn::Round(product);
-  const auto close = hn::Gt(hn::Abs(hn::Sub(product, rounded)), hn::Set(d, 0.5f - 0x1p-14f));
-  if (HWY_LIKELY(hn::AllFalse(d, close))) return rounded;
-  return hn::IfThenElseZero(hn::Gt(scale, hn::Zero(d)), hn::Round(hn::Div(number, scale)));
+template <int kVectors, bool kOne, bool kKept, class D>
+HWY_INLINE void CodeVectors(D d, const float* HWY_RESTRICT row, const uint8_t* HWY_RESTRICT kept,
+                            int64_t first, int64_t c, const Coding& by, uint8_t* HWY_RESTRICT codes) {
+  const hn::RebindToUnsigned<D> words;
+  const hn::Rebind<uint8_t, D> bytes;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto of = [&](const float* factors, int64_t at)
+                      HWY_ATTR { return kOne ? hn::Set(d, *factors) : hn::LoadU(d, factors + at - first); };
+  const auto number = [&](int64_t at) HWY_ATTR { return hn::Sub(hn::LoadU(d, row + at), of(by.zeros, at)); };
+  // So many steps are no code's, and have integers.
+  const auto beyond = hn::Set(d, 1024.0f);
+  hn::Vec<D> steps[kVectors];
+  auto farthest = hn::Zero(d);
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = c + v * lanes;
+    const auto product = hn::Min(hn::Mul(number(at), of(by.inverses, at)), beyond);
+    steps[v] = hn::Round(product);
+    farthest = hn::Max(farthest, hn::Abs(hn::Sub(product, steps[v])));
+  }
+  if (HWY_UNLIKELY(!hn::AllTrue(d, hn::Le(farthest, hn::Set(d, 0.5f - 0x1p-14f))))) {
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t at = c + v * lanes;
+      const auto scale = of(by.scales, at);
+      const auto quotient = hn::Min(hn::Div(number(at), scale), beyond);
+      steps[v] = hn::IfThenElseZero(hn::Gt(scale, hn::Zero(d)), hn::Round(quotient));
+    }
+  }
+  if constexpr (kKept) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      steps[v] = hn::IfThenElse(IsKept(d, kept + c + v * lanes), hn::Zero(d), steps[v]);
+  }
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  if constexpr (kVectors == 4) return StoreFour(d, steps, by, codes + c);
+#endif
+  const auto least = hn::Set(d, static_cast<float>(-by.offset));
+  const auto most = hn::Set(d, static_cast<float>(by.most - by.offset));
+  // Added to 2^23 a code stands in the lowest bits as it is.
+  const auto to_bits = hn::Set(d, 0x1p23f + static_cast<float>(by.offset));
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const auto code = hn::Add(hn::Min(hn::Max(steps[v], least), most), to_bits);
+    hn::StoreU(hn::TruncateTo(bytes, hn::BitCast(words, code)), bytes, codes + c + v * lanes);
+  }
 }
 
-// codes[c] for the columns [first, last); scales and zeros from 0 on.
+// codes[c] for the columns [first, last).
 template <bool kOne, bool kKept>
-HWY_INLINE void CodeColumns(const float* HWY_RESTRICT row, const uint8_t* HWY_RESTRICT kept, int64_t first,
-                            int64_t last, const Coding& by, uint8_t* HWY_RESTRICT codes) {
-  for_columns(first, last, [&](auto d, int64_t c) HWY_ATTR {
-    const hn::RebindToUnsigned<decltype(d)> words;
-    const hn::Rebind<uint8_t, decltype(d)> bytes;
-    const auto of = [&](const float* factors)
-                        HWY_ATTR { return kOne ? hn::Set(d, *factors) : hn::LoadU(d, factors + c - first); };
-    auto steps =
-        RoundedQuotient(d, hn::Sub(hn::LoadU(d, row + c), of(by.zeros)), of(by.scales), of(by.inverses));
-    if constexpr (kKept) steps = hn::IfThenElse(IsKept(d, kept + c), hn::Zero(d), steps);
-    const auto code =
-        hn::Min(hn::Max(hn::Add(steps, hn::Set(d, by.offset)), hn::Zero(d)), hn::Set(d, by.most));
-    // Added to 2^23 a code stands in the lowest bits as it is.
-    hn::StoreU(hn::TruncateTo(bytes, hn::BitCast(words, hn::Add(code, hn::Set(d, 0x1p23f)))), bytes,
-               codes + c);
-  });
-}
-
 HWY_INLINE void CodeColumns(const float* row, const uint8_t* kept, int64_t first, int64_t last,
                             const Coding& by, uint8_t* codes) {
-  if (by.one && kept) return CodeColumns<true, true>(row, kept, first, last, by, codes);
-  if (by.one) return CodeColumns<true, false>(row, kept, first, last, by, codes);
-  if (kept) return CodeColumns<false, true>(row, kept, first, last, by, codes);
-  CodeColumns<false, false>(row, kept, first, last, by, codes);
+  const hn::CappedTag<float, 16> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t c = first;
+  for (; c + 4 * lanes <= last; c += 4 * lanes)
+    CodeVectors<4, kOne, kKept>(d, row, kept, first, c, by, codes);
+  for (; c + lanes <= last; c += lanes) CodeVectors<1, kOne, kKept>(d, row, kept, first, c, by, codes);
+  for (; c < last; ++c)
+    CodeVectors<1, kOne, kKept>(hn::CappedTag<float, 1>(), row, kept, first, c, by, codes);
 }
 
 // The full blocks of a row.
@@ -173,6 +215,44 @@ void TransposeBytes(const uint8_t* from, int64_t rows, int64_t cols, uint8_t* to
     for (int64_t c = 0; c < cols; ++c) to[c * rows + r] = from[r * cols + c];
 }
 
+// What PackNumbers() is given.
+struct Numbers {
+  MatView<const float> rows;
+  const PackedPage& page;
+  const uint8_t* kept;
+  const float* factors;  // scales, zeros, inverses
+  uint8_t* codes;
+  std::byte* packed;
+};
+
+// kByToken: whether a scale is of a token; else of a channel.
+template <bool kByToken, bool kKept>
+HWY_INLINE void PackRows(const Numbers& of) {
+  const PackedPage& page = of.page;
+  const MatView<const float> rows = of.rows;
+  const int64_t count = page.scale_count();
+  const float* factors = of.factors;
+  const int offset = page.zeros ? 0 : 1 << (page.bits - 1);
+  const int most = (1 << page.bits) - 1;
+  const PackedShape shape(page.bits, rows.cols);
+  // Codes of 8 bits are packed as they are.
+  const bool packs = !page.by_channel && page.bits < 8;
+  const int64_t group = kByToken ? std::min(page.group, rows.cols) : rows.cols;
+  for (int64_t r = 0; r < rows.rows; ++r) {
+    const uint8_t* of_row = kKept ? of.kept + r * rows.cols : nullptr;
+    std::byte* of_packed = of.packed + r * shape.row_bytes();
+    uint8_t* of_codes = page.by_channel ? of.codes + r * rows.cols
+                        : packs         ? of.codes
+                                        : reinterpret_cast<uint8_t*>(of_packed);
+    int64_t at = kByToken ? r : page.group >= rows.rows ? 0 : r / page.group * rows.cols;
+    for (int64_t first = 0; first < rows.cols; first += group, at += rows.rows)
+      CodeColumns<kByToken, kKept>(
+          rows.row(r), of_row, first, std::min(rows.cols, first + group),
+          {factors + at, factors + 2 * count + at, factors + count + at, offset, most}, of_codes);
+    if (packs) PackRow(shape, of_codes, of_packed);
+  }
+}
+
 // factors: scales, zeros and room for the inverses, PackedPage::scale_count() of each, as packed_scales()
 // lays them. codes: [rows.rows, rows.cols], or of one row where the codes are packed by row.
 void PackNumbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, float* factors,
@@ -180,38 +260,12 @@ void PackNumbers(MatView<const float> rows, const PackedPage& page, const uint8_
   const int64_t count = page.scale_count();
   float* HWY_RESTRICT inverses = factors + 2 * count;
   for (int64_t i = 0; i < count; ++i) inverses[i] = factors[i] > 0.0f ? 1.0f / factors[i] : 0.0f;
+  const Numbers of{rows, page, kept, factors, codes, packed};
   const bool by_token = page.axis == ScaleAxis::kToken;
-  Coding by{factors,
-            inverses,
-            factors + count,
-            by_token,
-            page.zeros ? 0.0f : static_cast<float>(1 << (page.bits - 1)),
-            static_cast<float>((1 << page.bits) - 1)};
-  const auto move = [&](int64_t to) {
-    by.scales = factors + to;
-    by.zeros = factors + count + to;
-    by.inverses = inverses + to;
-  };
-  const PackedShape shape(page.bits, rows.cols);
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    const uint8_t* of_row = kept ? kept + r * rows.cols : nullptr;
-    // Codes of 8 bits are packed as they are.
-    const bool packs = !page.by_channel && page.bits < 8;
-    std::byte* of_packed = packed + r * shape.row_bytes();
-    uint8_t* of_codes = page.by_channel ? codes + r * rows.cols
-                        : packs         ? codes
-                                        : reinterpret_cast<uint8_t*>(of_packed);
-    if (by_token) {
-      for (int64_t first = 0, at = r; first < rows.cols; first += page.group, at += rows.rows) {
-        move(at);
-        CodeColumns(rows.row(r), of_row, first, std::min(rows.cols, first + page.group), by, of_codes);
-      }
-    } else {
-      move(page.group >= rows.rows ? 0 : r / page.group * rows.cols);
-      CodeColumns(rows.row(r), of_row, 0, rows.cols, by, of_codes);
-    }
-    if (packs) PackRow(shape, codes, of_packed);
-  }
+  if (by_token && kept) return PackRows<true, true>(of);
+  if (by_token) return PackRows<true, false>(of);
+  if (kept) return PackRows<false, true>(of);
+  PackRows<false, false>(of);
 }
 
 // codes: [rows, cols]; each column becomes a packed row. turned: as many bytes.
@@ -242,17 +296,90 @@ void pack_row(const uint8_t* codes, int bits, int64_t width, std::byte* packed) 
   HWY_DYNAMIC_DISPATCH(PackRow)(PackedShape(bits, width), codes, packed);
 }
 
+namespace {
+
+// Room that pages of a thread share: taking it anew costs as much as some rows.
+struct Workspace {
+  std::vector<float> factors;  // scales, zeros and inverses
+  std::vector<float> ranges;
+  std::vector<uint8_t> codes;
+
+  static Workspace& of_thread() {
+    static thread_local Workspace workspace;
+    return workspace;
+  }
+};
+
+template <class T>
+T* at_least(std::vector<T>& room, int64_t count) {
+  if (static_cast<int64_t>(room.size()) < count) room.resize(static_cast<std::size_t>(count));
+  return room.data();
+}
+
+// Codes of the rows, which are some of a page's, packed where rows are tokens.
+void code_rows(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, Workspace& room,
+               uint8_t* codes, std::byte* packed) {
+  const int64_t count = page.scale_count();
+  float* factors = at_least(room.factors, 3 * count);
+  packed_scales(page, page.scales, factors);
+  if (page.zeros)
+    packed_scales(page, page.zeros, factors + count);
+  else
+    std::fill_n(factors + count, count, 0.0f);
+  HWY_DYNAMIC_DISPATCH(PackNumbers)(rows, page, kept, factors, codes, packed);
+}
+
+// Room for the codes of a page, where its rows are channels, and of a row elsewhere.
+uint8_t* code_room(const PackedPage& page, Workspace& room) {
+  return at_least(room.codes, page.by_channel ? 2 * page.tokens * page.width : page.width);
+}
+
+void pack_channels(const PackedPage& page, uint8_t* codes, std::byte* packed) {
+  if (page.by_channel) HWY_DYNAMIC_DISPATCH(PackColumns)
+  (codes, page.tokens, page.width, page.bits, codes + page.tokens * page.width, packed);
+}
+
+}  // namespace
+
 void pack_numbers(MatView<const float> rows, const PackedPage& page, const uint8_t* kept, std::byte* packed) {
   KVA_CHECK(rows.rows == page.tokens && rows.cols == page.width && !page.levels, "rows of the page's shape");
-  const int64_t count = page.scale_count();
-  std::vector<float> factors(static_cast<std::size_t>(3 * count));
-  packed_scales(page, page.scales, factors.data());
-  if (page.zeros) packed_scales(page, page.zeros, factors.data() + count);
-  const int64_t numbers = rows.rows * rows.cols;
-  std::vector<uint8_t> codes(static_cast<std::size_t>(page.by_channel ? 2 * numbers : rows.cols));
-  HWY_DYNAMIC_DISPATCH(PackNumbers)(rows, page, kept, factors.data(), codes.data(), packed);
-  if (page.by_channel) HWY_DYNAMIC_DISPATCH(PackColumns)
-  (codes.data(), rows.rows, rows.cols, page.bits, codes.data() + numbers, packed);
+  Workspace& room = Workspace::of_thread();
+  uint8_t* codes = code_room(page, room);
+  code_rows(rows, page, kept, room, codes, packed);
+  pack_channels(page, codes, packed);
+}
+
+bool encode_page(MatView<const float> rows, const PackedPage& shape, const uint8_t* kept, float most,
+                 uint16_t* scales, uint16_t* zeros, std::byte* packed) {
+  KVA_CHECK(rows.rows == shape.tokens && rows.cols == shape.width && !shape.levels,
+            "rows of the page's shape");
+  constexpr int64_t kRowsAtOnce = 16;
+  Workspace& room = Workspace::of_thread();
+  uint8_t* codes = code_room(shape, room);
+  const bool by_token = shape.axis == ScaleAxis::kToken;
+  const int64_t step = by_token ? kRowsAtOnce : std::max<int64_t>(1, rows.rows);
+  const int64_t row_bytes = packed_row_bytes(shape.bits, shape.width);
+  PackedPage part = shape;
+  for (int64_t first = 0; first < rows.rows; first += step) {
+    part.tokens = std::min(step, rows.rows - first);
+    const int64_t at = by_token ? first * part.groups() : 0;
+    const int64_t count = part.scale_count();
+    part.scales = scales + at;
+    part.zeros = zeros ? zeros + at : nullptr;
+    const MatView<const float> some = rows.row_range(first, part.tokens);
+    const uint8_t* some_kept = kept ? kept + first * rows.cols : nullptr;
+    // The hardware's own prefetch stops at each page of memory.
+    const int64_t next = std::min(step, rows.rows - first - part.tokens);
+    if (rows.stride == rows.cols && next > 0)
+      fetch(reinterpret_cast<const std::byte*>(rows.row(first + step)), next * rows.cols * 4);
+    float* low = at_least(room.ranges, 2 * count);
+    if (!group_ranges(some, part, some_kept, most, low, low + count)) return false;
+    range_scales(low, low + count, count, part.bits, scales + at, zeros ? zeros + at : nullptr);
+    code_rows(some, part, some_kept, room, shape.by_channel ? codes + first * rows.cols : codes,
+              shape.by_channel ? packed : packed + first * row_bytes);
+  }
+  pack_channels(shape, codes, packed);
+  return true;
 }
 
 }  // namespace kva

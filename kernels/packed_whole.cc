@@ -1,6 +1,6 @@
 #include "kernels/packed_whole.h"
 
-#include <algorithm>
+#include <hwy/cache_control.h>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/packed_whole.cc"
@@ -124,7 +124,11 @@ HWY_INLINE void WholeColumns(D d, const C& codes, const WholeRows& of, int64_t f
   const auto* row =
       reinterpret_cast<const uint8_t*>(of.page.codes) + (lane - in_block) * C::kLaneBytes + in_block;
   const float* weights = of.weights + first * of.stride;
+  // The page that comes next is fetched row by row: all at once its lines would keep this one's waiting.
+  const bool fetches = of.page.ahead && first == 0 && first_slice == 0;
+  const std::byte* ahead = (fetches ? of.page.ahead : of.page.codes) + lane * C::kLaneBytes;
   const auto take = [&](auto& into, int64_t r) HWY_ATTR {
+    hwy::Prefetch(ahead + r * row_bytes);
 #pragma GCC unroll 8
     for (int load = 0; load < kLoads; ++load) {
       const auto lanes = C::load(d, row + r * row_bytes + load * step, plane);

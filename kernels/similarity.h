@@ -20,6 +20,8 @@ namespace kva {
 // out(i, j) = a row i · b row j. a: [m, d], b: [n, d], out: [m, n], f32. Single-threaded inside a ThreadPool
 // worker; the result depends on the shapes only.
 void dot_tile(MatView<const float> a, MatView<const float> b, MatView<float> out);
+// The same of bf16 numbers, summed in f32; only where multiplies_bf16() (kernels/onednn_product.h).
+void dot_tile(MatView<const uint16_t> a, MatView<const uint16_t> b, MatView<float> out);
 
 // A page of tokens x channels numbers, stored as differences from channel means: number (t, c) is
 // (values[t * channels + c] + mean[c]) * unit.
@@ -51,6 +53,7 @@ struct PageNorms {
   const float* centred_inverse = nullptr;  // 1 / ‖x'‖
   const float* mean_dot = nullptr;         // x'·M
   float mean_squared = 0.0f;               // M·M
+  float near = kNearlyEqual;               // for nearly_equal()
 };
 
 // Where to; all, or centred alone and the rest null.

@@ -29,10 +29,12 @@ KVA_HOST_DEVICE inline float squared_distance(float squared_x, float squared_y, 
   return value > 0.0f ? value : 0.0f;
 }
 
-// True where squared_distance() from an f32 product is too inexact and the distance has to be computed from
-// the pages themselves. With a dot product good to 1e-6, others are good to 2e-5 of the norm.
-KVA_HOST_DEVICE inline bool nearly_equal(float squared_x, float squared_y, float squared_distance_xy) {
-  return squared_distance_xy <= 1e-3f * (squared_x + squared_y);
+// True where squared_distance() from a product is too inexact and the distance has to be computed from the
+// pages themselves. With an f32 product, good to 1e-6, others are good to 2e-5 of the norm.
+inline constexpr float kNearlyEqual = 1e-3f;
+KVA_HOST_DEVICE inline bool nearly_equal(float squared_x, float squared_y, float squared_distance_xy,
+                                         float near = kNearlyEqual) {
+  return squared_distance_xy <= near * (squared_x + squared_y);
 }
 
 // 1 − ‖x − y‖ / max(‖x‖, ‖y‖); 1 for two zero pages.

@@ -38,13 +38,13 @@ bool CentredRow(const float* HWY_RESTRICT dots, int64_t n, const PageNorms& norm
     hn::StoreU(ClampSimilarity(d, cosine), d, centred + j);
     const auto both = hn::Add(hn::Set(d, norms.centred_squared[i]), hn::LoadU(d, norms.centred_squared + p));
     const auto squared = hn::Max(hn::Sub(both, hn::Add(dot, dot)), hn::Zero(d));
-    near |= !hn::AllFalse(d, hn::Le(squared, hn::Mul(hn::Set(d, 1e-3f), both)));
+    near |= !hn::AllFalse(d, hn::Le(squared, hn::Mul(hn::Set(d, norms.near), both)));
   }
   for (; j < n; ++j) {
     const int64_t p = first + j;
     centred[j] = cosine_similarity(dots[j], norms.centred_inverse[i], norms.centred_inverse[p]);
     const float squared = squared_distance(norms.centred_squared[i], norms.centred_squared[p], dots[j]);
-    near |= nearly_equal(norms.centred_squared[i], norms.centred_squared[p], squared);
+    near |= nearly_equal(norms.centred_squared[i], norms.centred_squared[p], squared, norms.near);
   }
   return near;
 }
@@ -69,7 +69,7 @@ bool SimilarityRow(const float* HWY_RESTRICT dots, int64_t n, const PageNorms& n
     hn::StoreU(ClampSimilarity(d, cosine), d, out.cosine + j);
     const auto both = hn::Add(hn::Set(d, norms.centred_squared[i]), hn::LoadU(d, norms.centred_squared + p));
     const auto squared = hn::Max(hn::Sub(both, hn::Add(dot, dot)), hn::Zero(d));
-    near |= !hn::AllFalse(d, hn::Le(squared, hn::Mul(hn::Set(d, 1e-3f), both)));
+    near |= !hn::AllFalse(d, hn::Le(squared, hn::Mul(hn::Set(d, norms.near), both)));
     const auto distance = hn::Sqrt(squared);
     hn::StoreU(distance, d, out.distance + j);
     const auto larger = hn::Max(hn::Set(d, norms.norm[i]), hn::LoadU(d, norms.norm + p));
@@ -84,7 +84,7 @@ bool SimilarityRow(const float* HWY_RESTRICT dots, int64_t n, const PageNorms& n
     out.cosine[j] =
         cosine_similarity(dots[j] + (norms.mean_dot[p] + constant), norms.inverse[i], norms.inverse[p]);
     const float squared = squared_distance(norms.centred_squared[i], norms.centred_squared[p], dots[j]);
-    near |= nearly_equal(norms.centred_squared[i], norms.centred_squared[p], squared);
+    near |= nearly_equal(norms.centred_squared[i], norms.centred_squared[p], squared, norms.near);
     out.distance[j] = std::sqrt(squared);
     out.l2[j] = l2_similarity(out.distance[j], norms.norm[i], norms.norm[p]);
   }

@@ -34,6 +34,11 @@ std::vector<Definition> group_definitions(const RedundancyOptions& options) {
        "values. "
        "Values have no basis."},
       {"group", "\"all\": every pair of pages; a set's name: pairs of two pages of that set."},
+      {"products",
+       "What numbers are rounded to before two pages are multiplied, summed in f32: cosines, l2_similarity, "
+       "partners and covers follow from that. error: by how much a similarity can be off at most, from the "
+       "rounding that was measured (null: by less than is reported). Nearly equal pages, clusters and the "
+       "random control are computed from the numbers themselves."},
       {"share_over", "Share of the pairs strictly over the threshold."},
       {"redundancy",
        "Share of the pages with at least one partner in the group strictly over the threshold."},

@@ -243,6 +243,15 @@ Json histogram_bins_json() {
   return bins;
 }
 
+Json products_json(const RedundancyResult& result) {
+  Json error = nullptr;
+  if (result.products != DType::kF32)
+    error = {{"cosine", rounded(result.product_error.cosine)},
+             {"cosine_centered", rounded(result.product_error.centred)},
+             {"l2_similarity", rounded(result.product_error.l2)}};
+  return {{"dtype", std::string(dtype_name(result.products))}, {"error", std::move(error)}};
+}
+
 }  // namespace
 
 Json to_json(const RedundancyResult& result) {
@@ -253,6 +262,7 @@ Json to_json(const RedundancyResult& result) {
   json["definitions"] = std::move(definitions);
   json["thresholds"] = result.options.thresholds;
   json["histogram_bins"] = histogram_bins_json();
+  json["products"] = products_json(result);
   json["similarity"] = similarity_json(result);
   json["adjacent_layers"] = adjacent_json(result);
   json["layer_matrix"] = layer_matrix_json(result);

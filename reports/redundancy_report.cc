@@ -1,9 +1,12 @@
 #include "reports/redundancy_report.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "reports/redundancy_json.h"
+#include "reports/text_format.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
@@ -17,22 +20,33 @@ RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json
   bool started = false;
   const auto on_progress = [&](int64_t done, int64_t total, std::string_view) {
     throw_if_interrupted();
-    if (!started) progress.stage("similarity", total, "steps");
+    if (!started) progress.stage("similarity", total, "pairs");
     started = true;
     progress.update(done);
   };
-  const RedundancyResult result = analyze_redundancy(pages, analysis, pool, on_progress);
+  const auto on_estimate = [&](double seconds) {
+    constexpr double kWorthSaying_s = 10.0;
+    if (seconds >= kWorthSaying_s)
+      progress.say(fmt::format("similarity: {} pages, about {}", format_count(pages.page_count()),
+                               format_seconds(seconds)));
+  };
+  const RedundancyResult result = analyze_redundancy(pages, analysis, pool, on_progress, on_estimate);
   progress.finish();
+  if (result.products != analysis.products)
+    progress.say(fmt::format("similarity: products in f32: this processor does not multiply {}",
+                             dtype_name(analysis.products)));
   const double analysis_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   RedundancyReport report;
   ordered_json options = facts.at("options");
   options["clusters"] = analysis.clusters;
+  options["similarity_dtype"] = dtype_name(analysis.products);
   report.json = report_frame("redundancy", stamp, pool.threads(), analysis.seed,
                              facts.at("recipe").get<std::string>(), options);
   ordered_json& json = report.json;
   for (const char* part : {"model", "sets", "prompts", "cache", "timing"}) json[part] = facts.at(part);
   json["timing"]["analysis_s"] = analysis_s;
+  json["timing"]["analysis_estimated_s"] = result.estimated_s;
   json["timing"]["pairs"] = result.pairs;
   json["timing"]["pairs_per_s"] = analysis_s > 0 ? static_cast<double>(result.pairs) / analysis_s : 0.0;
   const ordered_json analysis_json = to_json(result);

@@ -111,6 +111,13 @@ Table cache_table(const Json& report) {
       fmt::format("{} page pairs in {}, {} pairs/s", format_count(number_at(timing, "pairs")),
                   format_seconds(number_at(timing, "analysis_s")),
                   format_rate(number_at(timing, "pairs_per_s"))));
+  if (const auto products = report.find("products");
+      products != report.end() && products->at("error").is_object())
+    add(table, "Products of pages",
+        fmt::format("{}, summed in f32: off by at most {} (cosine), {} (centred), {} (L2 similarity)",
+                    text_at(*products, "dtype"), format_number(number_at(products->at("error"), "cosine"), 4),
+                    format_number(number_at(products->at("error"), "cosine_centered"), 4),
+                    format_number(number_at(products->at("error"), "l2_similarity"), 4)));
   return table;
 }
 

@@ -30,6 +30,8 @@ OPERATIONS = [
      "all pairs of {pages}, five metrics", "Mpairs/s", "plain GEMM", 0.50),
     ("similarity_bench", r"all_pairs_cosine/pages:(?P<pages>\d+)/threads:(?P<threads>\d+)",
      "all pairs of {pages}, cosine, top 10", "Mpairs/s", "plain GEMM", 0.90),
+    ("similarity_bench", r"all_pairs_bf16/pages:(?P<pages>\d+)/threads:(?P<threads>\d+)",
+     "all pairs of {pages}, cosine in bf16, top 10", "Mpairs/s", "our f32", None),
     ("similarity_bench", r"all_pairs_(?P<what>hamming|jaccard)/pages:(?P<pages>\d+)/threads:(?P<threads>\d+)",
      "all pairs of {pages}, {what}", "Mpairs/s", "popcount", None),
     ("similarity_bench", r"kmeans/pages:(?P<pages>\d+)/clusters:(?P<clusters>\d+)/threads:(?P<threads>\d+)",

@@ -1,8 +1,11 @@
 #include "analyzer/redundancy/all_pairs.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <memory>
+#include <thread>
 
 #include "kernels/check.h"
 #include "runtime/interrupt.h"
@@ -11,6 +14,7 @@ namespace kva {
 namespace {
 
 constexpr float kNone = -2.0f;
+constexpr int64_t kSampledTiles = 6;  // of a thread, for an estimate
 
 bool better(const Partner& a, const Partner& b) {
   return a.similarity > b.similarity || (a.similarity == b.similarity && a.page < b.page);
@@ -88,7 +92,9 @@ class PairWorker {
               "partners and a heatmap by cosine_centered");
   }
 
-  void take(const TileRange& range) {
+  // Returns how many pairs that was.
+  int64_t take(const TileRange& range) {
+    pairs_ = 0;
     tile_.begin(range);
     for (int h = 0; h < static_cast<int>(pages_.shape().heads); ++h) {
       tile_.add_head(h);
@@ -96,6 +102,7 @@ class PairWorker {
     }
     tile_.join();
     each_row(range, pages_.shape().pages, kJoinedHeads);
+    return pairs_;
   }
 
   AllPairs& totals() { return totals_; }
@@ -139,6 +146,7 @@ class PairWorker {
 
   // Later pages come in this order: the same prompt, the rest of its set, other sets.
   void add_joined(int64_t page, int64_t first, int64_t end) {
+    pairs_ += end - first;
     const int set = set_of(page);
     const int prompt = grouping_.prompt_of_page[static_cast<std::size_t>(page)];
     const int64_t set_end = std::clamp(grouping_.sets[static_cast<std::size_t>(set)].last, first, end);
@@ -202,6 +210,7 @@ class PairWorker {
   PairTile tile_;
   AllPairs totals_;
   std::vector<float> worst_partner_;  // of each page's list
+  int64_t pairs_ = 0;                 // of the tile
 };
 
 std::vector<TileRange> tiles_of(const Grouping& grouping, bool across_sets) {
@@ -217,22 +226,55 @@ std::vector<TileRange> tiles_of(const Grouping& grouping, bool across_sets) {
   return tiles;
 }
 
+// One worker of each thread that had work.
+using PairWorkers = std::vector<std::unique_ptr<PairWorker>>;
+
 }  // namespace
 
 AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
-                           ThreadPool& pool) {
+                           ThreadPool& pool, const PairProgress& progress) {
   const std::vector<TileRange> tiles = tiles_of(grouping, plan.across_sets);
-  std::vector<std::unique_ptr<PairWorker>> workers(static_cast<std::size_t>(pool.threads()));
+  PairWorkers workers(static_cast<std::size_t>(pool.threads()));
+  std::atomic<int64_t> done = 0;
+  const auto calling = std::this_thread::get_id();
   pool.parallel_for(static_cast<int64_t>(tiles.size()), [&](int64_t index, int worker) {
     throw_if_interrupted();
     auto& own = workers[static_cast<std::size_t>(worker)];
     if (!own) own = std::make_unique<PairWorker>(pages, grouping, plan);
-    own->take(tiles[static_cast<std::size_t>(index)]);
+    done += own->take(tiles[static_cast<std::size_t>(index)]);
+    if (progress && std::this_thread::get_id() == calling) progress(done);
   });
   AllPairs result = empty_totals(pages, grouping, plan);
   for (const auto& worker : workers)
     if (worker) merge(result, worker->totals(), plan.partners);
+  if (progress) progress(done);
   return result;
+}
+
+double estimated_seconds(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
+                         ThreadPool& pool) {
+  using Clock = std::chrono::steady_clock;
+  const std::vector<TileRange> tiles = tiles_of(grouping, plan.across_sets);
+  const auto count = static_cast<int64_t>(tiles.size());
+  const int64_t sampled = std::min<int64_t>(count, kSampledTiles * pool.threads());
+  // Lists of partners are still empty here, and would take whatever comes.
+  PairPlan sampled_plan = plan;
+  sampled_plan.partners = 0;
+  PairWorkers workers(static_cast<std::size_t>(pool.threads()));
+  std::atomic<int64_t> pairs = 0;
+  const auto take = [&](int64_t index, int worker) {
+    auto& own = workers[static_cast<std::size_t>(worker)];
+    if (!own) own = std::make_unique<PairWorker>(pages, grouping, sampled_plan);
+    pairs += own->take(tiles[static_cast<std::size_t>((2 * index + 1) * count / (2 * sampled))]);
+  };
+  // The first time pays for what is made and touched once.
+  pool.parallel_for(sampled, take);
+  pairs = 0;
+  const auto start = Clock::now();
+  pool.parallel_for(sampled, take);
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  if (pairs == 0) return 0.0;
+  return seconds / static_cast<double>(pairs) * static_cast<double>(pair_count(grouping, plan.across_sets));
 }
 
 int64_t pair_count(const Grouping& grouping, bool across_sets) {

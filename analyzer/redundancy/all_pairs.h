@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -53,11 +54,20 @@ struct AllPairs {
   }
 };
 
+// Called from the calling thread after some of the work, with how many pairs have been compared so far. May
+// throw to stop it.
+using PairProgress = std::function<void(int64_t pairs)>;
+
 AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
-                           ThreadPool& pool);
+                           ThreadPool& pool, const PairProgress& progress = {});
 
 // Number of pairs that compare_all_pairs() looks at.
 int64_t pair_count(const Grouping& grouping, bool across_sets);
+
+// Seconds that compare_all_pairs() takes, from a few tiles of it that are compared now on all threads; for
+// few pages too little to be told. Milliseconds, however many the pages are.
+double estimated_seconds(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
+                         ThreadPool& pool);
 
 // The mean of each cell, both triangles, as value * 127.
 std::vector<int8_t> heatmap_of(const AllPairs& pairs);

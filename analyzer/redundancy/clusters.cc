@@ -66,16 +66,20 @@ faiss::ClusteringParameters parameters(const ClusterOptions& options, int64_t pa
 }
 
 // Sum of squared distances to the mean page. The pages are centred, so nothing large cancels.
-double total_variance_of(const PageMatrix& matrix) {
+double total_variance_of(const PageMatrix& matrix, ThreadPool& pool) {
   const MatView<const float> pages = matrix.centred();
   std::vector<double> sums(static_cast<std::size_t>(pages.cols));
+  constexpr int64_t kColumns = 128;
+  pool.parallel_for((pages.cols + kColumns - 1) / kColumns, [&](int64_t block, int) {
+    const int64_t first = block * kColumns;
+    const int64_t last = std::min(pages.cols, first + kColumns);
+    for (int64_t p = 0; p < pages.rows; ++p) {
+      const float* row = pages.row(p);
+      for (int64_t k = first; k < last; ++k) sums[static_cast<std::size_t>(k)] += double{row[k]};
+    }
+  });
   double squares = 0.0;
-  for (int64_t p = 0; p < pages.rows; ++p) {
-    const float* row = pages.row(p);
-    for (std::size_t k = 0; k < sums.size(); ++k) sums[k] += double{row[k]};
-    const double norm = matrix.norms(kJoinedHeads).exact_centred[static_cast<std::size_t>(p)];
-    squares += norm * norm;
-  }
+  for (const double norm : matrix.norms(kJoinedHeads).exact_centred) squares += norm * norm;
   double mean_squared = 0.0;
   for (const double sum : sums) mean_squared += sum * sum;
   return std::max(0.0, squares - mean_squared / static_cast<double>(pages.rows));
@@ -111,20 +115,24 @@ Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options,
   result.sizes.resize(static_cast<std::size_t>(options.k));
   const std::vector<float> no_mean(static_cast<std::size_t>(points.cols));
   const double squared_unit = pages.unit() * pages.unit();
-  for (int64_t p = 0; p < points.rows; ++p) {
+  result.distances.resize(ignored.size());
+  pool.parallel_for(points.rows, [&](int64_t p, int) {
     const std::size_t own = static_cast<std::size_t>(nearest[static_cast<std::size_t>(p)]);
-    ++result.sizes[own];
     const float* centroid = clustering.centroids.data() + own * static_cast<std::size_t>(points.cols);
     // From the points: FAISS expands the square, which cancels near a centroid.
-    const double squared = pair_products({points.row(p), no_mean.data(), 1, points.cols, pages.unit()},
-                                         {centroid, no_mean.data(), 1, points.cols, pages.unit()})
-                               .squared_distance;
-    result.inertia += squared;
-    result.distances.push_back(std::sqrt(squared));
-    const double norm = pages.norms(kJoinedHeads).exact_norm[static_cast<std::size_t>(p)];
-    result.squared_norms += norm * norm * squared_unit;
+    result.distances[static_cast<std::size_t>(p)] =
+        pair_products({points.row(p), no_mean.data(), 1, points.cols, pages.unit()},
+                      {centroid, no_mean.data(), 1, points.cols, pages.unit()})
+            .squared_distance;
+  });
+  for (const auto own : nearest) ++result.sizes[static_cast<std::size_t>(own)];
+  for (double& distance : result.distances) {
+    result.inertia += distance;
+    distance = std::sqrt(distance);
   }
-  result.total_variance = total_variance_of(pages) * squared_unit;
+  for (const double norm : pages.norms(kJoinedHeads).exact_norm)
+    result.squared_norms += norm * norm * squared_unit;
+  result.total_variance = total_variance_of(pages, pool) * squared_unit;
   std::sort(result.sizes.begin(), result.sizes.end(), std::greater<>());
   std::sort(result.distances.begin(), result.distances.end());
   return result;

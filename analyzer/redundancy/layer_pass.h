@@ -1,6 +1,7 @@
 // Everything that one layer and side needs while its pages are in memory.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -21,7 +22,13 @@ struct AnalysisContext {
   const ControlOrders& orders;
   std::vector<float> thresholds;
   ThreadPool& pool;
+  // Told how many page pairs are done, of those of the layer; see pairs_of_layer().
+  PairProgress progress = {};
+  AnalysisEstimate estimate = {};
 };
+
+// Page pairs that a pass looks at in each layer, controls included.
+int64_t pairs_of_layer(const Grouping& grouping);
 
 // The layers of one side, in order; the layer before stays in memory for its neighbour.
 class SidePass {
@@ -43,9 +50,13 @@ class SidePass {
   void add_adjacent(int layer, const Prepared& now, RedundancyResult& result) const;
   void add_shared(int layer, const Prepared& now, RedundancyResult& result) const;
   bool is_stored() const;
+  double seconds_of_layer(const Prepared& now, const PairPlan& plan) const;
+
+  using Clock = std::chrono::steady_clock;
 
   const AnalysisContext& context_;
   SideBasis side_;
+  Clock::time_point started_;  // with the layer under way
   std::unique_ptr<Prepared> before_;
   std::vector<LayerCentre> centres_;
   Growth growth_;

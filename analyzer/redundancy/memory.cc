@@ -25,8 +25,10 @@ int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& o
   const double values = count * pages.kv_heads * pages.page_tokens * pages.head_dim;
   const double heads = options.per_head ? pages.kv_heads : 0;
   const double sets = static_cast<double>(std::min<std::size_t>(pages.prompts.size(), 1000)) + 1;
-  // Three prepared matrices of this layer and of the one before: numbers, signs and two index sets.
-  const double matrices = 6 * values * (4 + 3.0 / 8);
+  // Three prepared matrices of this layer and, if there is one, of the layer before: numbers, signs, two
+  // index sets, and the numbers in bf16.
+  const double of_number = 4 + 3.0 / 8 + (options.products == DType::kBF16 ? 2 : 0);
+  const double matrices = (pages.layers > 1 ? 6 : 3) * values * of_number;
   const double tile = static_cast<double>(kTileRows * kTileColumns) * 5 * 4;
   const double totals = kMetrics * ((heads + sets) * kHistogramBins * 8 + count * 4 * (heads + 4));
   const double partners = count * (options.top_partners * sizeof(Partner) + sizeof(float));

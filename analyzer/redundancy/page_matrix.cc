@@ -2,14 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include "kernels/check.h"
+#include "kernels/convert.h"
+#include "kernels/onednn_product.h"
 
 namespace kva {
 
 PageNorms ScopeNorms::view() const {
-  return {norm.data(),     inverse.data(), centred_squared.data(), centred_inverse.data(),
-          mean_dot.data(), mean_squared};
+  return {norm.data(),
+          inverse.data(),
+          centred_squared.data(),
+          centred_inverse.data(),
+          mean_dot.data(),
+          mean_squared,
+          near};
 }
 
 PageMatrix::PageMatrix(RawPages raw, std::span<const float> means, double jaccard_share, ThreadPool& pool)
@@ -117,6 +126,77 @@ void PageMatrix::measure(int64_t page) {
     signs_[static_cast<std::size_t>(h)].set_page(page, words);
   }
   set(kJoinedHeads, joined);
+}
+
+void ProductError::keep_larger(const ProductError& other) {
+  cosine = std::max(cosine, other.cosine);
+  centred = std::max(centred, other.centred);
+  l2 = std::max(l2, other.l2);
+}
+
+MatView<const uint16_t> PageMatrix::rounded(int head) const {
+  return MatView<const uint16_t>(rounded_.data(), shape_.pages, shape_.page_values())
+      .col_range(head * shape_.head_values(), shape_.head_values());
+}
+
+void PageMatrix::round_products(ThreadPool& pool) {
+  KVA_CHECK(multiplies_bf16(), "bf16 products where the processor has them");
+  rounded_.resize(values_.size());
+  // ‖x̂' - x'‖² of each page, by head.
+  std::vector<std::vector<double>> residuals(static_cast<std::size_t>(shape_.heads),
+                                             std::vector<double>(static_cast<std::size_t>(shape_.pages)));
+  pool.parallel_for(shape_.pages, [&](int64_t page, int) {
+    const float* values = values_.data() + page * shape_.page_values();
+    uint16_t* rounded = rounded_.data() + page * shape_.page_values();
+    thread_local std::vector<float> back;
+    back.resize(static_cast<std::size_t>(shape_.page_values()));
+    from_f32(values, DType::kBF16, rounded, shape_.page_values());
+    to_f32(rounded, DType::kBF16, back.data(), shape_.page_values());
+    for (int64_t h = 0; h < shape_.heads; ++h) {
+      double sum = 0.0;
+      for (int64_t k = h * shape_.head_values(); k < (h + 1) * shape_.head_values(); ++k) {
+        const double residual = double{back[static_cast<std::size_t>(k)]} - values[k];
+        sum += residual * residual;
+      }
+      residuals[static_cast<std::size_t>(h)][static_cast<std::size_t>(page)] = sum;
+    }
+  });
+  std::vector<double> joined(static_cast<std::size_t>(shape_.pages));
+  for (int64_t h = 0; h < shape_.heads; ++h) {
+    const std::vector<double>& of_head = residuals[static_cast<std::size_t>(h)];
+    std::transform(of_head.begin(), of_head.end(), joined.begin(), joined.begin(), std::plus<>());
+    bound_error(static_cast<int>(h), of_head);
+  }
+  bound_error(kJoinedHeads, joined);
+}
+
+void PageMatrix::bound_error(int head, const std::vector<double>& residuals) {
+  ScopeNorms& norms = norms_[index(head)];
+  double rounding = 0.0;  // largest ‖x̂' - x'‖ / ‖x'‖
+  double centring = 0.0;  // largest ‖x'‖ / ‖x‖
+  double least_norm = std::numeric_limits<double>::infinity();
+  bool zeros = false;
+  for (std::size_t p = 0; p < residuals.size(); ++p) {
+    const double centred = std::sqrt(double{norms.centred_squared[p]});
+    if (centred > 0.0) rounding = std::max(rounding, std::sqrt(residuals[p]) / centred);
+    zeros |= norms.exact_norm[p] == 0.0;
+    if (norms.exact_norm[p] == 0.0) continue;
+    centring = std::max(centring, centred / norms.exact_norm[p]);
+    least_norm = std::min(least_norm, norms.exact_norm[p]);
+  }
+  // A page of zeros is the means' length away from them; as a cosine it is 0 whatever its product.
+  double in_l2 = centring;
+  if (zeros && least_norm < std::numeric_limits<double>::infinity())
+    in_l2 = std::max(in_l2, std::sqrt(double{norms.mean_squared}) / least_norm);
+  const double sums = static_cast<double>(scope_values(head)) * 0x1p-24;
+  ProductError error;
+  error.centred = 2 * rounding + rounding * rounding + sums * (1 + rounding) * (1 + rounding);
+  error.cosine = error.centred * centring * centring;
+  // Squared distances move by error.centred of ‖x'‖² + ‖y'‖² at most, so pairs at kNearlyEqual are found.
+  const double near = double{kNearlyEqual} + error.centred;
+  norms.near = static_cast<float>(near + error.centred);
+  error.l2 = error.centred * std::sqrt(2.0) * in_l2 / (std::sqrt(near + error.centred) + std::sqrt(near));
+  product_error_.keep_larger(error);
 }
 
 ExactSimilarity exact_similarity(const PageMatrix& x, int64_t i, const PageMatrix& y, int64_t j, int head) {

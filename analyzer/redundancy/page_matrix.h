@@ -56,6 +56,7 @@ inline constexpr double kZeroCentred = 1e-6;
 struct ScopeNorms {
   std::vector<float> norm, inverse, centred_squared, centred_inverse, mean_dot;
   float mean_squared = 0.0f;
+  float near = kNearlyEqual;
   std::vector<double> exact_norm, exact_centred;  // 0 for zero pages
 
   PageNorms view() const;
@@ -65,6 +66,18 @@ class PageMatrix {
  public:
   // Takes the raw pages over and centres them in place. `means` in raw units.
   PageMatrix(RawPages raw, std::span<const float> means, double jaccard_share, ThreadPool& pool);
+
+  // From now on pages can be multiplied in bf16: keeps a rounded copy. Only where multiplies_bf16().
+  void round_products(ThreadPool& pool);
+  bool rounds_products() const { return !rounded_.empty(); }
+  // Over all scopes: from the largest relative rounding r of a page that was measured, and d numbers a page.
+  // By Cauchy-Schwarz a product moves by 2 r + r² + d 2^-24 (1 + r)² of ‖x'‖ ‖y'‖, which is `centred`; a
+  // cosine by as much times the square of the largest ‖x'‖ / ‖x‖. Where the distance of two pages is small
+  // beside them, all three similarities are computed from the pages themselves instead; of the others,
+  // l2_similarity moves by `l2`. 0 without rounding.
+  const ProductError& product_error() const { return product_error_; }
+  // One head, rounded: [pages, values].
+  MatView<const uint16_t> rounded(int head) const;
 
   const PageShape& shape() const { return shape_; }
   double unit() const { return unit_; }
@@ -90,6 +103,7 @@ class PageMatrix {
   void pack_top(int64_t page);
   void centre(int64_t page);
   void measure(int64_t page);
+  void bound_error(int head, const std::vector<double>& residuals);
 
   PageShape shape_;
   double unit_;
@@ -99,6 +113,8 @@ class PageMatrix {
   std::vector<ScopeNorms> norms_;  // of each head, then joined
   std::vector<BitMatrix> signs_;   // of each head
   std::vector<BitMatrix> top_;     // of each head, then joined
+  std::vector<uint16_t> rounded_;  // the values in bf16, or empty
+  ProductError product_error_;
 };
 
 // Exact similarities of two pages in one scope, from f64 products; x and y may be of different layers.

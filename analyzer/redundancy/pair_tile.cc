@@ -42,9 +42,12 @@ void PairTile::add_to_joined(const std::vector<T>& head, std::vector<T>& joined)
 void PairTile::add_head(int head) {
   ++heads_added_;
   if (products_) {
-    const MatView<const float> pages = pages_.centred(head);
-    dot_tile(pages.row_range(range_.row, range_.rows), pages.row_range(range_.column, range_.columns),
-             MatView<float>(dots_.data(), range_.rows, range_.columns, kTileColumns));
+    const MatView<float> dots(dots_.data(), range_.rows, range_.columns, kTileColumns);
+    const auto multiply = [&](const auto& pages) {
+      dot_tile(pages.row_range(range_.row, range_.rows), pages.row_range(range_.column, range_.columns),
+               dots);
+    };
+    pages_.rounds_products() ? multiply(pages_.rounded(head)) : multiply(pages_.centred(head));
     if (!one_head()) add_to_joined(dots_, joined_dots_);
   }
   if (metrics_.has(Metric::kHamming)) {
@@ -95,7 +98,7 @@ void PairTile::repair(int head, int64_t page, int64_t first_page, int64_t n, con
   const float own = norms.centred_squared[static_cast<std::size_t>(page)];
   for (int64_t j = 0; j < n; ++j) {
     const float other = norms.centred_squared[static_cast<std::size_t>(first_page + j)];
-    if (!nearly_equal(own, other, squared_distance(own, other, dots[j]))) continue;
+    if (!nearly_equal(own, other, squared_distance(own, other, dots[j]), norms.near)) continue;
     const ExactSimilarity exact = exact_similarity(pages_, page, pages_, first_page + j, head);
     const std::size_t k = static_cast<std::size_t>(j);
     values_[static_cast<std::size_t>(Metric::kCosine)][k] = exact.cosine;

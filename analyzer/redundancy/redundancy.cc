@@ -7,6 +7,7 @@
 
 #include "analyzer/redundancy/layer_pass.h"
 #include "analyzer/redundancy/memory.h"
+#include "kernels/onednn_product.h"
 #include "kernels/similarity.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
@@ -70,6 +71,8 @@ void check_options(const RedundancyOptions& options) {
     fail("jaccard_share", "a share between 0 and 1", options.jaccard_share);
   if (!(options.outlier_factor > 0.0 && std::isfinite(options.outlier_factor)))
     fail("outlier_factor", "a number over 0", options.outlier_factor);
+  if (options.products == DType::kF16)
+    throw InputError("analysis options: products: expected f32 or bf16, found f16");
   if (options.bootstrap_resamples < 100 || options.bootstrap_resamples > 1000000)
     fail("bootstrap_resamples", "100 to 1000000", options.bootstrap_resamples);
 }
@@ -104,43 +107,50 @@ std::vector<HeatmapSet> heatmap_sets_of(const Grouping& grouping) {
 }  // namespace
 
 RedundancyResult analyze_redundancy(const PageSet& pages, const RedundancyOptions& options, ThreadPool& pool,
-                                    const AnalysisProgress& progress) {
+                                    const AnalysisProgress& progress, const AnalysisEstimate& estimate) {
   check_options(options);
   check_pages(pages);
   check_memory(redundancy_memory_bytes(pages, options, pool.threads()), options.memory_limit_bytes);
   const Grouping grouping = group_pages(pages);
   const ControlOrders orders = draw_controls(grouping, pages.page_tokens, options.seed);
+  const std::vector<SideBasis> sides = sides_of(pages);
+  const int64_t of_layer = pairs_of_layer(grouping);
+  const int64_t total = static_cast<int64_t>(sides.size()) * pages.layers * of_layer;
+  int64_t done = 0;
+  std::string label;
+  const auto report = [&](int64_t pairs) {
+    throw_if_interrupted();
+    if (progress) progress(done + pairs, total, label);
+  };
   const AnalysisContext context{
-      pages, options, grouping, orders, {options.thresholds.begin(), options.thresholds.end()}, pool};
+      pages, options, grouping, orders, {options.thresholds.begin(), options.thresholds.end()},
+      pool,  report,  estimate};
 
   RedundancyResult result;
   result.options = options;
   result.layers = pages.layers;
   result.kv_heads = pages.kv_heads;
   result.pages = pages.page_count();
+  // Elsewhere oneDNN has no such product, and widened ones would be no faster than exact f32 ones.
+  result.products = multiplies_bf16() ? options.products : DType::kF32;
   result.heatmap_sets = heatmap_sets_of(grouping);
   for (int layer = 0; layer < pages.layers; ++layer) {
     result.norms.emplace_back();
     result.norms.back().layer = layer;
   }
-  const std::vector<SideBasis> sides = sides_of(pages);
-  const int64_t total = static_cast<int64_t>(sides.size()) * (pages.layers + 1);
-  int64_t done = 0;
-  const auto report = [&](const std::string& label) {
-    throw_if_interrupted();
-    ++done;
-    if (progress) progress(done, total, label);
-  };
   for (const SideBasis side : sides) {
     const std::string name =
         fmt::format("{}{}{}", side_name(side), basis_name(side).empty() ? "" : " ", basis_name(side));
     SidePass pass(context, side);
     for (int layer = 0; layer < pages.layers; ++layer) {
+      label = fmt::format("{}, layer {}", name, layer);
       pass.take_layer(layer, result);
-      report(fmt::format("{}, layer {}", name, layer));
+      done += of_layer;
+      report(0);
     }
+    label = fmt::format("{}, across layers", name);
     pass.finish(result);
-    report(fmt::format("{}, across layers", name));
+    report(0);
   }
   return result;
 }

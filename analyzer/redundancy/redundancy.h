@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/dtype.h"
 #include "kernels/parallel.h"
 #include "runtime/backend/backend.h"
 #include "runtime/kv/page_set.h"
@@ -50,9 +51,20 @@ struct RedundancyOptions {
   double jaccard_share = 0.25;                              // of a page's numbers, by magnitude
   double outlier_factor = 6.0;                              // of the layer's median channel rms
   int bootstrap_resamples = 2000;
-  bool per_head = true;                       // also analyse each KV head
+  bool per_head = true;  // also analyse each KV head
+  // What products of pages are computed in, summed in f32: kF32, or kBF16 where the processor multiplies it.
+  DType products = DType::kF32;
   int64_t memory_limit_bytes = 0;             // 0: what the machine has available
   std::shared_ptr<Backend> device = nullptr;  // clusters pages there; null: on the CPU
+};
+
+// By how much bf16 products can have moved a similarity of two pages, at most (page_matrix.h).
+struct ProductError {
+  double cosine = 0.0;
+  double centred = 0.0;
+  double l2 = 0.0;
+
+  void keep_larger(const ProductError& other);
 };
 
 struct PairSummary {
@@ -202,7 +214,10 @@ struct RedundancyResult {
   int layers = 0;
   int kv_heads = 0;
   int64_t pages = 0;
-  int64_t pairs = 0;  // page pairs looked at in all, controls included
+  int64_t pairs = 0;             // page pairs looked at in all, controls included
+  DType products = DType::kF32;  // what products were computed in
+  ProductError product_error;    // of all of them; 0 for f32, whose error is below what is reported
+  double estimated_s = 0.0;      // what the analysis was expected to take
   std::vector<SimilarityRow> similarity;
   std::vector<AdjacentRow> adjacent_layers;
   std::vector<LayerMatrix> layer_matrix;
@@ -217,9 +232,12 @@ struct RedundancyResult {
   std::vector<PartnerTable> partners;
 };
 
-// Called from the calling thread after each piece of work; `label` says what was done. May throw to stop
-// the analysis (throw_if_interrupted() does).
+// Called from the calling thread while pairs are compared and after each piece of work, with how many of all
+// page pairs are done; `label` says what of. May throw to stop the analysis (throw_if_interrupted() does).
 using AnalysisProgress = std::function<void(int64_t done, int64_t total, std::string_view label)>;
+
+// Called once, before pairs are compared: how long the analysis takes from then on, about.
+using AnalysisEstimate = std::function<void(double seconds)>;
 
 // Bytes analyze_redundancy() needs beyond the page set itself.
 int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& options, int threads);
@@ -227,6 +245,7 @@ int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& o
 // The whole analysis. The same numbers for the same pages and options at any thread count. Throws InputError
 // for options out of range, fewer than two pages, too little memory, and pages with NaN or infinity.
 RedundancyResult analyze_redundancy(const PageSet& pages, const RedundancyOptions& options, ThreadPool& pool,
-                                    const AnalysisProgress& progress = {});
+                                    const AnalysisProgress& progress = {},
+                                    const AnalysisEstimate& estimate = {});
 
 }  // namespace kva

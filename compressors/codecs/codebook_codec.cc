@@ -10,6 +10,7 @@
 #include "compressors/codecs/outliers.h"
 #include "kernels/check.h"
 #include "kernels/convert.h"
+#include "kernels/fetch.h"
 #include "kernels/packed.h"
 #include "kernels/sparse.h"
 #include "runtime/error.h"
@@ -123,7 +124,7 @@ class CodebookCodec : public SideCodec {
   }
 
   void decode(const SideData& side, float* scratch, MatView<float> rows) const override {
-    const PackedPage packed = page(side.payload, rows.rows, rows.cols, scratch);
+    const PackedPage packed = page(side, rows.rows, rows.cols, scratch);
     packed_decode(packed, scratch, rows);
     if (!by_length())
       restore_outliers(outlier_list(side.payload, rows.rows, rows.cols), outliers(rows.rows, rows.cols),
@@ -135,14 +136,14 @@ class CodebookCodec : public SideCodec {
   }
   void scores(MatView<const float> queries, const SideData& side, float* scratch,
               MatView<float> scores) const override {
-    const PackedPage packed = page(side.payload, scores.cols, queries.cols, scratch);
+    const PackedPage packed = page(side, scores.cols, queries.cols, scratch);
     packed_scores(queries, packed, scratch, scores);
     if (outliers(packed.tokens, packed.width) > 0)
       sparse_scores(queries, outliers_of(side.payload, packed, scratch), scores);
   }
   void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                   MatView<float> out) const override {
-    const PackedPage packed = page(side.payload, weights.cols, out.cols, scratch);
+    const PackedPage packed = page(side, weights.cols, out.cols, scratch);
     packed_accumulate(weights, packed, scratch, out);
     if (outliers(packed.tokens, packed.width) > 0)
       sparse_accumulate(weights, outliers_of(side.payload, packed, scratch), out);
@@ -187,13 +188,16 @@ class CodebookCodec : public SideCodec {
   }
 
   // The levels go to the front of the scratch, which moves on.
-  PackedPage page(const std::byte* payload, int64_t tokens, int64_t width, float*& scratch) const {
+  PackedPage page(const SideData& side, int64_t tokens, int64_t width, float*& scratch) const {
     PackedPage result = shape(tokens, width);
     to_f32(codebook_->data(), DType::kF16, scratch, format_.levels());
     result.levels = std::exchange(scratch, scratch + format_.levels());
-    result.codes = payload + scale_bytes(tokens, width);
-    result.scales = reinterpret_cast<const uint16_t*>(payload);
+    const int64_t codes_at = scale_bytes(tokens, width);
+    result.codes = side.payload + codes_at;
+    result.scales = reinterpret_cast<const uint16_t*>(side.payload);
     if (!by_length()) result.zeros = result.scales + vectors_of(format_.axis, tokens, width);
+    fetch(side.ahead, codes_at);
+    if (side.ahead) result.ahead = side.ahead + codes_at;
     return result;
   }
 

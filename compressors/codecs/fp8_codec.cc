@@ -24,11 +24,11 @@ class Fp8Codec : public SideCodec {
   int64_t scratch_values(int64_t, int64_t, int64_t) const override { return 0; }
   void scores(MatView<const float> queries, const SideData& side, float*,
               MatView<float> scores) const override {
-    fp8_scores(queries, codes_of(side), type_, scores);
+    fp8_scores(queries, codes_of(side), type_, scores, side.ahead);
   }
   void accumulate(MatView<const float> weights, const SideData& side, float*,
                   MatView<float> out) const override {
-    fp8_accumulate(weights, codes_of(side), type_, out);
+    fp8_accumulate(weights, codes_of(side), type_, out, side.ahead);
   }
 
   std::optional<SideFormat> device_format(int64_t, int64_t width) const override {

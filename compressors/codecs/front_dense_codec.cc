@@ -71,7 +71,7 @@ class FrontDenseCodec : public SideCodec {
   int64_t rest(int64_t tokens) const { return tokens - front(tokens); }
   int64_t dense_bytes(int64_t tokens, int64_t width) const { return dense_->bytes(front(tokens), width); }
   SideData behind(const SideData& side, int64_t tokens, int64_t width) const {
-    return {side.payload + dense_bytes(tokens, width), side.base, side.base_codec};
+    return side.part(dense_bytes(tokens, width));
   }
 
   int64_t front_;

@@ -10,6 +10,7 @@
 
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/fetch.h"
 #include "runtime/error.h"
 
 namespace kva {
@@ -91,6 +92,7 @@ class MiniCacheCodec : public SideCodec {
     // Queries come as they are; a base in coordinates of its own is decoded.
     if (side.base_codec->has_coordinates()) return SideCodec::scores(queries, side, scratch, scores);
     const int64_t tokens = scores.cols;
+    fetch(side.ahead, bytes(tokens, queries.cols));
     float* lengths = scratch;
     float* product = scratch + tokens;
     side.base_codec->scores(queries, side.base_data(),
@@ -109,6 +111,7 @@ class MiniCacheCodec : public SideCodec {
                   MatView<float> out) const override {
     if (side.base_codec->has_coordinates()) return SideCodec::accumulate(weights, side, scratch, out);
     const int64_t tokens = weights.cols;
+    fetch(side.ahead, bytes(tokens, out.cols));
     float* lengths = scratch;
     const MatView<float> scaled(scratch + tokens, weights.rows, tokens);
     to_f32(side.payload, DType::kF16, lengths, tokens);

@@ -10,6 +10,7 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/fetch.h"
 #include "kernels/nearest.h"
 #include "kernels/packed.h"
 #include "runtime/error.h"
@@ -98,6 +99,7 @@ class PqCodec : public SideCodec {
   void scores(MatView<const float> queries, const SideData& side, float*,
               MatView<float> scores) const override {
     std::array<uint8_t, kMostSubVectors> buffer;
+    fetch(side.ahead, bytes(scores.cols, shape_.width));
     for (int64_t t = 0; t < scores.cols; ++t) {
       const uint8_t* codes = codes_of(side.payload, t, buffer.data());
       for (int64_t q = 0; q < scores.rows; ++q) scores.at(q, t) = table_sum(queries.row(q), codes);
@@ -107,6 +109,7 @@ class PqCodec : public SideCodec {
   void accumulate(MatView<const float> weights, const SideData& side, float*,
                   MatView<float> out) const override {
     std::array<uint8_t, kMostSubVectors> buffer;
+    fetch(side.ahead, bytes(weights.cols, shape_.width));
     for (int64_t t = 0; t < weights.cols; ++t) {
       const uint8_t* codes = codes_of(side.payload, t, buffer.data());
       for (int64_t q = 0; q < out.rows; ++q) {

@@ -12,6 +12,7 @@
 #include "compressors/codecs/outliers.h"
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
+#include "kernels/fetch.h"
 #include "kernels/packed_encode.h"
 #include "kernels/sparse.h"
 #include "runtime/error.h"
@@ -78,7 +79,7 @@ class QuantCodec : public SideCodec {
 
   void decode(const SideData& side, float* scratch, MatView<float> rows) const override {
     const Layout at(format_, rows.rows, rows.cols);
-    packed_decode(page(at, side.payload), scratch, rows);
+    packed_decode(page(at, side), scratch, rows);
     restore_outliers(side.payload + at.kept_at, at.kept, rows);
     for (int64_t i = 0; i < at.channels; ++i) {
       const float* values = dense_channel(at, side.payload, i, nullptr, scratch);
@@ -97,7 +98,7 @@ class QuantCodec : public SideCodec {
   void scores(MatView<const float> queries, const SideData& side, float* scratch,
               MatView<float> scores) const override {
     const Layout at(format_, scores.cols, queries.cols);
-    const PackedPage packed = page(at, side.payload);
+    const PackedPage packed = page(at, side);
     packed_scores(queries, packed, scratch, scores);
     const float* coded = coded_zeros(at, side.payload, scratch);
     if (at.kept > 0)
@@ -118,7 +119,7 @@ class QuantCodec : public SideCodec {
   void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                   MatView<float> out) const override {
     const Layout at(format_, weights.cols, out.cols);
-    const PackedPage packed = page(at, side.payload);
+    const PackedPage packed = page(at, side);
     MatView<const float> factored = weights;
     if (format_.norm_correct) {
       const MatView<float> scaled(scratch, weights.rows, weights.cols);
@@ -169,11 +170,13 @@ class QuantCodec : public SideCodec {
     return std::max(packed_scratch(queries, at.page), beside);
   }
 
-  PackedPage page(const Layout& at, const std::byte* payload) const {
+  PackedPage page(const Layout& at, const SideData& side) const {
     PackedPage result = at.page;
-    result.codes = payload + at.codes_at;
-    result.scales = reinterpret_cast<const uint16_t*>(payload);
-    if (!format_.symmetric) result.zeros = reinterpret_cast<const uint16_t*>(payload + at.zeros_at);
+    result.codes = side.payload + at.codes_at;
+    result.scales = reinterpret_cast<const uint16_t*>(side.payload);
+    if (!format_.symmetric) result.zeros = reinterpret_cast<const uint16_t*>(side.payload + at.zeros_at);
+    fetch(side.ahead, at.codes_at);
+    if (side.ahead) result.ahead = side.ahead + at.codes_at;
     return result;
   }
 
@@ -205,21 +208,19 @@ class QuantCodec : public SideCodec {
 
   std::vector<uint16_t> widest_channels(MatView<const float> rows) const;
   std::vector<uint8_t> write_kept(MatView<const float> rows, const Layout& at, std::byte* payload) const;
-  void write_scales(MatView<const float> rows, const Layout& at, const uint8_t* kept,
-                    std::byte* payload) const;
   void write_factors(MatView<const float> rows, const Layout& at, std::byte* payload) const;
 
   QuantFormat format_;
 };
 
-void check(MatView<const float> rows) {
-  if (all_within(rows, kMostF16)) return;
+[[noreturn]] void refuse(MatView<const float> rows) {
   for (int64_t t = 0; t < rows.rows; ++t)
     for (int64_t c = 0; c < rows.cols; ++c)
       if (!(std::abs(rows.at(t, c)) <= kMostF16))
         throw InputError(
             fmt::format("token {}, channel {}: quant expected a finite number within f16, found {}", t, c,
                         rows.at(t, c)));
+  KVA_CHECK(false, "refused numbers that are all within f16");
 }
 
 std::vector<uint16_t> QuantCodec::widest_channels(MatView<const float> rows) const {
@@ -266,15 +267,6 @@ std::vector<uint8_t> QuantCodec::write_kept(MatView<const float> rows, const Lay
   return kept;
 }
 
-void QuantCodec::write_scales(MatView<const float> rows, const Layout& at, const uint8_t* kept,
-                              std::byte* payload) const {
-  std::vector<float> ranges(static_cast<std::size_t>(2 * at.scales));
-  float* high = ranges.data() + at.scales;
-  group_ranges(rows, at.page, kept, ranges.data(), high);
-  auto* zeros = format_.symmetric ? nullptr : reinterpret_cast<uint16_t*>(payload + at.zeros_at);
-  range_scales(ranges.data(), high, at.scales, format_.bits, reinterpret_cast<uint16_t*>(payload), zeros);
-}
-
 void QuantCodec::write_factors(MatView<const float> rows, const Layout& at, std::byte* payload) const {
   std::fill_n(reinterpret_cast<uint16_t*>(payload + at.factors_at), rows.rows, f16_from_f32(1.0f));
   std::vector<float> decoded(static_cast<std::size_t>(rows.rows * rows.cols));
@@ -295,13 +287,16 @@ void QuantCodec::write_factors(MatView<const float> rows, const Layout& at, std:
 }
 
 void QuantCodec::encode(MatView<const float> rows, const SideData&, std::byte* payload) const {
-  check(rows);
   if (rows.rows == 0) return;
   const Layout at(format_, rows.rows, rows.cols);
+  // What is kept is chosen among numbers that can be ordered.
+  if (at.channels + at.kept > 0 && !all_within(rows, kMostF16)) refuse(rows);
   const std::vector<uint8_t> kept = write_kept(rows, at, payload);
-  const uint8_t* is_kept = kept.empty() ? nullptr : kept.data();
-  write_scales(rows, at, is_kept, payload);
-  pack_numbers(rows, page(at, payload), is_kept, payload + at.codes_at);
+  auto* scales = reinterpret_cast<uint16_t*>(payload);
+  auto* zeros = format_.symmetric ? nullptr : reinterpret_cast<uint16_t*>(payload + at.zeros_at);
+  if (!encode_page(rows, at.page, kept.empty() ? nullptr : kept.data(), kMostF16, scales, zeros,
+                   payload + at.codes_at))
+    refuse(rows);
   if (format_.norm_correct) write_factors(rows, at, payload);
 }
 

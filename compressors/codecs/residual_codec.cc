@@ -9,6 +9,7 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/fetch.h"
 
 namespace kva {
 namespace {
@@ -46,6 +47,7 @@ class ResidualCodec : public SideCodec {
   void scores(MatView<const float> queries, const SideData& side, float* scratch,
               MatView<float> scores) const override {
     const int64_t tokens = scores.cols, width = queries.cols;
+    fetch(side.ahead, factor_bytes(tokens, width));
     inner_->scores(queries, inner_side(side, tokens, width), scratch, scores);
     const MatView<float> coords(scratch, queries.rows, rank(tokens, width));
     if (coords.cols == 0) return;
@@ -56,6 +58,7 @@ class ResidualCodec : public SideCodec {
   void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                   MatView<float> out) const override {
     const int64_t tokens = weights.cols, width = out.cols;
+    fetch(side.ahead, factor_bytes(tokens, width));
     inner_->accumulate(weights, inner_side(side, tokens, width), scratch, out);
     const MatView<float> coords(scratch, weights.rows, rank(tokens, width));
     if (coords.cols == 0) return;
@@ -80,7 +83,7 @@ class ResidualCodec : public SideCodec {
     return side.payload + 2 * rank(tokens, width) * tokens;
   }
   SideData inner_side(const SideData& side, int64_t tokens, int64_t width) const {
-    return {side.payload + factor_bytes(tokens, width), side.base, side.base_codec};
+    return side.part(factor_bytes(tokens, width));
   }
 
   int64_t rank_;

@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "kernels/check.h"
+#include "kernels/fetch.h"
 
 namespace kva {
 namespace {
@@ -73,10 +74,12 @@ class ZstdCodec : public SideCodec {
   }
   void scores(MatView<const float> queries, const SideData& side, float* scratch,
               MatView<float> scores) const override {
+    fetch(side.ahead, shape_.bytes);
     inner_->scores(queries, unpacked(side, scratch), scratch + own_scratch(), scores);
   }
   void accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                   MatView<float> out) const override {
+    fetch(side.ahead, shape_.bytes);
     inner_->accumulate(weights, unpacked(side, scratch), scratch + own_scratch(), out);
   }
 

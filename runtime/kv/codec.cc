@@ -2,6 +2,7 @@
 
 #include "kernels/check.h"
 #include "kernels/dense_rows.h"
+#include "kernels/fetch.h"
 
 namespace kva {
 
@@ -16,6 +17,7 @@ void SideCodec::append(MatView<const float>, int64_t, std::byte*) const {
 void SideCodec::scores(MatView<const float> queries, const SideData& side, float* scratch,
                        MatView<float> scores) const {
   const MatView<float> rows(scratch, scores.cols, queries.cols);
+  fetch(side.ahead, bytes(rows.rows, rows.cols));
   decode(side, scratch + rows.rows * rows.cols, rows);
   dense_scores(queries, rows.data, DType::kF32, scores);
 }
@@ -23,6 +25,7 @@ void SideCodec::scores(MatView<const float> queries, const SideData& side, float
 void SideCodec::accumulate(MatView<const float> weights, const SideData& side, float* scratch,
                            MatView<float> out) const {
   const MatView<float> rows(scratch, weights.cols, out.cols);
+  fetch(side.ahead, bytes(rows.rows, rows.cols));
   decode(side, scratch + rows.rows * rows.cols, rows);
   dense_accumulate(weights, rows.data, DType::kF32, out);
 }

@@ -31,7 +31,15 @@ struct SideData {
   const std::byte* payload = nullptr;
   const std::byte* base = nullptr;  // the payload of the side it builds on, where there is one
   const SideCodec* base_codec = nullptr;
-  SideData base_data() const { return {base, nullptr, nullptr}; }
+  // The payload of a side of this codec that is read soon, of as many tokens or of fewer: scores() and
+  // accumulate() fetch it while they compute. Null: none.
+  const std::byte* ahead = nullptr;
+
+  SideData base_data() const { return {base, nullptr, nullptr, nullptr}; }
+  // The part of it from `offset` bytes on.
+  SideData part(int64_t offset) const {
+    return {payload + offset, base, base_codec, ahead ? ahead + offset : nullptr};
+  }
 };
 
 // What a codec is made of, so that it can be written to a file and made again (compressors/codec_record.h).

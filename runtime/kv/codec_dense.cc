@@ -41,12 +41,12 @@ class DenseCodec : public SideCodec {
 
   void scores(MatView<const float> queries, const SideData& side, float*,
               MatView<float> scores) const override {
-    dense_scores(queries, side.payload, type_, scores);
+    dense_scores(queries, side.payload, type_, scores, side.ahead);
   }
 
   void accumulate(MatView<const float> weights, const SideData& side, float*,
                   MatView<float> out) const override {
-    dense_accumulate(weights, side.payload, type_, out);
+    dense_accumulate(weights, side.payload, type_, out, side.ahead);
   }
 
   int64_t scratch_values(int64_t, int64_t, int64_t) const override { return 0; }

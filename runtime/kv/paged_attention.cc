@@ -1,12 +1,11 @@
 #include "runtime/kv/paged_attention.h"
 
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "kernels/check.h"
 #include "kernels/dense_rows.h"
+#include "kernels/fetch.h"
 #include "kernels/tile_product.h"
 
 namespace kva {
@@ -25,16 +24,10 @@ constexpr int64_t kBlockRows = 192;  // query rows that share a decoded tile, ab
 constexpr int64_t kWorthThreads = 1 << 18;
 
 // The next page comes from somewhere else in memory; the hardware's own prefetch would start too late. So
-// many bytes are asked for ahead of their use. Longer pages are left to the hardware: asking for all their
-// lines costs more than waiting for the first.
-constexpr int64_t kPrefetchBytes = 4096;
-constexpr int64_t kMostPrefetched = 6144;
+// many bytes ahead of their use the codec is told to fetch them.
+constexpr int64_t kFetchBytes = 4096;
 
-void prefetch(const SideData& side, int64_t bytes) {
-  const std::byte* payload = side.payload;
-  constexpr int64_t kLine = 64;
-  for (int64_t at = 0; at < bytes; at += kLine) hwy::Prefetch(payload + at);
-}
+SideId side_of(const PageRef& ref, Side side) { return side == Side::kKey ? ref.k : ref.v; }
 
 }  // namespace
 
@@ -218,10 +211,11 @@ void PagedAttention::run_scores(const Item& item, MatView<const float> queries, 
   int64_t index = item.first_index;
   for (std::size_t i = 0; i < item.pages.size(); ++i) {
     const PageRef& ref = item.pages[i];
-    prefetch_ahead(item.pages, i, Side::kKey);
     const MatView<float> of_page = scores.col_range(column, ref.tokens);
     column += ref.tokens;
+    const SideData data = side_data(item.pages, i, Side::kKey);
     if (turn_keys) {
+      fetch(data.ahead, store_.bytes(ref.k));
       dense_scores(queries, decode_keys({&ref, 1}, index, s).data, DType::kF32, of_page);
       index += indexed_tokens({&ref, 1});
     } else {
@@ -236,7 +230,7 @@ void PagedAttention::run_scores(const Item& item, MatView<const float> queries, 
         }
         asked = projection;
       }
-      codec.scores(asked, store_.data(ref.k), s.codec, of_page);
+      codec.scores(asked, data, s.codec, of_page);
     }
     mask(item, ref, of_page);
   }
@@ -266,12 +260,12 @@ void PagedAttention::run_values(const Item& item, MatView<float> weights, const 
   int64_t column = 0;
   for (std::size_t i = 0; i < item.pages.size(); ++i) {
     const PageRef& ref = item.pages[i];
-    prefetch_ahead(item.pages, i, Side::kValue);
+    const SideData data = side_data(item.pages, i, Side::kValue);
     const SideCodec& codec = store_.codec(ref.v);
     const MatView<float> of_page = weights.col_range(column, ref.tokens);
     column += ref.tokens;
     if (!codec.has_coordinates()) {
-      codec.accumulate(of_page, store_.data(ref.v), s.codec, out);
+      codec.accumulate(of_page, data, s.codec, out);
       continue;
     }
     if (summed != &codec) {
@@ -280,17 +274,20 @@ void PagedAttention::run_values(const Item& item, MatView<float> weights, const 
       sum = MatView<float>(s.coordinates, out.rows, codec.coordinates(options_.head_dim));
       std::fill_n(sum.data, sum.rows * sum.cols, 0.0f);
     }
-    codec.accumulate(of_page, store_.data(ref.v), s.codec, sum);
+    codec.accumulate(of_page, data, s.codec, sum);
   }
   lift();
 }
 
-void PagedAttention::prefetch_ahead(std::span<const PageRef> pages, std::size_t at, Side side) const {
-  const int64_t bytes = store_.bytes(side == Side::kKey ? pages[at].k : pages[at].v);
-  const std::size_t ahead =
-      at + static_cast<std::size_t>(std::max<int64_t>(1, kPrefetchBytes / std::max<int64_t>(bytes, 1)));
-  if (ahead < pages.size() && bytes <= kMostPrefetched)
-    prefetch(store_.data(side == Side::kKey ? pages[ahead].k : pages[ahead].v), bytes);
+SideData PagedAttention::side_data(std::span<const PageRef> pages, std::size_t at, Side side) const {
+  const SideId id = side_of(pages[at], side);
+  SideData data = store_.data(id);
+  const int64_t bytes = std::max<int64_t>(store_.bytes(id), 1);
+  const std::size_t ahead = at + static_cast<std::size_t>(std::max<int64_t>(1, kFetchBytes / bytes));
+  if (ahead >= pages.size()) return data;
+  const SideId next = side_of(pages[ahead], side);
+  if (&store_.codec(next) == &store_.codec(id)) data.ahead = store_.data(next).payload;
+  return data;
 }
 
 void PagedAttention::attend_run(const Item& item, MatView<const float> q, int worker) const {

@@ -117,7 +117,8 @@ class PagedAttention {
   void attend_tiled(const Item& item, MatView<const float> q, MatView<float> out, int worker) const;
   MatView<const float> turned_queries(const Item& item, const PageRef& ref, MatView<const float> queries,
                                       float* target) const;
-  void prefetch_ahead(std::span<const PageRef> pages, std::size_t at, Side side) const;
+  // A side of pages[at], and the payload that is to be fetched while it is read.
+  SideData side_data(std::span<const PageRef> pages, std::size_t at, Side side) const;
   MatView<float> decode_keys(std::span<const PageRef> pages, int64_t first_index, const Scratch& s) const;
   void turn_plain_keys(const PageRef& ref, int64_t index, MatView<float> keys) const;
   MatView<float> decode_values(std::span<const PageRef> pages, const Scratch& s) const;

@@ -40,20 +40,25 @@ def unequal(fact, *names):
 def all_pairs(pages, threads):
     sessions = {"ours": session("turns", "all_pairs", threads, pages=pages),
                 "cosine": session("turns", "all_pairs", threads, pages=pages, metric="cosine"),
+                "bf16": session("turns", "all_pairs", threads, pages=pages, metric="cosine", dtype="bf16"),
                 "BLAS": session("peer_numpy", "gemm", threads, pages=pages),
                 "FAISS": session("peer_faiss", "search", threads, pages=pages, index="inner product"),
+                "bf16 probe": session("turns", "product", threads, type="bf16"),
                 "probe": session("turns", "product", threads, type="f32")}
 
-    def limit(seconds, facts):
-        return rate("probe", "flops")(seconds, facts) / facts["ours"]["flops"] * facts["ours"]["pairs"] / 1e6
+    def limit_of(probe):
+        return lambda seconds, facts: (rate(probe, "flops")(seconds, facts) / facts["ours"]["flops"] *
+                                       facts["ours"]["pairs"] / 1e6)
 
-    common = {"unit": "Mpairs/s", "threads": threads, "limit": limit, "probe": "probe"}
-    five, cosine = (rate(name, "pairs", 1e6) for name in ("ours", "cosine"))
+    common = {"unit": "Mpairs/s", "threads": threads, "limit": limit_of("probe"), "probe": "probe"}
+    five, cosine, bf16 = (rate(name, "pairs", 1e6) for name in ("ours", "cosine", "bf16"))
     blas, faiss = (rate(name, "pairs", 1e6) for name in ("BLAS", "FAISS"))
     what = f"all pairs of {pages:,}"
     return sessions, [
         Row(f"{what}, cosine, histogram and top 10 / BLAS product", ours=cosine, peer=blas, must=0.9, **common),
         Row(f"{what}, cosine, histogram and top 10 / FAISS IndexFlatIP", ours=cosine, peer=faiss, must=1.2, **common),
+        Row(f"{what}, cosine in bf16, histogram and top 10 / our f32", ours=bf16, peer=cosine,
+            **{**common, "limit": limit_of("bf16 probe"), "must": 5.0}),
         Row(f"{what}, five metrics / BLAS product", ours=five, peer=blas, **common)]
 
 

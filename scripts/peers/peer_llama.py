@@ -44,13 +44,14 @@ class Model:
 class Context:
     """Sequences in one KV cache of `tokens` tokens each."""
 
-    def __init__(self, gguf, kv, tokens, sequences=1):
+    def __init__(self, gguf, kv, tokens, sequences=1, to_fill=False):
         self.model = Model.of(gguf)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens * sequences
         params.n_batch = max(tokens * sequences, 2048)
         params.n_ubatch = CHUNK
-        params.n_seq_max = sequences
+        params.n_seq_max = sequences + to_fill  # fill() takes one for itself, in a cache that sequences share
+        params.kv_unified = to_fill
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.type_k = params.type_v = KV_TYPES[kv]
         params.no_perf = True
@@ -70,12 +71,16 @@ class Context:
         llama_cpp.llama_set_n_threads(self.handle, count, count)
 
     def fill(self, tokens, sequences):
-        """Leaves each sequence its first `tokens` tokens, made where there are fewer."""
+        """Leaves each sequence `tokens` tokens, made where there are fewer. For contexts made to_fill. A chunk is read without those before it, as a
+        sequence of its own that then joins: other numbers in the cache, which cost a later step what a text's do, and no
+        minutes of attention to a long context that nobody measures."""
         self.threads(os.cpu_count())
         ids = some_tokens(tokens, self.model.vocab)
         for first in range(self.filled, tokens, CHUNK):
             for sequence in range(sequences):
-                self.step([(token, first + i, sequence) for i, token in enumerate(ids[first:first + CHUNK])])
+                self.step([(token, first + i, sequences) for i, token in enumerate(ids[first:first + CHUNK])])
+                llama_cpp.llama_memory_seq_cp(self.memory, sequences, sequence, -1, -1)
+                llama_cpp.llama_memory_seq_rm(self.memory, sequences, -1, -1)
         self.cut(sequences, tokens)
 
     def step(self, rows, all_logits=False):
@@ -122,7 +127,7 @@ class Prefill:
 
 
 class Decode:
-    # Filling a long context takes minutes: it serves all numbers of threads, and a longer one extends a shorter.
+    # A filled context serves all numbers of threads, and a longer one extends a shorter.
     deep = {}
 
     def __init__(self, settings):
@@ -133,7 +138,7 @@ class Decode:
         else:
             key = (settings["gguf"], kv, self.sequences)
             if key not in self.deep:
-                self.deep[key] = Context(settings["gguf"], kv, 8192, self.sequences)
+                self.deep[key] = Context(settings["gguf"], kv, 8192, self.sequences, to_fill=True)
             self.context = self.deep[key]
             self.context.fill(self.depth, self.sequences)
         self.tokens = some_tokens(self.sequences, self.context.model.vocab)

@@ -7,6 +7,7 @@
 
 #include "analyzer/redundancy/grouping.h"
 #include "analyzer/redundancy/page_matrix.h"
+#include "kernels/onednn_product.h"
 #include "kernels/random.h"
 #include "runtime/kv/page_set.h"
 
@@ -28,6 +29,13 @@ inline PageMatrix random_pages(int64_t pages, ThreadPool& pool) {
   RawPages raw{{pages, 1, kTokens, kHeadDim}, uniform_numbers(pages * kNumbers), 1.0};
   const std::vector<float> means = channel_means(raw, pool);
   return PageMatrix(std::move(raw), means, 0.25, pool);
+}
+
+// The same, to be multiplied in bf16 where the processor does that.
+inline PageMatrix random_pages_in(DType type, int64_t pages, ThreadPool& pool) {
+  PageMatrix matrix = random_pages(pages, pool);
+  if (type == DType::kBF16 && multiplies_bf16()) matrix.round_products(pool);
+  return matrix;
 }
 
 inline Grouping one_prompt(int64_t pages) {

@@ -62,6 +62,27 @@ void all_pairs(benchmark::State& state, const PairPlan& plan) {
   turns.report(state, pairs, pairs, 1e6);
 }
 
+// Products of bf16 numbers, in turns with the same of f32; error: of a centred cosine, at most.
+void all_pairs_in_bf16(benchmark::State& state, const PairPlan& plan) {
+  const int64_t count = state.range(0);
+  ThreadPool pool(static_cast<int>(state.range(1)));
+  const PageMatrix pages = random_pages(count, pool);
+  const PageMatrix rounded = random_pages_in(DType::kBF16, count, pool);
+  if (!rounded.rounds_products()) return state.SkipWithError("this processor does not multiply bf16");
+  const Grouping grouping = one_prompt(count);
+  Turns turns;
+  for (auto _ : state) {
+    turns.own.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(rounded, grouping, plan, pool)); }));
+    turns.probe.push_back(
+        seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(pages, grouping, plan, pool)); }));
+    state.SetIterationTime(turns.own.back());
+  }
+  const auto pairs = static_cast<double>(count * count);
+  turns.report(state, pairs, pairs, 1e6);
+  state.counters["error"] = rounded.product_error().centred;
+}
+
 // In turns with a bare popcount of as many words from the first-level cache on each thread; pairs count
 // twice, as above.
 void all_pairs_of_bits(benchmark::State& state, Metric metric) {
@@ -99,6 +120,7 @@ void register_pairs() {
   };
   add("all_pairs_five_metrics", all_pairs, full_plan(), {kFewPages});
   add("all_pairs_cosine", all_pairs, bare_plan(Metric::kCosineCentered, 10), {kFewPages, 16384});
+  add("all_pairs_bf16", all_pairs_in_bf16, bare_plan(Metric::kCosineCentered, 10), {kFewPages, 16384});
   add("all_pairs_hamming", all_pairs_of_bits, Metric::kHamming, {kFewPages, 16384});
   add("all_pairs_jaccard", all_pairs_of_bits, Metric::kJaccard, {kFewPages, 16384});
 }
@@ -161,6 +183,30 @@ void differing_bits_of_tiles(benchmark::State& state) {
 }
 BENCHMARK(differing_bits_of_tiles)->UseManualTime();
 
+// As many pages as an analysis may meet, one metric. estimate: the seconds that were expected over those it
+// took.
+void many_pages(benchmark::State& state) {
+  const int64_t count = state.range(0);
+  ThreadPool pool(static_cast<int>(state.range(1)));
+  const PageMatrix pages = random_pages_in(state.range(2) ? DType::kBF16 : DType::kF32, count, pool);
+  const Grouping grouping = one_prompt(count);
+  const PairPlan plan = bare_plan(Metric::kCosineCentered, 10);
+  double expected = 0.0, seconds = 0.0;
+  for (auto _ : state) {
+    expected = estimated_seconds(pages, grouping, plan, pool);
+    seconds = seconds_of([&] { benchmark::DoNotOptimize(compare_all_pairs(pages, grouping, plan, pool)); });
+    state.SetIterationTime(seconds);
+  }
+  state.counters["value"] = static_cast<double>(count * count) / seconds / 1e6;
+  state.counters["estimate"] = expected / seconds;
+}
+BENCHMARK(many_pages)
+    ->ArgNames({"pages", "threads", "bf16"})
+    ->ArgsProduct({{10000, 40000, 100000}, {2}, {0, 1}})
+    ->Unit(benchmark::kSecond)
+    ->UseManualTime()
+    ->Iterations(1);
+
 // The default run's shape without the model: 30 layers, 3 KV heads of 64, 16 tokens, 700 pages.
 void whole_analysis(benchmark::State& state) {
   PageSetSpec spec;
@@ -178,7 +224,12 @@ void whole_analysis(benchmark::State& state) {
         return numbers[static_cast<std::size_t>((at + layer * 977) % static_cast<int64_t>(numbers.size()))];
       });
   ThreadPool pool(2);
-  for (auto _ : state) benchmark::DoNotOptimize(analyze_redundancy(set, {}, pool));
+  double expected = 0.0, seconds = 0.0;
+  for (auto _ : state)
+    seconds += seconds_of([&] {
+      benchmark::DoNotOptimize(analyze_redundancy(set, {}, pool, {}, [&](double s) { expected += s; }));
+    });
+  state.counters["estimate"] = expected / seconds;
 }
 BENCHMARK(whole_analysis)->Arg(2)->Arg(30)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(1);
 

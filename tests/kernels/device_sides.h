@@ -70,7 +70,7 @@ inline void put_scales(HostSide& side, const SideSpec& spec, MatView<const float
   const auto count = static_cast<std::size_t>(page.scale_count());
   std::vector<float> low(count), high(count);
   std::vector<uint16_t> scales(count), zeros(count);
-  group_ranges(rows, page, kept.data(), low.data(), high.data());
+  KVA_CHECK(group_ranges(rows, page, kept.data(), 65504.0f, low.data(), high.data()), "numbers within f16");
   for (std::size_t g = 0; g < count; ++g) {
     if (low[g] > high[g]) low[g] = high[g] = 0.0f;
     const auto most = static_cast<float>((1 << page.bits) - 1);

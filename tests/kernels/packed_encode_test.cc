@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -40,7 +41,7 @@ TEST(PackedEncode, RangesByHand) {
   const auto ranges = [&](ScaleAxis axis, int64_t group, const uint8_t* without) {
     const PackedPage shape{.tokens = 2, .width = 3, .axis = axis, .group = group};
     std::vector<float> low(static_cast<std::size_t>(shape.scale_count())), high(low.size());
-    group_ranges({rows.data(), 2, 3}, shape, without, low.data(), high.data());
+    EXPECT_TRUE(group_ranges({rows.data(), 2, 3}, shape, without, 9.0f, low.data(), high.data()));
     return std::pair{low, high};
   };
   using Ranges = std::pair<std::vector<float>, std::vector<float>>;
@@ -52,6 +53,34 @@ TEST(PackedEncode, RangesByHand) {
     EXPECT_EQ(ranges(ScaleAxis::kChannel, 2, kept.data()), (Ranges{{0, -2, 3}, {1, 5, 3}}));
     EXPECT_EQ(ranges(ScaleAxis::kChannel, 1, nullptr), (Ranges{{1, -2, 3, 0, 5, 9}, {1, -2, 3, 0, 5, 9}}));
   });
+}
+
+// Kept or not, in a vector or behind the last one.
+TEST(PackedEncode, RangesTellWhatIsBeyond) {
+  for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+    for (const int64_t cols : {1, 5, 16, 37})
+      for (const int64_t group : {int64_t{3}, int64_t{64}}) {
+        const PackedPage shape{.tokens = 5, .width = cols, .axis = axis, .group = group};
+        std::vector<float> rows(static_cast<std::size_t>(5 * cols), -2.0f);
+        std::vector<float> low(static_cast<std::size_t>(shape.scale_count())), high(low.size());
+        std::vector<uint8_t> kept(rows.size());
+        for_each_simd_target([&] {
+          const auto within = [&](const uint8_t* without) {
+            return group_ranges({rows.data(), 5, cols}, shape, without, 2.0f, low.data(), high.data());
+          };
+          EXPECT_TRUE(within(nullptr));
+          for (std::size_t i = 0; i < rows.size(); ++i) {
+            kept[i] = 1;
+            for (const float bad : {2.0001f, -3.0f, kInfinity, -kInfinity, std::nanf("")}) {
+              rows[i] = bad;
+              ASSERT_FALSE(within(nullptr)) << bad;
+              ASSERT_FALSE(within(kept.data())) << bad;
+            }
+            rows[i] = -2.0f;
+            kept[i] = 0;
+          }
+        });
+      }
 }
 
 // Against the definition in double: the least f16 that reaches over the range.
@@ -209,6 +238,55 @@ TEST(PackedEncode, EqualsItsDefinitionInEveryShape) {
               });
             }
           }
+}
+
+// The same bytes as its three parts over the whole page, however many rows are taken at once.
+TEST(PackedEncode, APageAtOnceEqualsItsParts) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (const int bits : {2, 3, 4, 8})
+    for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+      for (const int64_t group : {int64_t{7}, int64_t{64}})
+        for (const int64_t tokens : {1, 16, 41, 64})
+          for (const bool by_channel : {false, true})
+            for (const bool symmetric : {false, true}) {
+              PackedPage page{.bits = bits,
+                              .tokens = tokens,
+                              .width = 64,
+                              .axis = axis,
+                              .group = group,
+                              .by_channel = by_channel};
+              const auto count = static_cast<std::size_t>(page.scale_count());
+              std::vector<float> rows(static_cast<std::size_t>(tokens * 64)), low(count), high(count);
+              std::vector<uint8_t> kept(rows.size());
+              for (std::size_t i = 0; i < rows.size(); ++i) {
+                rows[i] = 3.0f + normal(random);
+                kept[i] = random() % 10 == 0;
+              }
+              const MatView<const float> view(rows.data(), tokens, 64);
+              for (const uint8_t* without : std::array<const uint8_t*, 2>{nullptr, kept.data()})
+                for_each_simd_target([&] {
+                  std::vector<uint16_t> scales(count), zeros(count), own_scales(count), own_zeros(count);
+                  std::vector<std::byte> packed(static_cast<std::size_t>(page.code_bytes())), own(packed);
+                  EXPECT_TRUE(group_ranges(view, page, without, 99.0f, low.data(), high.data()));
+                  range_scales(low.data(), high.data(), page.scale_count(), bits, scales.data(),
+                               symmetric ? nullptr : zeros.data());
+                  PackedPage scaled = page;
+                  scaled.scales = scales.data();
+                  scaled.zeros = symmetric ? nullptr : zeros.data();
+                  pack_numbers(view, scaled, without, packed.data());
+                  EXPECT_TRUE(encode_page(view, page, without, 99.0f, own_scales.data(),
+                                          symmetric ? nullptr : own_zeros.data(), own.data()));
+                  EXPECT_EQ(own_scales, scales);
+                  EXPECT_EQ(own_zeros, zeros);
+                  ASSERT_EQ(own, packed) << bits << " bits, " << tokens << " tokens, groups of " << group;
+                });
+              rows.back() = std::nanf("");
+              std::vector<std::byte> packed(static_cast<std::size_t>(page.code_bytes()));
+              std::vector<uint16_t> scales(count), zeros(count);
+              EXPECT_FALSE(
+                  encode_page(view, page, nullptr, 99.0f, scales.data(), zeros.data(), packed.data()));
+            }
 }
 
 }  // namespace

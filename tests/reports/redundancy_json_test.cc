@@ -50,7 +50,7 @@ TEST(RedundancyJson, WhatIsNoNumberIsNull) {
 
 TEST(RedundancyJson, HasTheSectionsAndKeysOfTheContract) {
   const Json json = to_json(small_result());
-  EXPECT_THAT(keys_of(json), ::testing::ElementsAre("definitions", "thresholds", "histogram_bins",
+  EXPECT_THAT(keys_of(json), ::testing::ElementsAre("definitions", "thresholds", "histogram_bins", "products",
                                                     "similarity", "adjacent_layers", "layer_matrix",
                                                     "heatmaps", "heatmap_sets", "duplicates", "clusters",
                                                     "opportunity", "growth", "set_differences", "norms"));

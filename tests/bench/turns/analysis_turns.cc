@@ -20,7 +20,9 @@ namespace {
 class PagesTurn : public Turn {
  public:
   explicit PagesTurn(const TurnSettings& s)
-      : pool_(static_cast<int>(s.number("threads"))), pages_(random_pages(s.number("pages"), pool_)) {
+      : pool_(static_cast<int>(s.number("threads"))),
+        pages_(random_pages_in(parse_dtype(s.text_or("dtype", "f32")).value_or(DType::kF32),
+                               s.number("pages"), pool_)) {
     const auto n = static_cast<double>(s.number("pages"));
     facts["pairs"] = n * n;
     facts["flops"] = n * n * static_cast<double>(kNumbers);  // of one triangle
@@ -31,8 +33,8 @@ class PagesTurn : public Turn {
   PageMatrix pages_;
 };
 
-// all_pairs metric=all|cosine|hamming|jaccard: totals, histograms, and for cosines the ten best partners.
-// Each pair is compared once.
+// all_pairs metric=all|cosine|hamming|jaccard dtype=f32|bf16: totals, histograms, and for cosines the ten
+// best partners. Each pair is compared once.
 class AllPairsTurn : public PagesTurn {
  public:
   explicit AllPairsTurn(const TurnSettings& s) : PagesTurn(s), grouping_(one_prompt(s.number("pages"))) {
