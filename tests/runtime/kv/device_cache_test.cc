@@ -150,6 +150,34 @@ TEST_F(DeviceCache, LearnedPositionsNeedNoRope) {
   }
 }
 
+TEST_F(DeviceCache, KeysAreTurnedWhereTheirBasisSays) {
+  for (const KeyBasis basis : {KeyBasis::kPlain, KeyBasis::kPageRelative})
+    for (const DType type : {DType::kF32, DType::kF16}) {
+      const CacheShape shape{.group = 3, .head_dim = 16, .page_tokens = 8, .basis = basis, .type = type};
+      const Projections source(shape, 36, 15);
+      Pair pair(shape, device, pool);
+      const SequenceId id = pair.add(source);
+      for (const int64_t tokens : {1, 15, 1, 1, 16, 2}) pair.step({{id, tokens}});
+      pair.compare(id, type == DType::kF32 ? 1e-5 : 0x1p-9);
+    }
+}
+
+TEST_F(DeviceCache, PartOfAHeadIsRotated) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative}) {
+    const CacheShape shape{.head_dim = 16, .basis = basis};
+    const Projections source(shape, 20, 16);
+    KvCacheOptions options = shape.options();
+    options.rope = Rope(16, 8, 10000.0, {});
+    CacheDriver here(options, shape, pool), there(on_device(options, device), shape, pool);
+    for (CacheDriver* driver : {&here, &there}) {
+      const SequenceId id = driver->add(source);
+      driver->step({{id, 18}});
+      driver->feed(id, 1);
+    }
+    expect_near(there.output(0), here.output(0), 1e-5);
+  }
+}
+
 TEST_F(DeviceCache, LongContextsCrossRuns) {
   const CacheShape shape{.kv_heads = 1, .head_dim = 8, .page_tokens = 64};
   const Projections source(shape, 560, 4);
@@ -257,8 +285,9 @@ Plan mixed_plan(const KvCache& cache, SequenceId id, bool biased) {
 }
 
 TEST_F(DeviceCache, ReadsMixedAndRewrittenPages) {
-  for (const bool biased : {false, true}) {
-    const CacheShape shape{.layers = 2, .group = 2, .head_dim = 24};
+  for (const auto& [biased, basis] :
+       {std::pair{false, KeyBasis::kRotated}, {true, KeyBasis::kRotated}, {true, KeyBasis::kPlain}}) {
+    const CacheShape shape{.layers = 2, .group = 2, .head_dim = 24, .basis = basis};
     const Projections source(shape, 111, 10);
     Pair pair(shape, device, pool);
     const SequenceId id = pair.add(source);
@@ -299,6 +328,58 @@ TEST_F(DeviceCache, AliasedPagesAreReadAtTheirOwnPlaces) {
   const SideId side = pair.there.cache.page({id, 0, 0, 0, Side::kKey}).side;
   const SideCodec& codec = *pair.there.cache.options().k_codec;
   EXPECT_FALSE(pair.there.cache.holds(side, codec, payload));
+}
+
+// ---- Masses ----------------------------------------------------------------------------------------------
+
+TEST_F(DeviceCache, MassesAreTheSumsOfSoftmaxWeights) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative}) {
+    const CacheShape shape{.layers = 2, .group = 3, .head_dim = 16, .basis = basis};
+    const Projections source(shape, 41, 17), other(shape, 20, 18);
+    CacheDriver driver(on_device(shape.options(), device), shape, pool);
+    KvCache& cache = driver.cache;
+    for (int layer = 0; layer < 2; ++layer)
+      for (int head = 0; head < 2; ++head)
+        cache.observe(layer, head, {.attention_mass = true, .late_mass = true, .near_mass = layer == 1});
+    const SequenceId id = driver.add(source), beside = driver.add(other);
+    cache.set_late_start(id, 19);
+    cache.set_near_tokens(id, 5);
+    for (const int64_t tokens : {17, 1, 1, 1, 17}) driver.step({{beside, 2}, {id, tokens}});
+    for (int i = 0; i < 4; ++i) driver.step({{id, 1}});
+    expect_honest(cache);
+    const auto all = naive_mass(shape, source, 41);
+    const auto late = naive_mass(shape, source, [](int64_t, int64_t t) { return t >= 19; });
+    const auto near = naive_mass(shape, source, [](int64_t s, int64_t t) { return t - s < 5; });
+    const auto expect = [&](std::span<const float> mass, const std::vector<double>& expected) {
+      ASSERT_EQ(mass.size(), expected.size());
+      for (std::size_t t = 0; t < mass.size(); ++t)
+        ASSERT_NEAR(mass[t], expected[t], 2e-5 * (1.0 + expected[t])) << "token " << t;
+    };
+    for (int head = 0; head < 2; ++head) {
+      const auto of = static_cast<std::size_t>(head);
+      expect(cache.attention_mass(id, 0, head), all[of]);
+      expect(cache.late_mass(id, 1, head), late[of]);
+      expect(cache.near_mass(id, 1, head), near[of]);
+    }
+  }
+}
+
+TEST_F(DeviceCache, MassesOfRewrittenPagesGoToTheirPositions) {
+  const CacheShape shape{.layers = 1, .group = 2, .head_dim = 24};
+  const Projections source(shape, 80, 19);
+  Pair pair(shape, device, pool);
+  for (CacheDriver* driver : {&pair.here, &pair.there})
+    for (int head = 0; head < 2; ++head) driver->cache.observe(0, head, {.attention_mass = true});
+  const SequenceId id = pair.add(source);
+  pair.step({{id, 60}});
+  for (CacheDriver* driver : {&pair.here, &pair.there})
+    driver->cache.apply(mixed_plan(driver->cache, id, true));
+  for (const int64_t tokens : {1, 1, 18}) pair.step({{id, tokens}});
+  for (int head = 0; head < 2; ++head) {
+    const auto here = pair.here.cache.attention_mass(id, 0, head);
+    const auto there = pair.there.cache.attention_mass(id, 0, head);
+    expect_near({there.begin(), there.end()}, {here.begin(), here.end()}, 1e-4);
+  }
 }
 
 // ---- What cannot be --------------------------------------------------------------------------------------
@@ -357,12 +438,9 @@ TEST_F(DeviceCache, WhatItCannotDoIsRefusedByName) {
   refused({.page_tokens = 257}, "pages of 257 tokens");
   refused({.head_dim = 20}, "heads of 20 numbers");
   refused({.head_dim = 264}, "heads of 264 numbers");
-  refused({.basis = KeyBasis::kPlain}, "keys(plain)");
-  refused({.basis = KeyBasis::kPageRelative}, "keys(page-relative)");
+  refused({.basis = KeyBasis::kPlain, .positions = PositionMode::kCacheRelative}, "cache-relative");
   const CacheShape shape;
   KvCache cache(on_device(shape.options(), device), pool);
-  EXPECT_THAT(error_of([&] { cache.observe(0, 0, {.attention_mass = true}); }),
-              AllOf(HasSubstr("attention that tokens receive"), HasSubstr("use --device cpu")));
   const SequenceId id = cache.add_sequence();
   EXPECT_THAT(error_of([&] { cache.map_attention(id); }), HasSubstr("use --device cpu"));
 }
