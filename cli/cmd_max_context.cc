@@ -30,7 +30,8 @@ void print_result(const nlohmann::ordered_json& result) {
   screen.line("Model",
               fmt::format("{} · weights {} · made for {} positions", result.at("model").get<std::string>(),
                           bytes("weight_bytes"), format_count(result.at("positions").get<double>())));
-  screen.line("Memory", fmt::format("{} for weights, workspace and {}", bytes("memory_bytes"),
+  screen.line("Memory", fmt::format("{} of {} for weights, workspace and {}", bytes("memory_bytes"),
+                                    result.at("device").get<std::string>(),
                                     result.at("batch") == 1
                                         ? std::string("the cache of one sequence")
                                         : fmt::format("the caches of {} sequences",
@@ -68,7 +69,7 @@ void add_max_context(CLI::App& app) {
       ->group(group);
   command
       ->add_option("--memory", job->run.memory_bytes,
-                   "For weights, workspace and cache together (default: what the machine has free)")
+                   "For weights, workspace and cache together (default: what is free)")
       ->transform(CLI::AsSizeValue(false))
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("8GiB")
@@ -95,6 +96,7 @@ void add_max_context(CLI::App& app) {
       ->capture_default_str()
       ->group(group);
   command->add_flag("--json", job->json, "Print one JSON object")->group(group);
+  add_device_option(*command, job->run.model.device.name);
   add_common_options(*command, job->common);
   command->callback([job] { run(*job); });
 }

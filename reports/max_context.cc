@@ -23,11 +23,12 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kCalibrationTokens = 4096;
 constexpr int64_t kCalibrationContext = 2048;
 
-int64_t checked_memory(int64_t asked) {
-  const int64_t available = host_memory().available_bytes;
+int64_t checked_memory(int64_t asked, const RunDevice& device) {
+  const int64_t available = device.ops ? device.ops->memory().free_bytes : host_memory().available_bytes;
   if (asked > available)
-    throw InputError(fmt::format("--memory: expected at most {}, which this machine has free, found {}",
+    throw InputError(fmt::format("--memory: expected at most {}, which {} has free, found {}",
                                  format_bytes(static_cast<double>(available)),
+                                 device.ops ? device.name() : "this machine",
                                  format_bytes(static_cast<double>(asked))));
   return asked > 0 ? asked : available;
 }
@@ -64,7 +65,7 @@ class Filler {
       cache.step(tokens, {}, {});
       const ByteLedger ledger = cache.cache().ledger();
       const int64_t decoder_bytes = setup_.decoder.workspace_bytes();
-      fits = setup_.decoder.weight_bytes() + decoder_bytes + cache.cache().backend().peak_bytes() <=
+      fits = setup_.decoder.weight_bytes() + decoder_bytes + ledger.peak + ledger.workspace - ledger.beside <=
              memory_bytes_;
       progress_.update(done_ += count);
       if (!fits) break;
@@ -107,14 +108,21 @@ class Filler {
 
 Json find_max_context(const MaxContextOptions& options, ThreadPool& pool, Progress& progress) {
   const std::vector<Recipe> recipes = recipes_of(options);
-  const int64_t memory_bytes = checked_memory(options.memory_bytes);
+  const auto say = [&progress](const std::string& line) { progress.say(line); };
+  RunDevice device = open_device(options.model.device, say);
   const std::string text = options.text_file.empty() ? general_text() : read_utf8_file(options.text_file);
   const FoundModel found = open_model(options.model);
   const std::vector<int32_t> ids = found.tokenizer.encode(text);
   if (ids.empty()) throw InputError(fmt::format("{}: expected a text, found none", options.text_file));
   for (const Recipe& recipe : recipes) (void)recipe.resolve(found.config.layers, found.config.kv_heads);
+  const auto needs = [&](const RunDevice& chosen) {
+    check_weights_run(chosen, options.model);
+    for (const Recipe& recipe : recipes) check_recipe_runs(chosen, recipe, found.config, options.page_tokens);
+  };
+  device = settled(std::move(device), options.model.device, needs, say);
+  const int64_t memory_bytes = checked_memory(options.memory_bytes, device);
   progress.stage("load", 0, "");
-  LoadedModel loaded = load_model(found, options.model, pool, progress);
+  LoadedModel loaded = load_model(found, options.model, device, pool, progress);
 
   std::vector<int32_t> sample = found.tokenizer.encode(general_text());
   sample.resize(std::min(sample.size(), kCalibrationTokens));
@@ -128,6 +136,7 @@ Json find_max_context(const MaxContextOptions& options, ThreadPool& pool, Progre
                          .pool = pool,
                          .classes = std::make_shared<const TokenClasses>(found.tokenizer)};
   Json result = {{"model", found.folder.identity.name},
+                 {"device", device.name()},
                  {"memory_bytes", memory_bytes},
                  {"weight_bytes", loaded.decoder.weight_bytes()},
                  {"batch", options.batch},

@@ -43,7 +43,9 @@ TEST(RunDevice, OpensWhatIsAskedFor) {
     EXPECT_EQ(device.name(), "cuda (the host's lanes)");
     EXPECT_EQ(device.kind(), "cuda");
   }
-  EXPECT_EQ(error_of([&] { open_device({"cuda", kNone}, said.say); }),
+  EXPECT_EQ(error_of([&] {
+              open_device({"cuda", kNone}, said.say);
+            }),
             "--device cuda: no driver; use --device cpu, or auto");
   EXPECT_THAT(said.lines, IsEmpty());
   // A GPU that is passed over is named, a machine without one is not.
