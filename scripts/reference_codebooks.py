@@ -215,6 +215,7 @@ class Pq(Learnt):
 
     @staticmethod
     def nearest(points, centroids):
+        centroids = centroids.astype(np.float32)
         return ((centroids ** 2).sum(axis=-1) / 2 - points @ centroids.T).argmin(axis=-1)
 
     def coded(self, rows, codebook, side):

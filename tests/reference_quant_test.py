@@ -313,7 +313,7 @@ class Codebooks(unittest.TestCase):
         self.assertEqual(method.coded(page([1, 2, 9, 0], [3, 3, 0, 9])[None], codebook, "k")[0].tolist(),
                          [[0, 0, 1, 0], [4, 4, 0, 1]])
         # k-means of two clumps a part finds their means
-        points = np.array([[0, 0, 5], [0, 2, 5], [9, 9, 7], [9, 7, 7]], dtype=np.float64)
+        points = np.array([[0, 0, 5], [0, 2, 5], [9, 9, 7], [9, 7, 7]], dtype=np.float32)
         for seed in range(4):
             found = method.centroids(points, 2, np.random.default_rng(seed))
             self.assertEqual(sorted(found.tolist()), [[0, 1, 5], [9, 8, 7]])
