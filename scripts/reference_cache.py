@@ -38,6 +38,7 @@ class Cache:
         self.tokens = 0
         self.plan = plan
         self.next_page = [0 for _ in plan]
+        self.mass = None  # [layers, kv_heads, tokens]: where there is one, attention that each token received is added
         for method, _ in plan:
             method.begin(shape, page_tokens)
 
@@ -66,6 +67,8 @@ class Cache:
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         total = scores.sum(axis=-1, keepdims=True)
+        if self.mass is not None:
+            self.mass[layer, :, :new.stop] += (scores / total).sum(axis=2).mean(axis=1)
         out = (scores.reshape(model.kv_heads, group * rows, new.stop) @ values).reshape(
             model.kv_heads, group, rows, model.head_dim) / total
         return out.transpose(2, 0, 1, 3).reshape(rows, -1)

@@ -15,6 +15,13 @@ from reference_cache import round_to
 AXES = {"token": -1, "channel": -2}
 
 
+def axes_of(name, side):
+    """"token" or "channel": of which a scale is. KIVI's are the channel for keys and the token for values."""
+    if name == "kivi":
+        return "channel" if side == "k" else "token"
+    return "channel" if name == "channel" else "token"
+
+
 def group_starts(length, group):
     return np.arange(0, length, group)
 
@@ -104,6 +111,8 @@ class Method:
     """run() replaces tokens [slice] of the cells [layers, kv_heads] in `mask` by what decoding them gives."""
     window = 0
     tokens_to_begin = 0
+    learns = False  # learn(sample, masks) first, which gives `learnt`
+    learnt = None
 
     def begin(self, shape, page_tokens):
         """shape: [layers, kv_heads, tokens, head_dim] of the cache, before anything else."""
@@ -123,17 +132,19 @@ class Dense(Method):
         return round_to(rows, self.type)
 
 
+# Parameters of quant in the order that values without a name fill, with their defaults.
+QUANT = {"bits": 4, "k": None, "v": None, "axes": "token", "group": "page", "symmetric": False, "outliers": 0.0,
+         "dense_channels": 0, "rotate": False, "norm_correct": False, "sinks": 0, "window": 0}
+
+
 class Quant(Method):
     def __init__(self, options):
         self.options = options
         self.window = options["window"]
 
-    def axes_of(self, side, head_dim, page_tokens):
+    def groups_of(self, side, head_dim, page_tokens):
         """("token" or "channel", numbers of a group)"""
-        axes = self.options["axes"]
-        if axes == "kivi":
-            axes = "channel" if side == "k" else "token"
-        axes = "channel" if axes == "channel" else "token"
+        axes = axes_of(self.options["axes"], side)
         whole = page_tokens if axes == "channel" else head_dim
         group = self.options["group"]
         return axes, whole if group in ("page", "head") else min(group, whole)
@@ -143,7 +154,7 @@ class Quant(Method):
         bits = options[side] or options["bits"]
         if bits == 16:
             return rows
-        axes, group = self.axes_of(side, rows.shape[-1], rows.shape[-2])
+        axes, group = self.groups_of(side, rows.shape[-1], rows.shape[-2])
         x = rows @ hadamard(rows.shape[-1]) if options["rotate"] else rows
         kept = np.zeros(x.shape, dtype=bool)
         kept[..., :max(0, options["sinks"] - start), :] = True
@@ -162,13 +173,32 @@ class Quant(Method):
         return np.broadcast_to(largest(spans, count), x.shape)
 
 
-class LowRank(Method):
-    """Pages hold f16 coefficients of an f16 basis: the leading right singular vectors (not centred) of the sequence's
-    first fit_tokens rows, of each layer, head and side; with layers=G of G layers' heads side by side, which share
-    their coefficients (xKV, arXiv 2503.18893)."""
+class Gear(Method):
+    """GEAR (arXiv 2403.05527): codes, outliers, and the best low-rank part A B of what both lose, A and B f16. The paper's
+    low-rank part is of a prompt, here of a page side; outliers are chosen as quant chooses them."""
 
     def __init__(self, options):
+        self.rank = options["rank"]
+        self.quant = Quant(QUANT | {name: options[name] for name in ("bits", "outliers", "axes", "group")})
+
+    def decoded(self, rows, side, start):
+        coded = self.quant.decoded(rows, side, start)
+        lost = (rows - coded).astype(np.float64)
+        # Eigenvectors of the squares, the last ones of the largest eigenvalues, are the right singular vectors.
+        vectors = np.linalg.eigh(lost.swapaxes(-1, -2) @ lost)[1]
+        right = round_to(vectors[..., -self.rank:].swapaxes(-1, -2), "f16")
+        left = round_to(lost @ right.swapaxes(-1, -2), "f16")
+        return coded + left @ right
+
+
+class LowRank(Method):
+    """Pages hold coefficients, f16 or what `inner` makes of them, of an f16 basis: the leading right singular vectors (not
+    centred) of the sequence's first fit_tokens rows, of each layer, head and side; with layers=G of G layers' heads side
+    by side, which share their coefficients (xKV, arXiv 2503.18893)."""
+
+    def __init__(self, options, inner=None):
         self.options = options
+        self.inner = inner or Dense({"type": "f16"})
         self.bases = {}
 
     def begin(self, shape, page_tokens):
@@ -203,7 +233,7 @@ class LowRank(Method):
                 rank = max(1, math.floor(self.share * first.shape[-1] + 0.5))
                 self.bases[side, cells[0]] = round_to(vectors[:rank], "f16")
             basis = self.bases[side, cells[0]]
-            decoded = round_to(rows(tokens) @ basis.T, "f16") @ basis
+            decoded = self.inner.decoded(rows(tokens) @ basis.T, side, tokens.start) @ basis
             for cell, part in zip(cells, np.split(decoded, len(cells), axis=-1)):
                 stored[cell][tokens] = part
 

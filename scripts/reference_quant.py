@@ -7,7 +7,8 @@
 Nothing is shared with the C++ but the model's files and the protocol (docs/measuring.md): non-overlapping windows of
 --context tokens, the first half context, the second half scored; steps of --chunk tokens, causal inside, each reading
 the compressed past; pages fill as f16 and are quantized when full; the base is an f32 cache in lockstep. nll and
-KL(base || recipe) in nats, f64 from f32 logits.
+KL(base || recipe) in nats, f64 from f32 logits. Methods that learn (nuq, pq) see the first 4,096 tokens of
+--calibration, by default the general prompts of reports/prompts.
 
 --out writes {"protocol": {...}, "rows": [{"recipe", "tokens", "perplexity", "perplexity_base", "kl_mean",
 "kl_median", "kl_p99", "kl_max", "top1_agreement", "seconds", "block_sums": {"nll", "kl", "same_top"} of blocks of 64
@@ -22,6 +23,7 @@ independent draws from there on: 2 windows leave about 15% of the KL undecided a
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -36,8 +38,10 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 import tokenizers  # noqa: E402
+import xxhash  # noqa: E402
 
 from reference_cache import Cache
+from reference_calibration import TOKENS, Sample, built_in_text
 from reference_compare import BLOCK_TOKENS, block_sums, compare_rows, protocol_of
 from reference_llama import Llama, InputError
 from reference_recipe import METHODS, parse_recipe
@@ -45,11 +49,25 @@ from reference_recipe import METHODS, parse_recipe
 LANES = 12  # recipes that step together; bounds the memory of caches and logits
 
 
-def read_tokens(model, text):
-    with open(text, "rb") as file:
-        decoded = file.read().decode("utf-8")
+def read_text(path):
+    return pathlib.Path(path).read_bytes().decode("utf-8")
+
+
+def tokens_of(model, text):
     return tokenizers.Tokenizer.from_file(os.path.join(model, "tokenizer.json")).encode(
-        decoded, add_special_tokens=False).ids
+        text, add_special_tokens=False).ids
+
+
+def calibration_of(arguments, report):
+    """The first tokens of the text that methods learn from; the report's must be the same."""
+    theirs = report["ab"]["calibration"] if report else None
+    path = arguments.calibration or (theirs["file"] if theirs else "")
+    ids = tokens_of(arguments.model, read_text(path) if path else built_in_text())[:TOKENS]
+    found = "xxh3:" + xxhash.xxh3_128_hexdigest(np.array(ids, dtype="<i4").tobytes())
+    if theirs and found != theirs["token_hash"]:
+        raise InputError(f"--calibration: expected tokens of hash {theirs['token_hash']}, as in the report, found {found}; "
+                         "give the same text")
+    return ids
 
 
 def steps_of(context, chunk):
@@ -117,11 +135,25 @@ def lanes_of(recipes, windows, jobs):
     return [recipes[index::lanes] for index in range(lanes)]
 
 
-def run(model, tokens, recipes, protocol, jobs=1):
+def learn(model, recipes, protocol, calibration):
+    """calibration: token ids."""
+    @functools.cache
+    def sample_of(key_basis):
+        started = time.monotonic()
+        sample = Sample(model, calibration, protocol["context"], protocol["page_size"], key_basis)
+        print(f"calibration text in keys({key_basis}): {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        return sample
+
+    for recipe in recipes:
+        recipe.learn(model.layers, model.kv_heads, sample_of)
+
+
+def run(model, tokens, recipes, protocol, jobs=1, calibration=()):
     """Rows in the order of the recipes, with every token's scores. Windows and lanes run in processes of their own."""
     context, windows = protocol["context"], protocol["windows"]
     if windows * context > len(tokens):
         raise InputError(f"--text: expected {windows * context} tokens, found {len(tokens)}")
+    learn(model, recipes, protocol, calibration)
     work = [(window, lane) for lane in lanes_of(recipes, windows, jobs) for window in range(windows)]
     SHARED.update(model=model, tokens=tokens, protocol=protocol)
     scores, seconds, done = {}, {}, 0
@@ -177,6 +209,8 @@ def arguments_of(argv):
     parser.add_argument("--model", required=True, help="a folder in Hugging Face layout")
     parser.add_argument("--text", help="UTF-8 text that is judged on")
     parser.add_argument("--recipe", action="append", default=[])
+    parser.add_argument("--calibration", help="UTF-8 text for methods that learn (default: the report's, or the built-in "
+                                              "general prompts)")
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--page-size", type=int, default=64)
@@ -204,8 +238,9 @@ def results_of(arguments, report):
         "windows": arguments.windows, "tokens": arguments.windows * (arguments.context - arguments.context // 2),
         "block_tokens": BLOCK_TOKENS}
     recipes = [parse_recipe(text) for text in arguments.recipe] or known_recipes(report)
-    tokens = read_tokens(arguments.model, arguments.text)
-    rows = run(Llama(arguments.model), tokens, recipes, protocol, max(1, arguments.jobs))
+    tokens = tokens_of(arguments.model, read_text(arguments.text))
+    rows = run(Llama(arguments.model), tokens, recipes, protocol, max(1, arguments.jobs),
+               calibration_of(arguments, report))
     if not arguments.per_token:
         for row in rows:
             del row["per_token"]

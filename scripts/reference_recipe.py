@@ -1,5 +1,5 @@
-"""Recipes as `kvanalyze` spells them, as far as scripts/reference_quant.py has the methods: one step a statement,
-trigger @seal."""
+"""Recipes as `kvanalyze` spells them, as far as scripts/reference_quant.py has the methods: one step a statement, or
+lowrank and a format of its coefficients; trigger @seal."""
 
 import dataclasses
 import re
@@ -8,17 +8,21 @@ import numpy as np
 
 from reference_cache import SIDES
 from reference_llama import InputError
-from reference_methods import Dense, LowRank, MiniCache, Quant
+from reference_codebooks import Nuq, Pq, TurboQuant
+from reference_methods import QUANT, Dense, Gear, LowRank, MiniCache, Quant
 
-# Parameters in the order that values without a name fill, with their defaults.
-QUANT = {"bits": 4, "k": None, "v": None, "axes": "token", "group": "page", "symmetric": False, "outliers": 0.0,
-         "dense_channels": 0, "rotate": False, "norm_correct": False, "sinks": 0, "window": 0}
+# With parameters in the order that values without a name fill, and their defaults.
 METHODS = {
     "dense": (Dense, {"type": "f16"}),
     "quant": (Quant, QUANT),
+    "nuq": (Nuq, {"bits": 3, "outliers": 0.01, "axes": "kivi"}),
+    "turboquant": (TurboQuant, {"bits": 4}),
+    "gear": (Gear, {"bits": 4, "rank": 2, "outliers": 0.02, "axes": "kivi", "group": "page"}),
+    "pq": (Pq, {"m": 16, "bits": 8}),
     "lowrank": (LowRank, {"rank": 0.5, "layers": 1, "fit_tokens": None}),
     "minicache": (MiniCache, {"start": 0.5, "t": 0.6, "retain": 0.05}),
 }
+OF_COEFFICIENTS = ("quant", "turboquant", "gear")
 ALIASES = {"baseline": "dense(f16)", "zeroquant": "quant(bits=8)"}
 PARAMETER_ALIASES = {"merge_start_layer": "start"}
 TYPES = {"f16": "f16", "fp16": "f16", "float16": "f16", "f32": "f32", "fp32": "f32", "float32": "f32",
@@ -31,6 +35,14 @@ class Statement:
     where: tuple  # ((name, ranges), ...); empty for the rest
     method: str
     options: dict
+    inner: tuple = ()  # (method, options) of what lowrank makes
+
+    def made(self):
+        make = METHODS[self.method][0]
+        if not self.inner:
+            return make(self.options)
+        inner, options = self.inner
+        return make(self.options, METHODS[inner][0](options))
 
 
 @dataclasses.dataclass
@@ -38,13 +50,16 @@ class Recipe:
     text: str
     key_basis: str
     statements: list
+    learnt: dict = dataclasses.field(default_factory=dict)  # what methods know of the calibration text, by statement
 
     def same_as(self, other):
         return self.key_basis == other.key_basis and self.statements == other.statements
 
     def fill(self):
-        """The type that pages fill in: what the recipe keeps, f32 where it keeps several types, f16 by default."""
+        """The type that pages fill in: what the recipe keeps, f32 where it keeps several types, f16 by default. A page
+        becomes fp8 when it is full, as codes do."""
         types = {statement.options["type"] for statement in self.statements if statement.method == "dense"}
+        types = {each for each in types if not each.startswith("fp8")}
         return types.pop() if len(types) == 1 else "f32" if types else "f16"
 
     def plan(self, layers, kv_heads):
@@ -56,8 +71,15 @@ class Recipe:
             if any((masks[side] & ~free[side]).any() for side in SIDES):
                 raise InputError(f"{self.text}: two statements name the same cells")
             free = {side: free[side] & ~masks[side] for side in SIDES}
-            plan.append((METHODS[statement.method][0](statement.options), masks))
+            plan.append((statement.made(), masks))
+            plan[-1][0].learnt = self.learnt.get(len(plan) - 1)
         return plan
+
+    def learn(self, layers, kv_heads, sample_of):
+        """Before the plans are made. sample_of(key basis): a calibration text's Sample."""
+        for index, (method, masks) in enumerate(self.plan(layers, kv_heads)):
+            if method.learns:
+                self.learnt[index] = method.learn(sample_of(self.key_basis), masks)
 
     @staticmethod
     def cells(statement, layers, kv_heads):
@@ -91,9 +113,18 @@ def parse_recipe(text):
 def parse_statement(part, text):
     where, _, pipeline = part.rpartition(":")
     selectors = () if where in ("", "rest") else tuple(parse_selector(each, text) for each in where.split("&"))
-    if not re.fullmatch(r"\w+(\([^()|]*\))?(@seal)?", pipeline):
-        raise InputError(f"{text!r}: expected one step with trigger @seal, found {pipeline!r}: not in the reference")
-    step = pipeline.removesuffix("@seal")
+    steps = pipeline.removesuffix("@seal").split("|")
+    if len(steps) > 2 or not all(re.fullmatch(r"\w+(\([^()]*\))?", step) for step in steps):
+        raise InputError(f"{text!r}: expected one step, or two, with trigger @seal, found {pipeline!r}: not in the reference")
+    first, *inner = (parse_step(step, text) for step in steps)
+    if inner and (first[0] != "lowrank" or inner[0][0] not in OF_COEFFICIENTS or inner[0][1].get("window")):
+        raise InputError(f"{text!r}: expected lowrank before one of {', '.join(OF_COEFFICIENTS)}, without a window, found "
+                         f"{pipeline!r}: not in the reference")
+    return Statement(selectors, *first, *inner)
+
+
+def parse_step(step, text):
+    """(method, options)"""
     name, _, arguments = ALIASES.get(step, step).rstrip(")").partition("(")
     if name in ALIASES:  # zeroquant(4)
         name = ALIASES[name].partition("(")[0]
@@ -110,7 +141,7 @@ def parse_statement(part, text):
         if options["type"] not in TYPES:
             raise InputError(f"{text!r}: type: expected {', '.join(TYPES)}, found {options['type']}")
         options["type"] = TYPES[options["type"]]
-    return Statement(selectors, name, options)
+    return name, options
 
 
 def parse_selector(part, text):
