@@ -8,20 +8,15 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Any pair of kinds, known at run time only: more registers, so fewer warps at once.
+// Any pair of kinds, and of keys that are not cached as their positions turn them, known at run time only:
+// more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
     attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
-  attend_warp(job, keys, values, first, count);
-}
-
-// The same where keys are not cached as their positions turn them.
-__global__ void __launch_bounds__(kMostWarps * 32)
-    attend_turning_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
   attend_warp<true>(job, keys, values, first, count);
 }
 
 AttendKernel attend_kernel_for(const AttentionJob& job, SideKind keys, SideKind values) {
-  if (job.turning != KeyTurning::kNone) return attend_turning_kernel;
+  if (job.turning != KeyTurning::kNone) return attend_any_kernel;
   if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
   if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
   return attend_any_kernel;

@@ -113,6 +113,7 @@ void DeviceAttention::append(std::span<const DeviceSpan> spans, MatView<const fl
   const int64_t value_bytes = options_.v_codec->bytes(1, options_.head_dim);
   for (const DeviceSpan& of : spans)
     for (int64_t h = 0; h < heads; ++h) {
+      // Pages that the step's tokens are in: the last ones, without gaps.
       auto page = std::prev(of.tables[index(h)].pages.end());
       while (page->start > of.span.start) --page;
       for (int64_t t = 0; t < of.span.tokens; ++page) {
@@ -224,6 +225,40 @@ const float* DeviceAttention::hadamard_queries(const float* queries, int64_t row
   return hadamard_queries_.data();
 }
 
+AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
+  const int64_t dim = options_.head_dim;
+  return {.items = items_.data(),
+          .page_list = page_list_.data(),
+          .pages = tables_.pages(layer),
+          .formats = tables_.device_formats(),
+          .queries = turned(q),
+          .query_stride = q.stride,
+          .head_dim = options_.head_dim,
+          .group = options_.heads / options_.kv_heads,
+          .scale = options_.scale,
+          .longest_page = plan_.longest_page,
+          .state_values = states_.data(),
+          .state_max = states_.data() + plan_.states * dim,
+          .state_sum = states_.data() + plan_.states * (dim + 1),
+          .turning = turning_,
+          .rotary_dim = append_.rotary_dim,
+          .inverse_frequencies = append_.inverse_frequencies};
+}
+
+// Sides in Hadamard coordinates are read as they lie: their queries are turned before, their sums after.
+void DeviceAttention::launch(const AttentionJob& job, const float* hadamard, MatView<float> out) {
+  if (!hadamard && plan_.turned_states == 0)
+    return device_.attend(plan_, job, merges_.data(), out.data, out.stride);
+  device_.attend(launches_[0], job, nullptr, nullptr, 0);
+  AttentionJob of_turned = job;
+  of_turned.queries = hadamard;
+  device_.attend(launches_[1], of_turned, nullptr, nullptr, 0);
+  if (plan_.turned_states > 0)
+    device_.hadamard(states_.data() + int64_t{plan_.states - plan_.turned_states} * options_.head_dim,
+                     plan_.turned_states, options_.head_dim);
+  device_.attend(launches_[2], job, merges_.data(), out.data, out.stride);
+}
+
 void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<const float> q,
                              MatView<float> out) {
   KVA_CHECK(q.stride == q.cols, "rows without gaps");
@@ -232,47 +267,20 @@ void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<con
   place_rows(spans, q.rows);
   observing_ = masses_.wanted(spans);
   plan(layer, spans, q.rows);
-  const int64_t dim = options_.head_dim;
-  AttentionJob job{.items = items_.data(),
-                   .page_list = page_list_.data(),
-                   .pages = tables_.pages(layer),
-                   .formats = tables_.device_formats(),
-                   .queries = turned(q),
-                   .query_stride = q.stride,
-                   .head_dim = options_.head_dim,
-                   .group = options_.heads / options_.kv_heads,
-                   .scale = options_.scale,
-                   .longest_page = plan_.longest_page,
-                   .state_values = states_.data(),
-                   .state_max = states_.data() + plan_.states * dim,
-                   .state_sum = states_.data() + plan_.states * (dim + 1),
-                   .turning = turning_,
-                   .rotary_dim = append_.rotary_dim,
-                   .inverse_frequencies = append_.inverse_frequencies};
-  const bool hadamard_keys = !launches_[1].buckets.empty();
-  const float* hadamard = hadamard_keys ? hadamard_queries(job.queries, q.rows) : nullptr;
-  if (observing_) job.masses = masses_.job(hadamard);
-  if (!hadamard_keys && plan_.turned_states == 0) {
-    device_.attend(plan_, job, merges_.data(), out.data, out.stride);
-  } else {
-    device_.attend(launches_[0], job, nullptr, nullptr, 0);
-    AttentionJob of_turned = job;
-    of_turned.queries = hadamard;
-    device_.attend(launches_[1], of_turned, nullptr, nullptr, 0);
-    if (plan_.turned_states > 0)
-      device_.hadamard(states_.data() + (plan_.states - plan_.turned_states) * dim, plan_.turned_states,
-                       options_.head_dim);
-    device_.attend(launches_[2], job, merges_.data(), out.data, out.stride);
-  }
+  AttentionJob asked = job(layer, q);
+  const float* hadamard = launches_[1].buckets.empty() ? nullptr : hadamard_queries(asked.queries, q.rows);
+  if (observing_) asked.masses = masses_.job(hadamard);
+  launch(asked, hadamard, out);
   if (observing_) masses_.collect(spans);
 }
 
 void DeviceAttention::add_to(ByteLedger& ledger) const {
   tables_.add_to(ledger);
   ledger.workspace += masses_.held_bytes();
-  for (const int64_t bytes : {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(),
-                              targets_.held_bytes(), items_.held_bytes(), page_list_.held_bytes(),
-                              merges_.held_bytes(), queries_.held_bytes(), states_.held_bytes()})
+  for (const int64_t bytes :
+       {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(), targets_.held_bytes(),
+        items_.held_bytes(), page_list_.held_bytes(), merges_.held_bytes(), queries_.held_bytes(),
+        hadamard_queries_.held_bytes(), states_.held_bytes()})
     ledger.workspace += bytes;
 }
 

@@ -2,13 +2,13 @@
 // head reads the pages as they are stored (kernels/attention_work.h). Page tables stay with the host, which
 // says what is read.
 //
-// A decoding step uploads, of its own: the positions of its tokens; where a page begins or a plan has changed
-// pages, besides, those pages' entries. Once for all layers whose tables are alike: the plan, 32 bytes for
-// each 512 tokens of a table and 4 for each page. For each layer: an address pair for each new token and KV
-// head, and the entry of each table's last page, 40 bytes.
+// A decoding step uploads the positions of its tokens; the plan, once for neighbouring layers whose tables
+// are alike: 32 bytes for every 512 tokens and 4 query rows of a table and 4 for each page; and for each
+// layer an address pair for each new token and KV head, and the entry of each table's last page, 48 bytes.
+// Where a page begins or a plan has changed pages, those pages' entries come on top.
 //
-// States are bounded for each table by kMostStates, so that the workspace grows with the batch, and with the
-// context by the plan's 4 bytes a page only.
+// A table has so many states at most, whatever its length, so that the workspace grows with the batch, and
+// with the context by the plan's 4 bytes a page only.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +61,8 @@ class DeviceAttention {
   void plan(int layer, std::span<const DeviceSpan> spans, int64_t rows);
   void describe(int layer, std::span<const DeviceSpan> spans);
   void list_pages(int layer, std::span<const DeviceSpan> spans);
+  AttentionJob job(int layer, MatView<const float> q);
+  void launch(const AttentionJob& job, const float* hadamard, MatView<float> out);
   const float* turned(MatView<const float> q);
   const float* hadamard_queries(const float* queries, int64_t rows);
 

@@ -83,7 +83,9 @@ class CompressedCache {
   void expect_honest() const {
     const ByteLedger ledger = driver.cache.ledger();
     ASSERT_EQ(ledger.held() + ledger.workspace - ledger.beside, driver.cache.backend().allocated_bytes());
-    if (ledger.beside > 0) ASSERT_EQ(ledger.beside, driver.cache.host_backend().allocated_bytes());
+    if (ledger.beside > 0) {
+      ASSERT_EQ(ledger.beside, driver.cache.host_backend().allocated_bytes());
+    }
     ASSERT_GE(ledger.slack, 0);
     ASSERT_GE(ledger.payload, 0);
   }

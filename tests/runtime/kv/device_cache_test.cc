@@ -9,6 +9,7 @@
 #include <string>
 
 #include "runtime/error.h"
+#include "runtime/kv/page_store.h"
 #include "tests/error_of.h"
 #include "tests/runtime/kv/cache_fixture.h"
 #include "tests/runtime/kv/device_under_test.h"
@@ -75,6 +76,70 @@ struct Pair {
 
   CacheDriver here, there;
 };
+
+// ---- Memory ----------------------------------------------------------------------------------------------
+
+TEST_F(DeviceCache, ABackEndCountsTheDevicesMemory) {
+  const auto backend = make_device_backend(device);
+  EXPECT_EQ(backend->name(), device->name());
+  EXPECT_EQ(backend->device(), device.get());
+  {
+    const Buffer a(*backend, 300, "a test"), b(*backend, 8, "a test");
+    EXPECT_EQ(backend->allocated_bytes(), 512 + 256);
+    const std::vector<int> sent = {1, 2};
+    std::vector<int> found(2);
+    backend->upload(a.data(), sent.data(), 8);
+    backend->copy(b.data(), a.data(), 8);
+    backend->download(found.data(), b.data(), 8);
+    EXPECT_EQ(found, sent);
+    EXPECT_THAT(error_of([&] { Buffer(*backend, int64_t{1} << 50, "cache pages"); }),
+                AllOf(HasSubstr(device->name() + ": out of memory"), HasSubstr("asked for cache pages")));
+  }
+  EXPECT_EQ(backend->allocated_bytes(), 0);
+  EXPECT_EQ(backend->peak_bytes(), 768);
+}
+
+// The list of freed slots cannot go through the slots themselves, which the host does not reach.
+TEST_F(DeviceCache, FreedSlotsAreUsedAgain) {
+  const auto backend = make_device_backend(device), host = make_cpu_backend();
+  {
+    PageStore store(*backend, *host, 8, 16);
+    const auto codec = make_dense_codec(DType::kF32);
+    const auto payload = [](std::size_t i) {
+      return std::vector<std::byte>(std::size_t{16 * 8 * 4}, static_cast<std::byte>(i % 251));
+    };
+    const auto places = [](std::size_t i) {
+      return std::vector<std::byte>(48, static_cast<std::byte>(i % 241));
+    };
+    std::vector<SideId> sides, where;
+    for (std::size_t i = 0; i < 300; ++i) {
+      sides.push_back(store.add(codec, Lane::kKeys, 16, 8, payload(i)));
+      where.push_back(store.add_places(places(i)));
+    }
+    ByteLedger full;
+    store.add_to(full);
+    EXPECT_EQ(full.beside, host->allocated_bytes());
+    EXPECT_EQ(full.held() - full.beside, backend->allocated_bytes());
+    for (std::size_t i = 0; i < 300; i += 3)
+      for (std::vector<SideId>* of : {&sides, &where}) store.release((*of)[i]);
+    const int64_t slabs = store.live_slabs();
+    for (std::size_t i = 0; i < 300; i += 3) {
+      sides[i] = store.add(codec, Lane::kKeys, 16, 8, payload(i + 7));
+      where[i] = store.add_places(places(i + 7));
+    }
+    EXPECT_EQ(store.live_slabs(), slabs);
+    for (std::size_t i = 0; i < 300; ++i) {
+      const std::size_t of = i % 3 == 0 ? i + 7 : i;
+      ASSERT_EQ(store.downloaded(sides[i]), payload(of)) << i;
+      ASSERT_EQ(std::vector<std::byte>(store.places(where[i]), store.places(where[i]) + 48), places(of)) << i;
+    }
+    for (const auto& of : {sides, where})
+      for (const SideId id : of) store.release(id);
+    EXPECT_EQ(store.live_slabs(), 0);
+    EXPECT_EQ(backend->allocated_bytes(), 0);
+  }
+  EXPECT_EQ(host->allocated_bytes(), 0);
+}
 
 // ---- Attention -------------------------------------------------------------------------------------------
 
