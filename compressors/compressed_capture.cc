@@ -87,7 +87,8 @@ struct CompressedCapture::Impl {
   }
 
   void read_sides(ByteSource& records, ByteSource& payload) {
-    store = std::make_unique<PageStore>(*backend, manifest.layout.head_dim, manifest.layout.page_tokens);
+    store = std::make_unique<PageStore>(*backend, *backend, manifest.layout.head_dim,
+                                        manifest.layout.page_tokens);
     std::vector<std::byte> bytes;
     for (int64_t i = 0; i < manifest.sides; ++i) {
       if (i % 1024 == 0) throw_if_interrupted();

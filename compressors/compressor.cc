@@ -59,6 +59,13 @@ std::vector<Stage> make_stages(const Statement& statement) {
   return stages;
 }
 
+// Throws InputError for a step that a cache on a device has no kernels for.
+void expect_device_step(const RecipeStep& text, const Step& step, const std::string& device) {
+  if (const std::string lacks = step.host_only(); !lacks.empty())
+    throw InputError(
+        fmt::format("{}: {} has no kernels for {} yet; use --device cpu", text.text(), device, lacks));
+}
+
 }  // namespace
 
 struct Compressor::Impl {
@@ -85,9 +92,12 @@ struct Compressor::Impl {
               pipeline.cells.push_back({layer, head, side});
       if (pipeline.cells.empty()) continue;
       pipeline.stages = make_stages(recipe.statements()[i]);
+      auto text = recipe.statements()[i].pipeline.begin();
       for (Stage& stage : pipeline.stages)
         for (const auto& step : stage.steps) {
           step->begin(context(pipeline));
+          if (options.backend->device()) expect_device_step(*text, *step, options.backend->name());
+          ++text;
           for (const Cell& cell : pipeline.cells) cache.observe(cell.layer, cell.kv_head, step->observes());
         }
       if (pipeline.stages.size() > 1)

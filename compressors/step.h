@@ -43,6 +43,9 @@ class Step {
   // Called once, before any draft. Throws InputError for parameters that do not fit the cache.
   virtual void begin(const StepContext&) {}
 
+  // What it makes that device kernels cannot read yet, for an error; empty: nothing. Asked after begin().
+  virtual std::string host_only() const { return ""; }
+
   // Whether the step learns from pages of a calibration text before it begins; then fit() comes first. The
   // sample has the shape and key basis of the cache; it holds full pages only.
   virtual bool needs_sample() const { return false; }

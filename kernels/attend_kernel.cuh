@@ -1,6 +1,7 @@
 // The kernel of attention over pages, for one pair of kinds or for any. Included by .cu files only.
 #pragma once
 
+#include "kernels/attention_observe.h"
 #include "kernels/attention_warp.h"
 #include "kernels/device_warp.cuh"
 
@@ -17,7 +18,7 @@ AttendKernel packed_attend_kernel(SideKind keys, SideKind values);
 inline constexpr int kBlocksAtOnce = 4;
 
 // Warp w of the grid has item first + w.
-template <class KeyKind, class ValueKind>
+template <bool kTurns = false, class KeyKind, class ValueKind>
 __device__ inline void attend_warp(const AttentionJob& job, KeyKind keys, ValueKind values, int32_t first,
                                    int32_t count) {
   extern __shared__ float shared[];
@@ -25,8 +26,19 @@ __device__ inline void attend_warp(const AttentionJob& job, KeyKind keys, ValueK
   const int32_t warp = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
   if (warp >= count) return;
   DeviceWarp lane;
-  attend_item(lane, job, keys, values, job.items[first + warp],
-              shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
+  attend_item<kTurns>(lane, job, keys, values, job.items[first + warp],
+                      shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
+}
+
+// Warp w of the grid has entry w of the page list.
+__device__ inline void observe_warp(const AttentionJob& job) {
+  extern __shared__ float shared[];
+  const int32_t warp_of_block = static_cast<int32_t>(threadIdx.x) / 32;
+  const int32_t entry = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
+  if (entry >= job.masses.count) return;
+  DeviceWarp lane;
+  observe_page(lane, job, entry,
+               shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
 }
 
 template <SideKind keys, SideKind values>

@@ -8,12 +8,47 @@
 
 namespace kva {
 
+// Whose turn it is to bring queries and keys to their positions (kernels/rope.h): both come turned; keys are
+// turned within their page, and queries, which come as they are projected, are turned to each page's start;
+// or queries come turned, and keys are turned as they are read.
+enum class KeyTurning : uint8_t { kNone, kByPage, kByToken };
+
+// A table whose keys' attention is observed, by the number of its merge; and which of them an entry of the
+// page list is of, and where its keys' sums begin.
+struct MassTable {
+  int32_t kv_head = 0;
+  int32_t batch_row = 0;
+  int32_t position = 0;
+  int32_t rows = 0;
+  int32_t late_start = 0;   // position of the first query that counts as late
+  int32_t near_tokens = 0;  // queries count as near to a key less than so many tokens before them
+};
+struct MassPage {
+  int32_t table = 0;
+  int32_t first = 0;
+};
+
+// What attention observes beside its results, where `pages` is not null: for every key of the page list, its
+// weights summed over queries and query heads, in the order of the queries.
+struct MassJob {
+  const MassPage* pages = nullptr;  // [count], beside the page list
+  int32_t count = 0;
+  const MassTable* tables = nullptr;
+  const float* hadamard_queries = nullptr;  // for keys of such formats
+  int32_t heads = 0;                        // query heads of a row
+  float* final_max = nullptr;               // [batch rows, heads]: written on the way
+  float* final_sum = nullptr;
+  float* all = nullptr;
+  float* late = nullptr;
+  float* near = nullptr;
+};
+
 struct AttentionJob {
   const AttentionItem* items = nullptr;
   const int32_t* page_list = nullptr;
   const DevicePage* pages = nullptr;
   const SideFormat* formats = nullptr;
-  // [batch rows, kv_heads * group * head_dim], turned to their positions.
+  // [batch rows, kv_heads * group * head_dim], turned to their positions but for kByPage.
   const float* queries = nullptr;
   int64_t query_stride = 0;
   int32_t head_dim = 0;  // a multiple of 8, at most 256
@@ -24,6 +59,10 @@ struct AttentionJob {
   float* state_values = nullptr;
   float* state_max = nullptr;
   float* state_sum = nullptr;
+  KeyTurning turning = KeyTurning::kNone;
+  int32_t rotary_dim = 0;                      // where keys are turned here
+  const float* inverse_frequencies = nullptr;  // [rotary_dim / 2]
+  MassJob masses = {};
 };
 
 // Floats of shared memory that one warp needs: the queries [kItemRows, head_dim], and the scores of a page

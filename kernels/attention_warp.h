@@ -8,6 +8,7 @@
 #include "kernels/attention_job.h"
 #include "kernels/attention_keys.h"
 #include "kernels/attention_math.h"
+#include "kernels/attention_turned_keys.h"
 #include "kernels/attention_values.h"
 #include "kernels/side_kinds.h"
 
@@ -71,8 +72,25 @@ KVA_LANE_CODE inline SidePage value_side(const AttentionJob& job, const DevicePa
   return {job.formats + page.value_format, reinterpret_cast<const uint8_t*>(page.values), page.tokens};
 }
 
+// scores of the page's keys for the item's queries. kTurns: whether job.turning is to be looked at; else it
+// is kNone, and the code is short.
+template <bool kTurns, class Warp, class KeyKind>
+KVA_LANE_CODE void score_page(Warp& warp, const AttentionJob& job, const AttentionItem& item,
+                              const DevicePage& page, KeyKind key_kind, float* queries, float* scores) {
+  const SidePage keys = key_side(job, page);
+  if (kTurns && job.turning == KeyTurning::kByPage) turn_queries(warp, job, item, page.start, queries);
+  if (kTurns && job.turning == KeyTurning::kByToken) {
+    ScoreTurnedPage<Warp> score{warp, job, page, keys, queries, scores};
+    with_kind(key_kind, score);
+  } else {
+    ScorePage<Warp> score{warp, keys, queries, scores, job.longest_page};
+    with_kind(key_kind, score);
+  }
+}
+
 // shared: attention_shared_values() floats, this warp's own. The item's kinds are SideKinds or KnownKinds.
-template <class Warp, class KeyKind, class ValueKind>
+// kTurns: as score_page().
+template <bool kTurns = false, class Warp, class KeyKind, class ValueKind>
 KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_kind, ValueKind value_kind,
                                const AttentionItem& item, float* shared) {
   float* queries = shared;
@@ -86,15 +104,13 @@ KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_
   for (int r = 0; r < kItemRows; ++r) max[r] = kNoScore;
   for (int32_t i = 0; i < item.page_count; ++i) {
     const DevicePage& page = job.pages[job.page_list[item.first_page + i]];
-    const SidePage keys = key_side(job, page);
     const SidePage of_values = value_side(job, page);
     if (i + 1 < item.page_count) {
       const DevicePage& next = job.pages[job.page_list[item.first_page + i + 1]];
       prefetch_side(key_side(job, next), warp.lane());
       prefetch_side(value_side(job, next), warp.lane());
     }
-    ScorePage<Warp> score{warp, keys, queries, scores, job.longest_page};
-    with_kind(key_kind, score);
+    score_page<kTurns>(warp, job, item, page, key_kind, queries, scores);
     soften_page(warp, job, item, page, scores, max, sum, values);
     warp.sync();
     AddPage<Warp> add{warp, of_values, scores, job.longest_page, values};
@@ -117,14 +133,14 @@ KVA_HOST_DEVICE inline float merged_value(const AttentionMerge& merge, int32_t r
                                           int32_t head_dim, const float* state_values, const float* state_max,
                                           const float* state_sum) {
   float max = kNoScore;
-  for (int32_t n = 0; n < merge.partials; ++n) {
-    const float of_state = state_max[merge.first_state + n * merge.rows + row];
+  for (int32_t n = 0; n < merge.count(); ++n) {
+    const float of_state = state_max[merge.state(n, row)];
     max = of_state > max ? of_state : max;
   }
   float value = 0.0f;
   float sum = 0.0f;
-  for (int32_t n = 0; n < merge.partials; ++n) {
-    const int64_t state = merge.first_state + n * merge.rows + row;
+  for (int32_t n = 0; n < merge.count(); ++n) {
+    const int64_t state = merge.state(n, row);
     const float share = state_share(state_max[state], max);
     sum = fmaf(share, state_sum[state], sum);
     value = fmaf(share, state_values[state * head_dim + c], value);

@@ -10,12 +10,17 @@
 namespace kva {
 namespace {
 
-constexpr int kPairs = kSideKinds * kSideKinds;
+constexpr int kKindPairs = kSideKinds * kSideKinds;
+constexpr int kPairs = 4 * kKindPairs;  // of each side, turned or not
 
 int pair_of(const DevicePage& page, std::span<const SideFormat> formats) {
-  return static_cast<int>(formats[page.key_format].kind) * kSideKinds +
-         static_cast<int>(formats[page.value_format].kind);
+  const SideFormat& key = formats[page.key_format];
+  const SideFormat& value = formats[page.value_format];
+  return (2 * int{value.hadamard} + int{key.hadamard}) * kKindPairs +
+         static_cast<int>(key.kind) * kSideKinds + static_cast<int>(value.kind);
 }
+bool has_turned_keys(int pair) { return pair / kKindPairs % 2 != 0; }
+bool has_turned_values(int pair) { return pair / kKindPairs >= 2; }
 
 void check_side(const DevicePage& page, const SideFormat& format) {
   KVA_CHECK(format.width > 0 && format.width % 8 == 0, "a width that is a multiple of 8");
@@ -37,7 +42,12 @@ class Planner {
               "a table within the batch's pages");
     int64_t tokens = 0;
     for (int32_t i = 0; i < table.page_count; ++i) tokens += checked(table.first_page + i).tokens;
-    AttentionMerge merge{plan_.states, 0, table.tokens * limits_.group, table.batch_row, table.kv_head};
+    AttentionMerge merge{.first_state = plan_.states,
+                         .partials = 0,
+                         .rows = table.tokens * limits_.group,
+                         .batch_row = table.batch_row,
+                         .kv_head = table.kv_head,
+                         .first_turned = plan_.turned_states};
     const int64_t run = run_tokens(tokens, merge.rows, limits_);
     int64_t seen = 0;
     int32_t page = table.first_page;
@@ -48,20 +58,29 @@ class Planner {
       if (page > first) add_run(table, first, page, merge);
     }
     const int64_t states = int64_t{plan_.states} + int64_t{merge.partials} * merge.rows;
-    KVA_CHECK(states <= std::numeric_limits<int32_t>::max(), "states that an index reaches");
+    const int64_t turned = int64_t{plan_.turned_states} + int64_t{merge.turned} * merge.rows;
+    KVA_CHECK(states + turned <= std::numeric_limits<int32_t>::max(), "states that an index reaches");
     plan_.states = static_cast<int32_t>(states);
+    plan_.turned_states = static_cast<int32_t>(turned);
     plan_.merges.push_back(merge);
   }
 
   AttentionPlan take() {
+    // Turned states lie behind the others.
+    for (AttentionMerge& merge : plan_.merges) merge.first_turned += plan_.states;
     for (int pair = 0; pair < kPairs; ++pair) {
-      const std::vector<AttentionItem>& items = buckets_[index(pair)];
+      std::vector<AttentionItem>& items = buckets_[index(pair)];
       if (items.empty()) continue;
-      plan_.buckets.push_back({static_cast<SideKind>(pair / kSideKinds),
-                               static_cast<SideKind>(pair % kSideKinds),
-                               static_cast<int32_t>(plan_.items.size()), static_cast<int32_t>(items.size())});
+      if (has_turned_values(pair))
+        for (AttentionItem& item : items) item.state += plan_.states;
+      plan_.buckets.push_back({.keys = static_cast<SideKind>(pair % kKindPairs / kSideKinds),
+                               .values = static_cast<SideKind>(pair % kSideKinds),
+                               .first = static_cast<int32_t>(plan_.items.size()),
+                               .count = static_cast<int32_t>(items.size()),
+                               .hadamard_keys = has_turned_keys(pair)});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
+    plan_.states += plan_.turned_states;
     return std::move(plan_);
   }
 
@@ -90,7 +109,8 @@ class Planner {
         if (pair_of(pages_[index(i)], formats_) == pair) plan_.page_list.push_back(i);
       const std::span<const int32_t> of_pair =
           std::span<const int32_t>(plan_.page_list).subspan(index(listed));
-      const int32_t first_state = merge.first_state + merge.partials++ * merge.rows;
+      const int32_t first_state = has_turned_values(pair) ? merge.first_turned + merge.turned++ * merge.rows
+                                                          : merge.first_state + merge.partials++ * merge.rows;
       for (int32_t row = 0; row < merge.rows; row += kItemRows) {
         const int32_t rows = std::min(kItemRows, merge.rows - row);
         const int32_t last_position = table.position + (row + rows - 1) / limits_.group;
@@ -147,7 +167,7 @@ int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> p
     }
   }
   for (const AttentionMerge& merge : plan.merges)
-    bytes += merge.rows * (merge.partials * (head_dim + 2) + head_dim) * int64_t{sizeof(float)};
+    bytes += merge.rows * (merge.count() * (head_dim + 2) + head_dim) * int64_t{sizeof(float)};
   return bytes;
 }
 

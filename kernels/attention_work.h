@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/device_page.h"
+#include "kernels/host_device.h"
 
 namespace kva {
 
@@ -46,15 +47,25 @@ struct AttentionBucket {
   SideKind values;
   int32_t first;
   int32_t count;
+  bool hadamard_keys = false;  // their queries are turned likewise
 };
 
-// A table's states: state of row r, n-th in merging order: first_state + n * rows + r.
+// A table's states: state of row r, n-th in merging order: first_state + n * rows + r. Behind those come the
+// `turned` states of values with SideFormat::hadamard, at first_turned.
 struct AttentionMerge {
   int32_t first_state;
   int32_t partials;
   int32_t rows;
   int32_t batch_row;
   int32_t kv_head;
+  int32_t first_turned = 0;
+  int32_t turned = 0;
+
+  KVA_HOST_DEVICE int32_t count() const { return partials + turned; }
+  KVA_HOST_DEVICE int64_t state(int32_t n, int32_t row) const {
+    return n < partials ? int64_t{first_state} + int64_t{n} * rows + row
+                        : int64_t{first_turned} + int64_t{n - partials} * rows + row;
+  }
 };
 
 struct AttentionLimits {
@@ -72,7 +83,8 @@ struct AttentionPlan {
   std::vector<int32_t> page_list;  // indices into the batch's pages
   std::vector<AttentionMerge> merges;
   int32_t states = 0;
-  int32_t longest_page = 0;  // tokens
+  int32_t turned_states = 0;  // the last of them: their sums are to be turned back before they are merged
+  int32_t longest_page = 0;   // tokens
 };
 
 // pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and a

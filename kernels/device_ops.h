@@ -64,8 +64,9 @@ class DeviceOps {
                     std::byte* const* payloads, int32_t count) = 0;
   // rows: [count, cols], cols a power of two up to 1024, in place.
   virtual void hadamard(float* rows, int64_t count, int32_t cols) = 0;
-  // Runs all of the plan's items and merges their states into out [batch rows, kv_heads * group * head_dim].
-  // job.items and job.page_list, and merges, are the plan's, uploaded.
+  // Runs the items of the plan's buckets and, by its merges, merges states into out [batch rows, kv_heads *
+  // group * head_dim]; either may be none. job.items and job.page_list, and merges, are the plan's, uploaded.
+  // With merges, job.masses is observed where it is asked for.
   virtual void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
                       float* out, int64_t out_stride) = 0;
 };

@@ -51,11 +51,14 @@ KVA_HOST_DEVICE constexpr int side_bits(SideKind kind) {
 struct SideFormat {
   SideKind kind = SideKind::kF16;
   bool scale_by_token = true;  // ScaleAxis::kToken
-  int32_t width = 0;           // numbers of a token: a multiple of 8
-  int32_t tokens = 0;          // of a packed page
-  int32_t group = 1;           // numbers that share a scale: channels of a token, else tokens of a channel
-  int32_t groups = 1;          // PackedPage::groups()
-  int32_t codes_at = 0;        // packed rows
+  // Rows are those of the tokens turned by kernels/hadamard.h. Kernels read them as they are: they are given
+  // queries that are turned likewise, and what they sum is turned back.
+  bool hadamard = false;
+  int32_t width = 0;     // numbers of a token: a multiple of 8
+  int32_t tokens = 0;    // of a packed page
+  int32_t group = 1;     // numbers that share a scale: channels of a token, else tokens of a channel
+  int32_t groups = 1;    // PackedPage::groups()
+  int32_t codes_at = 0;  // packed rows
   int32_t scales_at = -1;
   int32_t zeros_at = -1;   // none: symmetric
   int32_t outliers = 0;    // numbers kept as f16 beside the codes, ascending by place
@@ -72,17 +75,19 @@ struct SideFormat {
 };
 
 // A page of one KV head. Token j stands at start + j and its score gets no bias, unless it has places: then
-// all its tokens are in every query's past and biases [tokens], where not null, are added to the scores
-// (log n for a token that stands for n, -inf for a hidden one).
+// all its tokens are in every query's past, token j stands at start + offsets[j], and biases [tokens], where
+// not null, are added to the scores (log n for a token that stands for n, -inf for a hidden one).
 struct DevicePage {
   const std::byte* keys = nullptr;
   const std::byte* values = nullptr;
   const float* biases = nullptr;
+  const void* offsets = nullptr;  // u16, or i32 where wide; only read where tokens' positions matter
   int32_t tokens = 0;
   int32_t start = 0;
   uint16_t key_format = 0;  // index of its SideFormat
   uint16_t value_format = 0;
   bool has_places = false;
+  bool wide_offsets = false;
 };
 
 // The most tokens a page may have.

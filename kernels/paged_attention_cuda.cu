@@ -8,13 +8,15 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Any pair of kinds, known at run time only: more registers, so fewer warps at once.
+// Any pair of kinds, and of keys that are not cached as their positions turn them, known at run time only:
+// more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
     attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
-  attend_warp(job, keys, values, first, count);
+  attend_warp<true>(job, keys, values, first, count);
 }
 
-AttendKernel attend_kernel_for(SideKind keys, SideKind values) {
+AttendKernel attend_kernel_for(const AttentionJob& job, SideKind keys, SideKind values) {
+  if (job.turning != KeyTurning::kNone) return attend_any_kernel;
   if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
   if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
   return attend_any_kernel;
@@ -28,8 +30,11 @@ __global__ void merge_kernel(const AttentionMerge* merges, AttentionJob job, flo
     float* to = out + result_at(merge, row, job.group, job.head_dim, stride);
     for (int32_t c = static_cast<int32_t>(threadIdx.x); c < job.head_dim; c += kMergeThreads)
       to[c] = merged_value(merge, row, c, job.head_dim, job.state_values, job.state_max, job.state_sum);
+    if (job.masses.pages && threadIdx.x == 0) put_finals(merge, row, job);
   }
 }
+
+__global__ void __launch_bounds__(kMostWarps * 32) observe_kernel(AttentionJob job) { observe_warp(job); }
 
 // Bytes of shared memory that a block of the device may have.
 int64_t shared_limit() {
@@ -44,6 +49,24 @@ int64_t shared_limit() {
 // What a kernel gets of it without being allowed more.
 constexpr int64_t kPlainShared = 48 << 10;
 
+// The kernel may have the launch's shared memory.
+template <class Kernel>
+void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
+  if (launch.shared_bytes > kPlainShared)
+    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(launch.shared_bytes)),
+               "allowing shared memory");
+}
+
+void observe(const AttentionJob& job, cudaStream_t on) {
+  const AttentionLaunch launch =
+      attention_launch(job.masses.count, job.head_dim, job.longest_page, shared_limit());
+  allow_shared(observe_kernel, launch);
+  observe_kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+                   static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
+  cuda_check(cudaGetLastError(), "launching the observation of attention");
+}
+
 }  // namespace
 
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
@@ -52,25 +75,23 @@ void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const Atten
   KVA_CHECK(job.longest_page == plan.longest_page, "the plan's longest page");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
-  int32_t rows = 0;
-  for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
-  if (rows == 0) return;
   for (const AttentionBucket& bucket : plan.buckets) {
     const AttentionLaunch launch =
         attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
-    const AttendKernel kernel = attend_kernel_for(bucket.keys, bucket.values);
-    if (launch.shared_bytes > kPlainShared)
-      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(launch.shared_bytes)),
-                 "allowing shared memory");
+    const AttendKernel kernel = attend_kernel_for(job, bucket.keys, bucket.values);
+    allow_shared(kernel, launch);
     kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
              static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
                                                                   bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
+  int32_t rows = 0;
+  for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
+  if (rows == 0) return;
   const dim3 grid(static_cast<unsigned int>(rows), static_cast<unsigned int>(plan.merges.size()));
   merge_kernel<<<grid, kMergeThreads, 0, on>>>(merges, job, out, out_stride);
   cuda_check(cudaGetLastError(), "launching the merge of states");
+  if (job.masses.pages) observe(job, on);
 }
 
 }  // namespace kva

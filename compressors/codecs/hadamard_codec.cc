@@ -59,6 +59,13 @@ class HadamardCodec : public SideCodec {
     }
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override {
+    auto format = inner_->device_format(tokens, width);
+    if (!format || format->hadamard || !takes(width, 0)) return std::nullopt;
+    format->hadamard = true;
+    return format;
+  }
+
   CodecSpec spec() const override { return {.kind = "hadamard", .inner = {inner_}}; }
   bool takes(int64_t width, int64_t base_width) const override {
     return (width & (width - 1)) == 0 && inner_->takes(width, base_width);

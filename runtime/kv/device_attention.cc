@@ -37,21 +37,23 @@ void check_device_options(const KvCacheOptions& options) {
     refuse(fmt::format("pages of {} tokens (more than {})", options.page_tokens, kMostPageTokens));
   if (options.head_dim % 8 != 0 || options.head_dim > kMostHeadDim)
     refuse(fmt::format("heads of {} numbers (no multiple of 8 up to {})", options.head_dim, kMostHeadDim));
-  if (options.rope && options.key_basis != KeyBasis::kRotated)
-    refuse(fmt::format("keys({})", key_basis_name(options.key_basis)));
+  if (options.positions != PositionMode::kOriginal) refuse("keys(plain, cache-relative)");
   for (const auto& codec : {options.k_codec, options.v_codec}) {
     const auto format = codec->device_format(options.page_tokens, options.head_dim);
     if (!format || is_packed(format->kind)) refuse("pages of " + codec->name());
   }
 }
 
-void check_device_plan(const Plan& plan, std::string_view device) {
+void check_device_plan(const Plan& plan, const KvCacheOptions& options) {
+  // Queries would have to be turned by positions before they are by the matrix, page by page.
+  const bool no_hadamard_keys = options.rope && options.key_basis != KeyBasis::kRotated;
   for (const NewSide& side : plan.sides) {
     const bool readable = side.base < 0 && side.tokens > 0 && side.tokens <= kMostPageTokens;
     const auto format = readable ? side.codec->device_format(side.tokens, side.width) : std::nullopt;
-    if (!format || (side.lane == Lane::kValues && is_by_channel(format->kind)))
-      throw InputError(
-          fmt::format("pages of {}: {} cannot read these yet; use --device cpu", side.codec->name(), device));
+    if (!format || (side.lane == Lane::kValues && is_by_channel(format->kind)) ||
+        (side.lane == Lane::kKeys && format->hadamard && no_hadamard_keys))
+      throw InputError(fmt::format("pages of {}: {} cannot read these yet; use --device cpu",
+                                   side.codec->name(), options.backend->name()));
   }
 }
 
@@ -61,13 +63,16 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
       store_(store),
       device_(*backend.device()),
       tables_(store, backend, host, options.layers, options.kv_heads),
+      masses_(store, backend, options.heads, options.kv_heads),
       frequencies_(backend, kPurpose),
       positions_(backend, kPurpose),
+      offsets_(backend, kPurpose),
       targets_(backend, kPurpose),
       items_(backend, kPurpose),
       page_list_(backend, kPurpose),
       merges_(backend, kPurpose),
       queries_(backend, kPurpose),
+      hadamard_queries_(backend, kPurpose),
       states_(backend, kPurpose) {
   append_.kv_heads = options.kv_heads;
   append_.head_dim = options.head_dim;
@@ -77,9 +82,11 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
   frequencies_.upload(options.rope->inverse_frequencies());
   append_.inverse_frequencies = frequencies_.data();
   append_.rotary_dim = options.rope->rotary_dim();
+  if (options.key_basis == KeyBasis::kPageRelative) turning_ = KeyTurning::kByPage;
+  if (options.key_basis == KeyBasis::kPlain) turning_ = KeyTurning::kByToken;
 }
 
-// Where the step's rows stand, and by how much their keys are turned: the same in all layers.
+// Where the step's rows stand, in the text and in their pages: the same in all layers.
 void DeviceAttention::place_rows(std::span<const DeviceSpan> spans, int64_t rows) {
   std::vector<int64_t> positions(index(rows));
   for (const DeviceSpan& of : spans)
@@ -87,6 +94,11 @@ void DeviceAttention::place_rows(std::span<const DeviceSpan> spans, int64_t rows
   if (positions == row_positions_) return;
   row_positions_.clear();
   positions_.upload(positions);
+  if (turning_ == KeyTurning::kByPage) {
+    std::vector<int64_t> offsets = positions;
+    for (int64_t& offset : offsets) offset %= options_.page_tokens;  // pages fill before others begin
+    offsets_.upload(offsets);
+  }
   row_positions_ = std::move(positions);
 }
 
@@ -101,6 +113,7 @@ void DeviceAttention::append(std::span<const DeviceSpan> spans, MatView<const fl
   const int64_t value_bytes = options_.v_codec->bytes(1, options_.head_dim);
   for (const DeviceSpan& of : spans)
     for (int64_t h = 0; h < heads; ++h) {
+      // Pages that the step's tokens are in: the last ones, without gaps.
       auto page = std::prev(of.tables[index(h)].pages.end());
       while (page->start > of.span.start) --page;
       for (int64_t t = 0; t < of.span.tokens; ++page) {
@@ -119,13 +132,15 @@ void DeviceAttention::append(std::span<const DeviceSpan> spans, MatView<const fl
   job.values = v.data;
   job.rows = k.rows;
   job.targets = targets_.data();
-  job.turns = positions_.data();
+  job.turns = turning_ == KeyTurning::kByPage ? offsets_.data() : positions_.data();
+  if (turning_ == KeyTurning::kByToken) job.rotary_dim = 0;
   device_.append(job);
 }
 
 // All that a plan follows from, as numbers: equal ones, equal plans.
 void DeviceAttention::describe(int layer, std::span<const DeviceSpan> spans) {
-  asked_.assign({tables_.layouts()});
+  asked_.assign({tables_.layouts(), int64_t{observing_}});
+  if (observing_) masses_.describe(spans, asked_);
   for (const DeviceSpan& of : spans) {
     asked_.insert(asked_.end(), {of.span.sequence, of.span.first_row, of.span.tokens, of.span.start});
     for (int h = 0; h < options_.kv_heads; ++h) {
@@ -169,24 +184,29 @@ void DeviceAttention::list_pages(int layer, std::span<const DeviceSpan> spans) {
   }
 }
 
-void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans) {
+void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans, int64_t rows) {
   describe(layer, spans);
   if (asked_ == planned_) return;
   planned_.clear();
   list_pages(layer, spans);
   plan_ = plan_attention(plan_pages_, tables_.formats(), plan_tables_,
                          {.group = options_.heads / options_.kv_heads, .most_states = kMostStates});
+  if (observing_) masses_.plan(spans, plan_, plan_pages_, plan_tables_, rows);
   for (int32_t& page : plan_.page_list) page = plan_places_[index(page)];
   items_.upload(plan_.items);
   page_list_.upload(plan_.page_list);
   merges_.upload(plan_.merges);
   states_.reserve(int64_t{plan_.states} * (options_.head_dim + 2));
+  launches_.assign(3, {.longest_page = plan_.longest_page});
+  for (const AttentionBucket& bucket : plan_.buckets)
+    launches_[bucket.hadamard_keys ? 1 : 0].buckets.push_back(bucket);
+  launches_[2].merges = plan_.merges;
   planned_ = asked_;
 }
 
-// The queries at their positions; q itself where the model has none of this kind.
+// The queries at their positions; q itself where the model has none of this kind, or attention turns them.
 const float* DeviceAttention::turned(MatView<const float> q) {
-  if (!options_.rope) return q.data;
+  if (!options_.rope || turning_ == KeyTurning::kByPage) return q.data;
   queries_.reserve(q.rows * q.cols);
   device_.copy(queries_.data(), q.data, q.rows * q.cols * int64_t{sizeof(float)});
   device_.rotate({.x = {queries_.data(), DType::kF32, q.rows, q.cols, q.cols},
@@ -197,34 +217,70 @@ const float* DeviceAttention::turned(MatView<const float> q) {
   return queries_.data();
 }
 
+const float* DeviceAttention::hadamard_queries(const float* queries, int64_t rows) {
+  const int64_t count = rows * options_.heads;
+  hadamard_queries_.reserve(count * options_.head_dim);
+  device_.copy(hadamard_queries_.data(), queries, count * options_.head_dim * int64_t{sizeof(float)});
+  device_.hadamard(hadamard_queries_.data(), count, options_.head_dim);
+  return hadamard_queries_.data();
+}
+
+AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
+  const int64_t dim = options_.head_dim;
+  return {.items = items_.data(),
+          .page_list = page_list_.data(),
+          .pages = tables_.pages(layer),
+          .formats = tables_.device_formats(),
+          .queries = turned(q),
+          .query_stride = q.stride,
+          .head_dim = options_.head_dim,
+          .group = options_.heads / options_.kv_heads,
+          .scale = options_.scale,
+          .longest_page = plan_.longest_page,
+          .state_values = states_.data(),
+          .state_max = states_.data() + plan_.states * dim,
+          .state_sum = states_.data() + plan_.states * (dim + 1),
+          .turning = turning_,
+          .rotary_dim = append_.rotary_dim,
+          .inverse_frequencies = append_.inverse_frequencies};
+}
+
+// Sides in Hadamard coordinates are read as they lie: their queries are turned before, their sums after.
+void DeviceAttention::launch(const AttentionJob& job, const float* hadamard, MatView<float> out) {
+  if (!hadamard && plan_.turned_states == 0)
+    return device_.attend(plan_, job, merges_.data(), out.data, out.stride);
+  device_.attend(launches_[0], job, nullptr, nullptr, 0);
+  AttentionJob of_turned = job;
+  of_turned.queries = hadamard;
+  device_.attend(launches_[1], of_turned, nullptr, nullptr, 0);
+  if (plan_.turned_states > 0)
+    device_.hadamard(states_.data() + int64_t{plan_.states - plan_.turned_states} * options_.head_dim,
+                     plan_.turned_states, options_.head_dim);
+  device_.attend(launches_[2], job, merges_.data(), out.data, out.stride);
+}
+
 void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<const float> q,
                              MatView<float> out) {
   KVA_CHECK(q.stride == q.cols, "rows without gaps");
   if (q.rows == 0) return;
   tables_.update(layer, spans);
   place_rows(spans, q.rows);
-  plan(layer, spans);
-  const AttentionJob job{.items = items_.data(),
-                         .page_list = page_list_.data(),
-                         .pages = tables_.pages(layer),
-                         .formats = tables_.device_formats(),
-                         .queries = turned(q),
-                         .query_stride = q.stride,
-                         .head_dim = options_.head_dim,
-                         .group = options_.heads / options_.kv_heads,
-                         .scale = options_.scale,
-                         .longest_page = plan_.longest_page,
-                         .state_values = states_.data(),
-                         .state_max = states_.data() + int64_t{plan_.states} * options_.head_dim,
-                         .state_sum = states_.data() + int64_t{plan_.states} * (options_.head_dim + 1)};
-  device_.attend(plan_, job, merges_.data(), out.data, out.stride);
+  observing_ = masses_.wanted(spans);
+  plan(layer, spans, q.rows);
+  AttentionJob asked = job(layer, q);
+  const float* hadamard = launches_[1].buckets.empty() ? nullptr : hadamard_queries(asked.queries, q.rows);
+  if (observing_) asked.masses = masses_.job(hadamard);
+  launch(asked, hadamard, out);
+  if (observing_) masses_.collect(spans);
 }
 
 void DeviceAttention::add_to(ByteLedger& ledger) const {
   tables_.add_to(ledger);
+  ledger.workspace += masses_.held_bytes();
   for (const int64_t bytes :
-       {frequencies_.held_bytes(), positions_.held_bytes(), targets_.held_bytes(), items_.held_bytes(),
-        page_list_.held_bytes(), merges_.held_bytes(), queries_.held_bytes(), states_.held_bytes()})
+       {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(), targets_.held_bytes(),
+        items_.held_bytes(), page_list_.held_bytes(), merges_.held_bytes(), queries_.held_bytes(),
+        hadamard_queries_.held_bytes(), states_.held_bytes()})
     ledger.workspace += bytes;
 }
 

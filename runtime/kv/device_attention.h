@@ -2,13 +2,13 @@
 // head reads the pages as they are stored (kernels/attention_work.h). Page tables stay with the host, which
 // says what is read.
 //
-// A decoding step uploads, of its own: the positions of its tokens; where a page begins or a plan has changed
-// pages, besides, those pages' entries. Once for all layers whose tables are alike: the plan, 32 bytes for
-// each 512 tokens of a table and 4 for each page. For each layer: an address pair for each new token and KV
-// head, and the entry of each table's last page, 40 bytes.
+// A decoding step uploads the positions of its tokens; the plan, once for neighbouring layers whose tables
+// are alike: 32 bytes for every 512 tokens and 4 query rows of a table and 4 for each page; and for each
+// layer an address pair for each new token and KV head, and the entry of each table's last page, 48 bytes.
+// Where a page begins or a plan has changed pages, those pages' entries come on top.
 //
-// States are bounded for each table by kMostStates, so that the workspace grows with the batch, and with the
-// context by the plan's 4 bytes a page only.
+// A table has so many states at most, whatever its length, so that the workspace grows with the batch, and
+// with the context by the plan's 4 bytes a page only.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,7 @@
 #include "runtime/backend/backend.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/device_array.h"
+#include "runtime/kv/device_masses.h"
 #include "runtime/kv/device_tables.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_store.h"
@@ -31,8 +32,8 @@ namespace kva {
 
 // Throws InputError, naming what it is and what to do, for a cache that a device cannot hold yet.
 void check_device_options(const KvCacheOptions& options);
-// The same for sides that the plan brings. device: its name.
-void check_device_plan(const Plan& plan, std::string_view device);
+// The same for sides that a plan brings to such a cache.
+void check_device_plan(const Plan& plan, const KvCacheOptions& options);
 
 // Everything passed to the constructor outlives the object. Used by one thread at a time.
 class DeviceAttention {
@@ -48,6 +49,8 @@ class DeviceAttention {
   // company nor how other tables are cut.
   void attend(int layer, std::span<DeviceSpan> spans, MatView<const float> q, MatView<float> out);
 
+  // Spent on observing so far.
+  double observe_seconds() const { return masses_.seconds(); }
   void forget(SequenceId sequence) { tables_.forget(sequence); }
 
   // Adds tables and workspace.
@@ -55,19 +58,25 @@ class DeviceAttention {
 
  private:
   void place_rows(std::span<const DeviceSpan> spans, int64_t rows);
-  void plan(int layer, std::span<const DeviceSpan> spans);
+  void plan(int layer, std::span<const DeviceSpan> spans, int64_t rows);
   void describe(int layer, std::span<const DeviceSpan> spans);
   void list_pages(int layer, std::span<const DeviceSpan> spans);
+  AttentionJob job(int layer, MatView<const float> q);
+  void launch(const AttentionJob& job, const float* hadamard, MatView<float> out);
   const float* turned(MatView<const float> q);
+  const float* hadamard_queries(const float* queries, int64_t rows);
 
   const KvCacheOptions& options_;
   PageStore& store_;
   DeviceOps& device_;
   DeviceTables tables_;
-  AppendJob append_;  // what is the same in every step
+  DeviceMasses masses_;
+  bool observing_ = false;  // the call under way
+  AppendJob append_;        // what is the same in every step
   DeviceArray<float> frequencies_;
+  KeyTurning turning_ = KeyTurning::kNone;
   std::vector<int64_t> row_positions_;  // of the step, as they are on the device
-  DeviceArray<int64_t> positions_;
+  DeviceArray<int64_t> positions_, offsets_;
   std::vector<AppendTarget> row_targets_;
   DeviceArray<AppendTarget> targets_;
   // What the plan was made for: places of the step's spans and the shapes of their tables.
@@ -76,10 +85,13 @@ class DeviceAttention {
   std::vector<int32_t> plan_places_;    // of their entries
   std::vector<AttentionTable> plan_tables_;
   AttentionPlan plan_;
+  // Where sides are turned, what is launched one after the other: items of plain keys, of turned ones,
+  // merges.
+  std::vector<AttentionPlan> launches_;
   DeviceArray<AttentionItem> items_;
   DeviceArray<int32_t> page_list_;
   DeviceArray<AttentionMerge> merges_;
-  DeviceArray<float> queries_;
+  DeviceArray<float> queries_, hadamard_queries_;
   DeviceArray<float> states_;  // o [states, head_dim], m [states], l [states]
 };
 

@@ -141,8 +141,15 @@ DevicePage DeviceTables::entry_of(const PageRef& ref) {
                   .key_format = format_of(ref.k),
                   .value_format = format_of(ref.v),
                   .has_places = ref.where != kNoSide};
-  if (page.has_places && PagePlaces(store_, ref).biased())
-    page.biases = reinterpret_cast<const float*>(store_.data(ref.where).payload);
+  if (!page.has_places) return page;
+  // As packed_places() lays them out.
+  const PagePlaces places(store_, ref);
+  const std::byte* at = store_.data(ref.where).payload;
+  page.offsets = at;
+  page.wide_offsets = places.wide();
+  if (!places.biased()) return page;
+  page.biases = reinterpret_cast<const float*>(at);
+  page.offsets = at + ref.tokens * sizeof(float);
   return page;
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/device_page.h"
 #include "runtime/backend/backend.h"
 #include "runtime/backend/counted_vector.h"
+#include "runtime/kv/attention_masses.h"
 #include "runtime/kv/batch.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/device_array.h"
@@ -25,6 +26,9 @@ namespace kva {
 struct DeviceSpan {
   BatchSpan span;
   std::span<PageTable> tables;
+  // The sequence's masses, and which of its tables is the first here; none where nobody asked.
+  AttentionMasses* masses = nullptr;
+  std::size_t first_table = 0;
 };
 
 // Neighbouring pages of a table that are read alike.

@@ -211,7 +211,11 @@ std::span<DeviceSpan> KvCache::Impl::device_spans(int layer, const Batch& batch)
                                       static_cast<std::size_t>(options.kv_heads));
     KVA_CHECK(span.tokens == 0 || tables[0].end == span.start + span.tokens,
               "keys are appended before queries attend");
-    if (span.tokens > 0) spans_on_device.push_back({span, tables});
+    if (span.tokens == 0) continue;
+    spans_on_device.push_back({.span = span, .tables = tables});
+    if (observed.empty()) continue;
+    spans_on_device.back().masses = &sequence(span.sequence).masses;
+    spans_on_device.back().first_table = table_index(layer, 0);
   }
   return spans_on_device;
 }

@@ -149,8 +149,7 @@ class KvCache {
   void read_page(SequenceId sequence, int layer, int kv_head, int64_t page, Side side,
                  MatView<float> rows) const;
 
-  // Collects what is asked for of this table, in all sequences, beside what was asked for before. Throws
-  // InputError where pages are on a device, which collects nothing yet; so does map_attention().
+  // Collects what is asked for of this table, in all sequences, beside what was asked for before.
   void observe(int layer, int kv_head, const Observations& what);
   // By position, [tokens(sequence)] after a step; tokens that plans dropped or merged keep what they got. A
   // fork starts with what `sequence` had. Only where it is observed; good until the next append.
@@ -163,7 +162,8 @@ class KvCache {
   void set_late_start(SequenceId sequence, int64_t position);
   void set_near_tokens(SequenceId sequence, int64_t tokens);
   // Maps the attention of all tables of the sequence from now on, for people to look at: bit-equal at any
-  // thread count, counted as workspace. Forks are not mapped.
+  // thread count, counted as workspace. Forks are not mapped. Throws InputError where pages are on a device,
+  // which maps nothing yet.
   void map_attention(SequenceId sequence);
   // Averaged over the query heads of the KV head, as masses are. Of a sequence that is mapped; good until the
   // next append.

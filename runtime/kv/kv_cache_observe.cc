@@ -9,7 +9,6 @@ void KvCache::observe(int layer, int kv_head, const Observations& what) {
   Impl& impl = *impl_;
   const std::size_t table = impl.table_index(layer, kv_head);
   if (!what.any()) return;
-  impl.refuse_on_device("the attention that tokens receive");
   impl.observed.resize(impl.table_count());
   impl.observed[table] = impl.observed[table] | what;
 }
@@ -57,6 +56,8 @@ const AttentionMap& KvCache::attention_map(SequenceId sequence, int layer, int k
   return masses.map(impl_->table_index(layer, kv_head));
 }
 
-double KvCache::observe_seconds() const { return impl_->attention.observe_seconds(); }
+double KvCache::observe_seconds() const {
+  return impl_->device ? impl_->device->observe_seconds() : impl_->attention.observe_seconds();
+}
 
 }  // namespace kva

@@ -39,6 +39,8 @@ class PagePlaces {
   int32_t last_position() const { return position(tokens_ - 1); }
   // Where they are not, all biases are 0.
   bool biased() const { return biases_ != nullptr; }
+  // Whether offsets are 32 bits wide.
+  bool wide() const { return wide_ != nullptr; }
   float bias(int64_t token) const { return biased() ? biases_[token] : 0.0f; }
   int64_t hidden_tokens() const;
 

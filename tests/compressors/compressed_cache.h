@@ -39,10 +39,11 @@ class CompressedCache {
  public:
   CompressedCache(const std::string& text, ThreadPool& pool,
                   CacheShape wanted = {.layers = 4, .group = 3, .head_dim = 16, .type = DType::kF16},
-                  const PageSet* sample = nullptr, uint64_t seed = 0)
+                  const PageSet* sample = nullptr, uint64_t seed = 0,
+                  std::shared_ptr<Backend> backend = nullptr)
       : recipe(Recipe::parse(text)),
         shape(wanted),
-        driver(Compressor::cache_options(recipe, wanted.options()), wanted, pool),
+        driver(options_of(recipe, wanted, std::move(backend)), wanted, pool),
         compressor(recipe, driver.cache, pool, seed,
                    std::make_shared<TokenClasses>(std::vector(kIdClasses.begin(), kIdClasses.end()))) {
     shape.basis = recipe.key_basis();
@@ -81,7 +82,10 @@ class CompressedCache {
   }
   void expect_honest() const {
     const ByteLedger ledger = driver.cache.ledger();
-    ASSERT_EQ(ledger.held() + ledger.workspace, driver.cache.backend().allocated_bytes());
+    ASSERT_EQ(ledger.held() + ledger.workspace - ledger.beside, driver.cache.backend().allocated_bytes());
+    if (ledger.beside > 0) {
+      ASSERT_EQ(ledger.beside, driver.cache.host_backend().allocated_bytes());
+    }
     ASSERT_GE(ledger.slack, 0);
     ASSERT_GE(ledger.payload, 0);
   }
@@ -97,6 +101,13 @@ class CompressedCache {
   // Of the tokens that attention still reads, the open page's included.
   std::vector<int32_t> positions(SequenceId id, int layer, int kv_head) const {
     return read_positions(driver.cache, id, layer, kv_head);
+  }
+
+  static KvCacheOptions options_of(const Recipe& recipe, const CacheShape& wanted,
+                                   std::shared_ptr<Backend> backend) {
+    KvCacheOptions options = Compressor::cache_options(recipe, wanted.options());
+    options.backend = std::move(backend);
+    return options;
   }
 
   Recipe recipe;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "runtime/error.h"
+#include "runtime/kv/page_store.h"
 #include "tests/error_of.h"
 #include "tests/runtime/kv/cache_fixture.h"
 #include "tests/runtime/kv/device_under_test.h"
@@ -75,6 +76,70 @@ struct Pair {
 
   CacheDriver here, there;
 };
+
+// ---- Memory ----------------------------------------------------------------------------------------------
+
+TEST_F(DeviceCache, ABackEndCountsTheDevicesMemory) {
+  const auto backend = make_device_backend(device);
+  EXPECT_EQ(backend->name(), device->name());
+  EXPECT_EQ(backend->device(), device.get());
+  {
+    const Buffer a(*backend, 300, "a test"), b(*backend, 8, "a test");
+    EXPECT_EQ(backend->allocated_bytes(), 512 + 256);
+    const std::vector<int> sent = {1, 2};
+    std::vector<int> found(2);
+    backend->upload(a.data(), sent.data(), 8);
+    backend->copy(b.data(), a.data(), 8);
+    backend->download(found.data(), b.data(), 8);
+    EXPECT_EQ(found, sent);
+    EXPECT_THAT(error_of([&] { Buffer(*backend, int64_t{1} << 50, "cache pages"); }),
+                AllOf(HasSubstr(device->name() + ": out of memory"), HasSubstr("asked for cache pages")));
+  }
+  EXPECT_EQ(backend->allocated_bytes(), 0);
+  EXPECT_EQ(backend->peak_bytes(), 768);
+}
+
+// The list of freed slots cannot go through the slots themselves, which the host does not reach.
+TEST_F(DeviceCache, FreedSlotsAreUsedAgain) {
+  const auto backend = make_device_backend(device), host = make_cpu_backend();
+  {
+    PageStore store(*backend, *host, 8, 16);
+    const auto codec = make_dense_codec(DType::kF32);
+    const auto payload = [](std::size_t i) {
+      return std::vector<std::byte>(std::size_t{16 * 8 * 4}, static_cast<std::byte>(i % 251));
+    };
+    const auto places = [](std::size_t i) {
+      return std::vector<std::byte>(48, static_cast<std::byte>(i % 241));
+    };
+    std::vector<SideId> sides, where;
+    for (std::size_t i = 0; i < 300; ++i) {
+      sides.push_back(store.add(codec, Lane::kKeys, 16, 8, payload(i)));
+      where.push_back(store.add_places(places(i)));
+    }
+    ByteLedger full;
+    store.add_to(full);
+    EXPECT_EQ(full.beside, host->allocated_bytes());
+    EXPECT_EQ(full.held() - full.beside, backend->allocated_bytes());
+    for (std::size_t i = 0; i < 300; i += 3)
+      for (std::vector<SideId>* of : {&sides, &where}) store.release((*of)[i]);
+    const int64_t slabs = store.live_slabs();
+    for (std::size_t i = 0; i < 300; i += 3) {
+      sides[i] = store.add(codec, Lane::kKeys, 16, 8, payload(i + 7));
+      where[i] = store.add_places(places(i + 7));
+    }
+    EXPECT_EQ(store.live_slabs(), slabs);
+    for (std::size_t i = 0; i < 300; ++i) {
+      const std::size_t of = i % 3 == 0 ? i + 7 : i;
+      ASSERT_EQ(store.downloaded(sides[i]), payload(of)) << i;
+      ASSERT_EQ(std::vector<std::byte>(store.places(where[i]), store.places(where[i]) + 48), places(of)) << i;
+    }
+    for (const auto& of : {sides, where})
+      for (const SideId id : of) store.release(id);
+    EXPECT_EQ(store.live_slabs(), 0);
+    EXPECT_EQ(backend->allocated_bytes(), 0);
+  }
+  EXPECT_EQ(host->allocated_bytes(), 0);
+}
 
 // ---- Attention -------------------------------------------------------------------------------------------
 
@@ -147,6 +212,34 @@ TEST_F(DeviceCache, LearnedPositionsNeedNoRope) {
     pair.step({{id, 19}});
     pair.step({{id, 1}});
     pair.compare(id);
+  }
+}
+
+TEST_F(DeviceCache, KeysAreTurnedWhereTheirBasisSays) {
+  for (const KeyBasis basis : {KeyBasis::kPlain, KeyBasis::kPageRelative})
+    for (const DType type : {DType::kF32, DType::kF16}) {
+      const CacheShape shape{.group = 3, .head_dim = 16, .page_tokens = 8, .basis = basis, .type = type};
+      const Projections source(shape, 36, 15);
+      Pair pair(shape, device, pool);
+      const SequenceId id = pair.add(source);
+      for (const int64_t tokens : {1, 15, 1, 1, 16, 2}) pair.step({{id, tokens}});
+      pair.compare(id, type == DType::kF32 ? 1e-5 : 0x1p-9);
+    }
+}
+
+TEST_F(DeviceCache, PartOfAHeadIsRotated) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative}) {
+    const CacheShape shape{.head_dim = 16, .basis = basis};
+    const Projections source(shape, 20, 16);
+    KvCacheOptions options = shape.options();
+    options.rope = Rope(16, 8, 10000.0, {});
+    CacheDriver here(options, shape, pool), there(on_device(options, device), shape, pool);
+    for (CacheDriver* driver : {&here, &there}) {
+      const SequenceId id = driver->add(source);
+      driver->step({{id, 18}});
+      driver->feed(id, 1);
+    }
+    expect_near(there.output(0), here.output(0), 1e-5);
   }
 }
 
@@ -257,8 +350,9 @@ Plan mixed_plan(const KvCache& cache, SequenceId id, bool biased) {
 }
 
 TEST_F(DeviceCache, ReadsMixedAndRewrittenPages) {
-  for (const bool biased : {false, true}) {
-    const CacheShape shape{.layers = 2, .group = 2, .head_dim = 24};
+  for (const auto& [biased, basis] :
+       {std::pair{false, KeyBasis::kRotated}, {true, KeyBasis::kRotated}, {true, KeyBasis::kPlain}}) {
+    const CacheShape shape{.layers = 2, .group = 2, .head_dim = 24, .basis = basis};
     const Projections source(shape, 111, 10);
     Pair pair(shape, device, pool);
     const SequenceId id = pair.add(source);
@@ -299,6 +393,58 @@ TEST_F(DeviceCache, AliasedPagesAreReadAtTheirOwnPlaces) {
   const SideId side = pair.there.cache.page({id, 0, 0, 0, Side::kKey}).side;
   const SideCodec& codec = *pair.there.cache.options().k_codec;
   EXPECT_FALSE(pair.there.cache.holds(side, codec, payload));
+}
+
+// ---- Masses ----------------------------------------------------------------------------------------------
+
+TEST_F(DeviceCache, MassesAreTheSumsOfSoftmaxWeights) {
+  for (const KeyBasis basis : {KeyBasis::kRotated, KeyBasis::kPlain, KeyBasis::kPageRelative}) {
+    const CacheShape shape{.layers = 2, .group = 3, .head_dim = 16, .basis = basis};
+    const Projections source(shape, 41, 17), other(shape, 20, 18);
+    CacheDriver driver(on_device(shape.options(), device), shape, pool);
+    KvCache& cache = driver.cache;
+    for (int layer = 0; layer < 2; ++layer)
+      for (int head = 0; head < 2; ++head)
+        cache.observe(layer, head, {.attention_mass = true, .late_mass = true, .near_mass = layer == 1});
+    const SequenceId id = driver.add(source), beside = driver.add(other);
+    cache.set_late_start(id, 19);
+    cache.set_near_tokens(id, 5);
+    for (const int64_t tokens : {17, 1, 1, 1, 17}) driver.step({{beside, 2}, {id, tokens}});
+    for (int i = 0; i < 4; ++i) driver.step({{id, 1}});
+    expect_honest(cache);
+    const auto all = naive_mass(shape, source, 41);
+    const auto late = naive_mass(shape, source, [](int64_t, int64_t t) { return t >= 19; });
+    const auto near = naive_mass(shape, source, [](int64_t s, int64_t t) { return t - s < 5; });
+    const auto expect = [&](std::span<const float> mass, const std::vector<double>& expected) {
+      ASSERT_EQ(mass.size(), expected.size());
+      for (std::size_t t = 0; t < mass.size(); ++t)
+        ASSERT_NEAR(mass[t], expected[t], 2e-5 * (1.0 + expected[t])) << "token " << t;
+    };
+    for (int head = 0; head < 2; ++head) {
+      const auto of = static_cast<std::size_t>(head);
+      expect(cache.attention_mass(id, 0, head), all[of]);
+      expect(cache.late_mass(id, 1, head), late[of]);
+      expect(cache.near_mass(id, 1, head), near[of]);
+    }
+  }
+}
+
+TEST_F(DeviceCache, MassesOfRewrittenPagesGoToTheirPositions) {
+  const CacheShape shape{.layers = 1, .group = 2, .head_dim = 24};
+  const Projections source(shape, 80, 19);
+  Pair pair(shape, device, pool);
+  for (CacheDriver* driver : {&pair.here, &pair.there})
+    for (int head = 0; head < 2; ++head) driver->cache.observe(0, head, {.attention_mass = true});
+  const SequenceId id = pair.add(source);
+  pair.step({{id, 60}});
+  for (CacheDriver* driver : {&pair.here, &pair.there})
+    driver->cache.apply(mixed_plan(driver->cache, id, true));
+  for (const int64_t tokens : {1, 1, 18}) pair.step({{id, tokens}});
+  for (int head = 0; head < 2; ++head) {
+    const auto here = pair.here.cache.attention_mass(id, 0, head);
+    const auto there = pair.there.cache.attention_mass(id, 0, head);
+    expect_near({there.begin(), there.end()}, {here.begin(), here.end()}, 1e-4);
+  }
 }
 
 // ---- What cannot be --------------------------------------------------------------------------------------
@@ -357,12 +503,9 @@ TEST_F(DeviceCache, WhatItCannotDoIsRefusedByName) {
   refused({.page_tokens = 257}, "pages of 257 tokens");
   refused({.head_dim = 20}, "heads of 20 numbers");
   refused({.head_dim = 264}, "heads of 264 numbers");
-  refused({.basis = KeyBasis::kPlain}, "keys(plain)");
-  refused({.basis = KeyBasis::kPageRelative}, "keys(page-relative)");
+  refused({.basis = KeyBasis::kPlain, .positions = PositionMode::kCacheRelative}, "cache-relative");
   const CacheShape shape;
   KvCache cache(on_device(shape.options(), device), pool);
-  EXPECT_THAT(error_of([&] { cache.observe(0, 0, {.attention_mass = true}); }),
-              AllOf(HasSubstr("attention that tokens receive"), HasSubstr("use --device cpu")));
   const SequenceId id = cache.add_sequence();
   EXPECT_THAT(error_of([&] { cache.map_attention(id); }), HasSubstr("use --device cpu"));
 }

@@ -1,0 +1,135 @@
+// Scores of keys that are not cached as their positions turn them, by one warp: turned within their page,
+// which the queries make up for, or not at all.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/attention_job.h"
+#include "kernels/attention_units.h"
+#include "kernels/decoder_lanes.h"
+#include "kernels/host_device.h"
+
+namespace kva {
+
+// The item's queries, scaled and turned by how far they stand behind `start`. What was in `queries` is not
+// needed any more.
+template <class Warp>
+KVA_LANE_CODE void turn_queries(Warp& warp, const AttentionJob& job, const AttentionItem& item, int32_t start,
+                                float* queries) {
+  warp.sync();
+  const int32_t dim = job.head_dim;
+  const int32_t half = job.rotary_dim / 2;
+  for (int32_t c = warp.lane(); c < dim; c += 32) {
+    const bool second = c >= half;
+    for (int r = 0; r < item.rows; ++r) {
+      const int32_t row = item.first_row + r;
+      const int32_t token = row / job.group;
+      const int32_t head = item.kv_head * job.group + row - token * job.group;
+      const float* from = job.queries + (item.batch_row + token) * job.query_stride + int64_t{head} * dim;
+      float value = from[c] * job.scale;
+      if (c < job.rotary_dim) {
+        const Turn turn =
+            turn_at(item.position + token - start, job.inverse_frequencies[second ? c - half : c]);
+        const float other = from[second ? c - half : c + half] * job.scale;
+        value = second ? turned_second(other, value, turn) : turned_first(value, other, turn);
+      }
+      queries[r * dim + c] = value;
+    }
+  }
+  warp.sync();
+}
+
+// A number as its row or code has it, without what is kept beside codes.
+template <SideKind kind>
+KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int32_t channel) {
+  const SideFormat& format = *page.format;
+  if constexpr (is_packed(kind)) {
+    constexpr int kBits = side_bits(kind);
+    const int32_t row = is_by_channel(kind) ? channel : token;
+    const int32_t at = is_by_channel(kind) ? token : channel;
+    const int32_t length = is_by_channel(kind) ? format.tokens : format.width;
+    const uint8_t* codes = page.payload + format.codes_at + row * packed_bytes(kBits, length);
+    return coded_number(format, page.payload, static_cast<float>(packed_code(codes, kBits, length, at)),
+                        token, channel);
+  } else {
+    const uint8_t* row = page.payload + int64_t{token} * format.bytes;
+    if constexpr (kind == SideKind::kF32) return reinterpret_cast<const float*>(row)[channel];
+    if constexpr (kind == SideKind::kF16) return f16_value(reinterpret_cast<const uint16_t*>(row)[channel]);
+    if constexpr (kind == SideKind::kBF16) return bf16_value(reinterpret_cast<const uint16_t*>(row)[channel]);
+    return fp8_value(row[channel], kind == SideKind::kE4M3 ? Fp8::kE4M3 : Fp8::kE5M2);
+  }
+}
+
+KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) {
+  if (!page.has_places) return page.start + token;
+  if (page.wide_offsets) return page.start + static_cast<const int32_t*>(page.offsets)[token];
+  return page.start + static_cast<const uint16_t*>(page.offsets)[token];
+}
+
+// scores[r * job.longest_page + t] = query r · token t turned to its position; the queries are turned.
+template <class Warp>
+struct ScoreTurnedPage {
+  Warp& warp;
+  const AttentionJob& job;
+  const DevicePage& page;
+  const SidePage& keys;
+  const float* queries;
+  float* scores;
+
+  // What the query turned back by the token's position has at a channel.
+  KVA_LANE_CODE float turned_back(int r, int32_t position, int32_t channel) const {
+    const float* query = queries + r * job.head_dim;
+    if (channel >= job.rotary_dim) return query[channel];
+    const int32_t half = job.rotary_dim / 2;
+    const bool second = channel >= half;
+    const Turn turn = turn_at(position, job.inverse_frequencies[second ? channel - half : channel]);
+    return second ? query[channel] * turn.cosine - query[channel - half] * turn.sine
+                  : query[channel] * turn.cosine + query[channel + half] * turn.sine;
+  }
+  KVA_LANE_CODE void add(float (&sums)[kItemRows], int32_t position, int32_t channel, float number) const {
+    for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(turned_back(r, position, channel), number, sums[r]);
+  }
+  // The lane's part of what is kept beside a token's codes.
+  KVA_LANE_CODE void add_kept(float (&sums)[kItemRows], int32_t token, int32_t position) const {
+    const SideFormat& format = *keys.format;
+    const auto add_one = [&](int32_t channel, float number) {
+      add(sums, position, channel, number - kept_code_value(format, keys.payload, token, channel));
+    };
+    if (format.outliers > 0) {
+      const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
+      const uint8_t* list = keys.payload + format.places_at;
+      for (int32_t i = first_outlier(format, keys.payload, end - format.width) + warp.lane();
+           i < format.outliers; i += 32) {
+        const uint32_t place = listed_place(list, format.place_bits, i);
+        if (place >= end) break;
+        add_one(static_cast<int32_t>(place) - token * format.width,
+                f16_at(keys.payload, format.outlier_values_at, i));
+      }
+    }
+    const auto* channels = reinterpret_cast<const uint16_t*>(keys.payload + format.channels_at);
+    for (int32_t i = warp.lane(); i < format.dense_channels; i += 32)
+      add_one(channels[i], f16_at(keys.payload, format.channel_values_at, i * keys.tokens + token));
+  }
+
+  template <SideKind kind>
+  KVA_LANE_CODE void run() {
+    const SideFormat& format = *keys.format;
+    for (int32_t token = 0; token < keys.tokens; ++token) {
+      const int32_t position = position_of(page, token);
+      float sums[kItemRows] = {};
+      for (int32_t c = warp.lane(); c < format.width; c += 32)
+        add(sums, position, c, side_number<kind>(keys, token, c));
+      if constexpr (is_packed(kind)) add_kept(sums, token, position);
+      float factor = 1.0f;
+      if (is_packed(kind) && format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token);
+      for (int r = 0; r < kItemRows; ++r) {
+        const float sum = warp_sum(warp, sums[r]);
+        if (warp.lane() == r) scores[r * job.longest_page + token] = sum * factor;
+      }
+    }
+    warp.sync();
+  }
+};
+
+}  // namespace kva

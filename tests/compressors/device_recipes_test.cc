@@ -1,0 +1,117 @@
+// Recipes on a cache whose pages are on a device: attention reads what is stored, the ledger is both
+// allocators', and what a device cannot do is refused by name before anything runs.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/compressors/compressed_cache.h"
+#include "tests/compressors/stored_attention.h"
+#include "tests/error_of.h"
+#include "tests/runtime/kv/device_under_test.h"
+
+namespace kva {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr CacheShape kShape{.layers = 2, .group = 2, .head_dim = 16, .page_tokens = 8, .type = DType::kF16};
+
+class DeviceRecipe : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (!device) GTEST_SKIP() << "no device";
+  }
+  std::shared_ptr<DeviceOps> device = device_under_test();
+  ThreadPool pool{2};
+};
+
+TEST_P(DeviceRecipe, AttentionReadsWhatIsStored) {
+  CompressedCache c(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+  const Projections source(c.shape, 55, 1);
+  const SequenceId id = c.driver.add(source);
+  c.prompt(id, 38, 38);
+  c.feed(id, 12, 6);
+  for (const int64_t tokens : {int64_t{1}, int64_t{3}}) {
+    const Batch batch = c.driver.step({{id, tokens}});
+    const auto expected = attention_of_stored(c, id, kShape.layers - 1, source);
+    const auto& output = c.driver.output(id);
+    const std::size_t row = static_cast<std::size_t>(c.driver.cache.tokens(id) - 1) * expected.size();
+    double scale = 1.0;
+    for (const double value : expected) scale = std::max(scale, std::abs(value));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(output[row + i], expected[i], 2e-5 * scale) << i << " tokens " << tokens;
+    c.after(batch);
+  }
+  const CompressorStats stats = c.compressor.stats();
+  EXPECT_EQ(stats.predicted_bytes, stats.freed_bytes);
+  c.free(id);
+  const ByteLedger ledger = c.driver.cache.ledger();
+  EXPECT_EQ(ledger.payload + ledger.scales + ledger.slack, 0);
+}
+
+// Where numbers are coded, one that rounds to the other side is a step off: bytes are what must be equal.
+TEST_P(DeviceRecipe, HoldsAsManyBytesAsTheCpu) {
+  CompressedCache here(GetParam(), pool, kShape);
+  CompressedCache there(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+  const Projections source(kShape, 40, 2);
+  for (CompressedCache* c : {&here, &there}) c->prompt(c->driver.add(source), 40, 40);
+  EXPECT_EQ(there.driver.cache.ledger().payload, here.driver.cache.ledger().payload);
+  EXPECT_EQ(there.driver.cache.ledger().scales, here.driver.cache.ledger().scales);
+  for (int layer = 0; layer < kShape.layers; ++layer)
+    EXPECT_EQ(there.positions(0, layer, 1), here.positions(0, layer, 1));
+}
+
+std::string name_of(const testing::TestParamInfo<const char*>& info) {
+  std::string name;
+  for (const char c : std::string(info.param)) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return std::to_string(info.index) + "_" + name;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, DeviceRecipe,
+    testing::Values(
+        "Baseline", "dense(f32)", "dense(bf16)", "dense(fp8)", "dense(fp8_e5m2)", "dedup(exact, scope=cache)",
+        "dedup(cos=0.2)", "layershare(start=0)", "keys(plain); dense(f16)",
+        "keys(page-relative); dedup(exact, scope=cache)", "quant(bits=8)", "quant(k=8,v=4)",
+        "quant(k=4,v=4,axes=kivi,group=page,outliers=0.01)",
+        "quant(bits=3, axes=group, group=5, symmetric=true)", "quant(bits=2, axes=kivi, group=7, window=20)",
+        "quant(bits=4, dense_channels=2, outliers=0.05, norm_correct=true)", "keys(plain); quant(k=16, v=2)",
+        "keys(plain); quant(k=3, v=4, axes=kivi, outliers=0.05, norm_correct=true, dense_channels=1)",
+        "keys(page-relative); quant(bits=4, axes=kivi)", "quant(bits=4, rotate=true, norm_correct=true)",
+        "side(v): quant(bits=4, rotate=true); rest: quant(bits=8)",
+        "side(k): quant(bits=3, rotate=true); rest: dense(f32)",
+        "keys(page-relative); side(v): quant(bits=4, rotate=true); rest: quant(bits=4)",
+        "dedup(exact, scope=cache) | quant(bits=4)", "quant(bits=8)@seal | quant(bits=4)@tokens>40",
+        "budget(bits=9)", "Random(keep=0.5)", "Random(keep=0.5) | quant(bits=4)",
+        "SlidingWindow(window=0.2, important=0.1)", "AttentionSink(sink=2, window=24)",
+        "keys(plain); AttentionSink(sink=3, window=17) | quant(k=4,v=4,axes=kivi,group=page,outliers=0.01)",
+        "L2Norm(keep=0.3, skip_layers=1) | quant(bits=8)",
+        "keys(plain); KeyDiff(keep=0.4, sinks=2, recent=9)", "dedup(cos=0.3) | Random(keep=0.3)",
+        "layers(0): dense(f32); rest: quant(bits=2)", "evict(keep=0.5, window=16)",
+        "keys(plain); evict(keep=25%, sinks=0, window=0) | dense(f32)", "merge(keep=0.5, window=0)",
+        "keys(plain); merge(0.3, keys=true)", "H2O(keep=0.4)",
+        "H2O(keep=30, recent=5) | quant(bits=4)@tokens>64", "SnapKV(window=8, capacity=0.4)",
+        "PyramidKV(window=4, capacity=20) | quant(bits=8)", "AdaKV(window=4, kernel=3, capacity=0.3)",
+        "FastGen(T=0.8, r_f=0.2, r_l=0.2)", "DuoAttention(retrieval=0.5, sink=2, recent=20)",
+        "quant(bits=4, rotate=true) | H2O(keep=0.5)"),
+    name_of);
+
+using DeviceRefusal = DeviceRecipe;
+
+TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
+  const auto make = [&] {
+    CompressedCache(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+  };
+  EXPECT_THAT(error_of(make), AllOf(HasSubstr(device->name()), HasSubstr("use --device cpu")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
+                         testing::Values("nuq", "pq(m=8)", "lowrank(fit_tokens=32)", "minicache(start=0)",
+                                         "gear(rank=3)", "turboquant", "zstd", "quant(bits=4, sinks=3)",
+                                         "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
+                         name_of);
+
+}  // namespace
+}  // namespace kva
