@@ -291,6 +291,12 @@ SideData PagedAttention::side_data(std::span<const PageRef> pages, std::size_t a
 }
 
 void PagedAttention::attend_run(const Item& item, MatView<const float> q, int worker) const {
+  // Pages that none of the run told of; what comes before their use is short.
+  const auto fetch_first = [&](std::span<const PageRef> pages, Side side) {
+    const SideId id = side_of(pages.front(), side);
+    fetch(store_.data(id).payload, store_.bytes(id));
+  };
+  fetch_first(item.pages, Side::kKey);
   const Scratch s = scratch(worker);
   const MatView<float> queries = gather(item, q, s.queries);
   const PartialState state = states(item.state_row, queries.rows);
@@ -300,6 +306,7 @@ void PagedAttention::attend_run(const Item& item, MatView<const float> q, int wo
     part.pages = front_run(pages, run_tokens_);
     const MatView<float> scores(s.scores, queries.rows, total_tokens(part.pages), run_tokens_);
     run_scores(part, queries, s, scores);
+    fetch_first(part.pages, Side::kValue);
     softmax_update(scores, state);
     run_values(part, scores, s, state.values);
     part.first_index += indexed_tokens(part.pages);
