@@ -3,93 +3,33 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <vector>
 
-#include "kernels/activation.h"
-#include "kernels/convert.h"
-#include "kernels/norm.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
+#include "runtime/model/decoder_math.h"
+#include "runtime/model/device_weights.h"
 #include "runtime/model/family.h"
 
 namespace kva {
-namespace {
-
-// Rows of one task in element-wise work.
-constexpr int64_t kRowBlock = 16;
-
-struct RowGroup {
-  int64_t first = 0;
-  int64_t rows = 0;
-};
-
-// Adds `rows` rows of one sequence. Products are made group by group: a sequence that brings few rows shares
-// a group with others, because there a row's result does not depend on its group (kernels/matmul.h); one that
-// brings many has a group of its own. So no sequence's numbers depend on its companions.
-void add_rows_of_one(std::vector<RowGroup>& groups, int64_t first, int64_t rows) {
-  if (rows == 0) return;
-  if (!groups.empty() && groups.back().rows + rows <= kFewRows)
-    groups.back().rows += rows;
-  else
-    groups.push_back({first, rows});
-}
-
-std::vector<RowGroup> groups_of(const Batch& batch) {
-  std::vector<RowGroup> groups;
-  for (const BatchSpan& span : batch.spans) add_rows_of_one(groups, span.first_row, span.tokens);
-  return groups;
-}
-
-// The same for the rows whose logits are wanted.
-std::vector<RowGroup> groups_of(const Batch& batch, std::span<const int64_t> logit_rows) {
-  std::vector<RowGroup> groups;
-  std::size_t next = 0;
-  for (const BatchSpan& span : batch.spans) {
-    const std::size_t first = next;
-    while (next < logit_rows.size() && logit_rows[next] < span.first_row + span.tokens) ++next;
-    add_rows_of_one(groups, static_cast<int64_t>(first), static_cast<int64_t>(next - first));
-  }
-  return groups;
-}
-
-// A matrix whose memory is used again; grows only.
-class Scratch {
- public:
-  MatView<float> shaped(int64_t rows, int64_t cols) {
-    const auto count = static_cast<std::size_t>(rows * cols);
-    if (values_.size() < count) values_.resize(count);
-    return MatView<float>(values_.data(), rows, cols);
-  }
-  int64_t bytes() const { return static_cast<int64_t>(values_.capacity() * sizeof(float)); }
-
- private:
-  std::vector<float> values_;
-};
-
-}  // namespace
 
 struct Decoder::Impl {
-  Impl(ThreadPool& pool_, bool hardware_bf16) : pool(pool_), matmul(pool_, hardware_bf16) {}
-
-  ThreadPool& pool;
-  Matmul matmul;
   ModelConfig config;
   ModelWeights weights;
   std::optional<TensorArchive> archive;
-  std::vector<RowGroup> groups;  // of the step
-  Scratch hidden, normed, q, k, v, mixed, gate, up, narrow;
+  std::shared_ptr<DeviceOps> device;  // null: the CPU
+  std::unique_ptr<DecoderMath> math;
 
+  void put_on_device();
   void check(const Batch& batch, std::span<const int32_t> tokens) const;
-  void by_rows(int64_t rows, const std::function<void(int64_t first, int64_t count)>& body);
-  void normalise(MatView<const float> x, const NormWeights& norm, MatView<float> out);
-  void add(MatView<float> x, MatView<const float> y);
-  void scale(MatView<float> x, float factor);
-  void multiply(MatView<const float> x, std::span<const LinearOp> ops,
-                const std::vector<RowGroup>& row_groups);
-  void multiply(MatView<const float> x, const Projection& projection, MatView<float> out);
   MatView<float> embed(const Batch& batch, std::span<const int32_t> tokens);
+  DeviceRows before(MatView<float> x, const NormWeights& norm, DType type);
   void attention(int layer, const Batch& batch, KvCache& cache, MatView<float> x);
   void feed_forward(int layer, MatView<float> x);
-  void head(const Batch& batch, MatView<const float> x, std::span<const int64_t> rows, MatView<float> logits);
+  // All but the head; the hidden state, of no rows where the batch has none.
+  MatView<float> layers(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache);
+  // What the head multiplies for these rows.
+  DeviceRows before_head(const Batch& batch, MatView<float> x, std::span<const int64_t> rows);
 };
 
 Decoder::Decoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -97,16 +37,29 @@ Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 
 Decoder Decoder::load(const std::string& folder, const LoadOptions& options, ThreadPool& pool) {
-  auto impl = std::make_unique<Impl>(pool, options.hardware_bf16);
+  if (options.device) check_device_form(options.weights);
+  auto impl = std::make_unique<Impl>();
   impl->config = load_config(folder);
   impl->archive = TensorArchive::open_folder(folder);
   WeightLoader loader(*impl->archive, options.weights, pool);
   family_named(impl->config.family).load_weights(impl->config, loader, impl->weights);
   loader.finish(impl->weights);
+  impl->device = options.device;
+  if (impl->device)
+    impl->put_on_device();
+  else
+    impl->math = make_cpu_math(impl->config, pool, options.hardware_bf16);
   return Decoder(std::move(impl));
 }
 
+void Decoder::Impl::put_on_device() {
+  const std::shared_ptr<Backend> backend = make_device_backend(device);
+  weights = upload_weights(weights, config, backend);
+  math = make_device_math(config, backend);
+}
+
 const ModelConfig& Decoder::config() const { return impl_->config; }
+std::string Decoder::device() const { return impl_->device ? impl_->device->name() : "cpu"; }
 std::string_view Decoder::weight_form() const {
   const WeightView& first = impl_->weights.layers.front().q.weight;
   return first.scales ? "int8" : dtype_name(first.dtype);
@@ -123,19 +76,15 @@ int64_t Decoder::bytes_per_token() const {
 }
 
 bool Decoder::rounds_activations() const {
-  return impl_->matmul.rounds_activations(impl_->weights.layers.front().q.weight.dtype);
+  return impl_->math->rounds_activations(impl_->weights.layers.front().q.weight.dtype);
 }
 
-int64_t Decoder::workspace_bytes() const {
-  const Impl& d = *impl_;
-  int64_t bytes = d.matmul.workspace_bytes();
-  for (const Scratch* scratch : {&d.hidden, &d.normed, &d.q, &d.k, &d.v, &d.mixed, &d.gate, &d.up, &d.narrow})
-    bytes += scratch->bytes();
-  return bytes;
-}
+int64_t Decoder::workspace_bytes() const { return impl_->math->workspace_bytes(); }
 
 KvCacheOptions Decoder::cache_options(int page_tokens, DType kv_dtype, KeyBasis key_basis) const {
-  return cache_options_for(impl_->config, page_tokens, kv_dtype, key_basis);
+  KvCacheOptions options = cache_options_for(impl_->config, page_tokens, kv_dtype, key_basis);
+  if (impl_->device) options.backend = make_device_backend(impl_->device);
+  return options;
 }
 
 KvCacheOptions cache_options_for(const ModelConfig& config, int page_tokens, DType kv_dtype,
@@ -153,26 +102,52 @@ KvCacheOptions cache_options_for(const ModelConfig& config, int page_tokens, DTy
   return options;
 }
 
+namespace {
+
+void check_rows(const Batch& batch, std::span<const int64_t> rows) {
+  KVA_CHECK(std::is_sorted(rows.begin(), rows.end()) &&
+                (rows.empty() || (rows.front() >= 0 && rows.back() < batch.rows())),
+            "logit rows outside the batch or not ascending");
+}
+
+}  // namespace
+
 void Decoder::step(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache,
                    std::span<const int64_t> logit_rows, MatView<float> logits) {
   Impl& d = *impl_;
-  d.check(batch, tokens);
-  KVA_CHECK(std::is_sorted(logit_rows.begin(), logit_rows.end()) &&
-                (logit_rows.empty() || (logit_rows.front() >= 0 && logit_rows.back() < batch.rows())),
-            "logit rows outside the batch or not ascending");
+  check_rows(batch, logit_rows);
   KVA_CHECK(logits.rows == static_cast<int64_t>(logit_rows.size()) &&
                 (logits.rows == 0 || logits.cols == d.config.vocab),
             "logits of another shape");
-  if (batch.rows() == 0) return;
-  d.groups = groups_of(batch);
-  const MatView<float> x = d.embed(batch, tokens);
-  for (int layer = 0; layer < d.config.layers; ++layer) {
+  const MatView<float> x = d.layers(batch, tokens, cache);
+  if (!logit_rows.empty()) d.math->logits(d.before_head(batch, x, logit_rows), d.weights.head, logits);
+}
+
+void Decoder::step(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache,
+                   std::span<const int64_t> logit_rows, std::span<Sampler* const> samplers,
+                   std::span<int32_t> chosen) {
+  Impl& d = *impl_;
+  check_rows(batch, logit_rows);
+  KVA_CHECK(samplers.size() == logit_rows.size() && chosen.size() == logit_rows.size(),
+            "a sampler and a token for each logit row");
+  const MatView<float> x = d.layers(batch, tokens, cache);
+  if (!logit_rows.empty())
+    d.math->choose(d.before_head(batch, x, logit_rows), d.weights.head, samplers, chosen);
+}
+
+MatView<float> Decoder::Impl::layers(const Batch& batch, std::span<const int32_t> tokens, KvCache& cache) {
+  check(batch, tokens);
+  KVA_CHECK(cache.options().backend->device() == device.get(), "a cache where the decoder computes");
+  if (batch.rows() == 0) return {};
+  math->begin(batch);
+  const MatView<float> x = embed(batch, tokens);
+  for (int layer = 0; layer < config.layers; ++layer) {
     throw_if_interrupted();
-    d.attention(layer, batch, cache, x);
-    d.feed_forward(layer, x);
+    attention(layer, batch, cache, x);
+    feed_forward(layer, x);
   }
   cache.end_step(batch);
-  if (!logit_rows.empty()) d.head(batch, x, logit_rows, logits);
+  return x;
 }
 
 void Decoder::Impl::check(const Batch& batch, std::span<const int32_t> tokens) const {
@@ -188,143 +163,79 @@ void Decoder::Impl::check(const Batch& batch, std::span<const int32_t> tokens) c
                                    config.usable_positions_reason()));
 }
 
-void Decoder::Impl::by_rows(int64_t rows, const std::function<void(int64_t, int64_t)>& body) {
-  pool.parallel_for((rows + kRowBlock - 1) / kRowBlock, [&](int64_t block, int) {
-    const int64_t first = block * kRowBlock;
-    body(first, std::min(kRowBlock, rows - first));
-  });
-}
-
-void Decoder::Impl::normalise(MatView<const float> x, const NormWeights& norm, MatView<float> out) {
-  by_rows(x.rows, [&](int64_t first, int64_t count) {
-    const auto rows = x.row_range(first, count);
-    const auto target = out.row_range(first, count);
-    if (config.norm == NormKind::kLayerNorm)
-      layer_norm(rows, norm.weight, norm.bias, config.norm_eps, target);
-    else
-      rms_norm(rows, norm.weight, config.norm_eps, target);
-  });
-}
-
-void Decoder::Impl::add(MatView<float> x, MatView<const float> y) {
-  by_rows(x.rows, [&](int64_t first, int64_t count) {
-    add_rows(x.row_range(first, count), y.row_range(first, count));
-  });
-}
-
-void Decoder::Impl::scale(MatView<float> x, float factor) {
-  by_rows(x.rows, [&](int64_t first, int64_t count) {
-    for (int64_t r = first; r < first + count; ++r)
-      for (int64_t c = 0; c < x.cols; ++c) x.at(r, c) *= factor;
-  });
-}
-
-void Decoder::Impl::multiply(MatView<const float> x, std::span<const LinearOp> ops,
-                             const std::vector<RowGroup>& row_groups) {
-  std::vector<LinearOp> part(ops.begin(), ops.end());
-  for (const RowGroup& group : row_groups) {
-    for (std::size_t i = 0; i < ops.size(); ++i) part[i].out = ops[i].out.row_range(group.first, group.rows);
-    matmul.run(x.row_range(group.first, group.rows), part);
-  }
-}
-
-void Decoder::Impl::multiply(MatView<const float> x, const Projection& projection, MatView<float> out) {
-  const LinearOp op{projection.weight, projection.bias, out};
-  multiply(x, std::span(&op, 1), groups);
-}
-
 MatView<float> Decoder::Impl::embed(const Batch& batch, std::span<const int32_t> tokens) {
-  const int64_t rows = batch.rows();
-  const bool projected = weights.embedding_in.weight.data != nullptr;
-  const MatView<float> x = hidden.shaped(rows, config.hidden);
-  const MatView<float> embedded = projected ? narrow.shaped(rows, config.embedding) : x;
-  const WeightView& table = weights.token_embedding;
-  for (int64_t r = 0; r < rows; ++r)
-    widen_weights(table.row_range(tokens[static_cast<std::size_t>(r)], 1), embedded.row(r));
-  if (projected) multiply(embedded, weights.embedding_in, x);
-  if (config.position != PositionKind::kLearned) return x;
-  const WeightView& positions = weights.position_embedding;
-  const MatView<float> position = normed.shaped(1, config.hidden);
-  for (const BatchSpan& span : batch.spans) {
-    for (int64_t t = 0; t < span.tokens; ++t) {
-      const int64_t row = span.start + t + config.position_offset;
-      widen_weights(positions.row_range(row, 1), position.data);
-      add_rows(x.row_range(span.first_row + t, 1), position);
-    }
+  const MatView<float> x = math->room(Room::kHidden, batch.rows(), config.hidden);
+  const Projection& projection = weights.embedding_in;
+  if (projection.weight.data) {
+    const MatView<float> narrow = math->room(Room::kNarrow, batch.rows(), config.embedding);
+    math->look_up(weights.token_embedding, tokens, narrow);
+    const LinearOp op{projection.weight, projection.bias, x};
+    math->multiply(math->input(narrow, projection.weight.dtype), {&op, 1});
+  } else {
+    math->look_up(weights.token_embedding, tokens, x);
   }
+  if (config.position != PositionKind::kLearned) return x;
+  std::vector<int32_t> positions;
+  for (const BatchSpan& span : batch.spans)
+    for (int64_t t = 0; t < span.tokens; ++t)
+      positions.push_back(static_cast<int32_t>(span.start + t + config.position_offset));
+  math->add_looked_up(weights.position_embedding, positions, x);
   return x;
+}
+
+// What a layer's part multiplies: normalised here, or only after the part.
+DeviceRows Decoder::Impl::before(MatView<float> x, const NormWeights& norm, DType type) {
+  return config.norm_before ? math->normalised(x, norm, type) : math->input(x, type);
 }
 
 void Decoder::Impl::attention(int layer, const Batch& batch, KvCache& cache, MatView<float> x) {
   const LayerWeights& w = weights.layers[static_cast<std::size_t>(layer)];
   const int64_t width = int64_t{config.heads} * config.head_dim;
   const int64_t kv_width = int64_t{config.kv_heads} * config.head_dim;
-  MatView<const float> input = x;
-  if (config.norm_before) {
-    const MatView<float> target = normed.shaped(x.rows, config.hidden);
-    normalise(x, w.attention_norm, target);
-    input = target;
-  }
-  const MatView<float> queries = q.shaped(x.rows, width);
-  const MatView<float> keys = k.shaped(x.rows, kv_width);
-  const MatView<float> values = v.shaped(x.rows, kv_width);
+  const MatView<float> queries = math->room(Room::kQueries, x.rows, width);
+  const MatView<float> keys = math->room(Room::kKeys, x.rows, kv_width);
+  const MatView<float> values = math->room(Room::kValues, x.rows, kv_width);
   const LinearOp ops[] = {
       {w.q.weight, w.q.bias, queries}, {w.k.weight, w.k.bias, keys}, {w.v.weight, w.v.bias, values}};
-  multiply(input, ops, groups);
-  if (config.scale_by_layer) scale(queries, 1.0f / static_cast<float>(layer + 1));
+  math->multiply(before(x, w.attention_norm, w.q.weight.dtype), ops);
+  if (config.scale_by_layer) math->scale(queries, 1.0f / static_cast<float>(layer + 1));
   cache.append(layer, batch, keys, values);
-  const MatView<float> attended = mixed.shaped(x.rows, width);
+  const MatView<float> attended = math->room(Room::kAttended, x.rows, width);
   cache.attend(layer, batch, queries, attended);
-  const MatView<float> out = normed.shaped(x.rows, config.hidden);
-  multiply(attended, w.output, out);
-  add(x, out);
-  if (!config.norm_before) normalise(x, w.attention_norm, x);
+  math->add_product(math->input(attended, w.output.weight.dtype), w.output, x);
+  if (!config.norm_before) math->normalise(x, w.attention_norm);
 }
 
 void Decoder::Impl::feed_forward(int layer, MatView<float> x) {
   const LayerWeights& w = weights.layers[static_cast<std::size_t>(layer)];
-  MatView<const float> input = x;
-  if (config.norm_before) {
-    const MatView<float> target = normed.shaped(x.rows, config.hidden);
-    normalise(x, w.ffn_norm, target);
-    input = target;
-  }
-  const MatView<float> ups = up.shaped(x.rows, config.ffn);
-  MatView<float> inner = ups;
+  const DeviceRows input = before(x, w.ffn_norm, w.up.weight.dtype);
+  const MatView<float> up = math->room(Room::kUp, x.rows, config.ffn);
+  MatView<float> inner = up;
   if (config.gated_ffn) {
-    inner = gate.shaped(x.rows, config.ffn);
-    const LinearOp ops[] = {{w.gate.weight, w.gate.bias, inner}, {w.up.weight, w.up.bias, ups}};
-    multiply(input, ops, groups);
+    inner = math->room(Room::kGate, x.rows, config.ffn);
+    const LinearOp ops[] = {{w.gate.weight, w.gate.bias, inner}, {w.up.weight, w.up.bias, up}};
+    math->multiply(input, ops);
   } else {
-    multiply(input, w.up, ups);
+    const LinearOp op{w.up.weight, w.up.bias, up};
+    math->multiply(input, {&op, 1});
   }
-  by_rows(x.rows, [&](int64_t first, int64_t count) {
-    if (config.gated_ffn)
-      activate_gated(config.activation, inner.row_range(first, count), ups.row_range(first, count));
-    else
-      activate(config.activation, inner.row_range(first, count));
-  });
-  const MatView<float> out = normed.shaped(x.rows, config.hidden);
-  multiply(inner, w.down, out);
-  add(x, out);
-  if (!config.norm_before) normalise(x, w.ffn_norm, x);
+  const MatView<float> factor = config.gated_ffn ? up : MatView<float>();
+  math->add_product(math->activated(inner, factor, w.down.weight.dtype), w.down, x);
+  if (!config.norm_before) math->normalise(x, w.ffn_norm);
 }
 
-void Decoder::Impl::head(const Batch& batch, MatView<const float> x, std::span<const int64_t> rows,
-                         MatView<float> logits) {
-  const std::vector<RowGroup> row_groups = groups_of(batch, rows);
-  MatView<float> last = normed.shaped(logits.rows, config.hidden);
-  for (int64_t i = 0; i < last.rows; ++i)
-    std::copy_n(x.row(rows[static_cast<std::size_t>(i)]), config.hidden, last.row(i));
-  if (config.final_norm) normalise(last, weights.final_norm, last);
-  if (weights.embedding_out.weight.data != nullptr) {
-    const MatView<float> projected = narrow.shaped(last.rows, config.embedding);
-    const LinearOp op{weights.embedding_out.weight, nullptr, projected};
-    multiply(last, std::span(&op, 1), row_groups);
-    last = projected;
-  }
-  const LinearOp op{weights.head, nullptr, logits};
-  multiply(last, std::span(&op, 1), row_groups);
+DeviceRows Decoder::Impl::before_head(const Batch& batch, MatView<float> x, std::span<const int64_t> rows) {
+  const MatView<float> last = math->pick(x, batch, rows);
+  const Projection& projection = weights.embedding_out;
+  const bool projects = projection.weight.data != nullptr;
+  const DType type = projects ? projection.weight.dtype : weights.head.dtype;
+  const DeviceRows input =
+      config.final_norm ? math->normalised(last, weights.final_norm, type) : math->input(last, type);
+  if (!projects) return input;
+  const MatView<float> narrow = math->room(Room::kNarrow, last.rows, config.embedding);
+  const LinearOp op{projection.weight, nullptr, narrow};
+  math->multiply(input, {&op, 1});
+  return math->input(narrow, weights.head.dtype);
 }
 
 }  // namespace kva

@@ -89,7 +89,10 @@ class Run {
       const Batch batch{{{sequence.sequence, 0, size, sequence.tokens}}};
       const auto tokens =
           std::span(ids).subspan(static_cast<std::size_t>(sequence.tokens), static_cast<std::size_t>(size));
-      decoder_.step(batch, tokens, cache_, std::span(rows, last ? 1 : 0), logits(last ? 1 : 0));
+      Sampler* const sampler[] = {&sequence.sampler};
+      const std::size_t wanted = last ? 1 : 0;
+      decoder_.step(batch, tokens, cache_, std::span(rows, wanted), std::span(sampler, wanted),
+                    std::span(&sequence.next, wanted));
       if (callbacks_.listener) callbacks_.listener->after_step(batch, tokens);
       sequence.tokens += size;
       progress_.prompt_tokens += size;
@@ -99,7 +102,7 @@ class Run {
     if (callbacks_.listener) callbacks_.listener->end_prompt(sequence.sequence);
     if (options_.share_prefixes) prefixes_.add(sequence.sequence, ids);
     result_.stats.prefill_s += seconds_since(begin);
-    sequence.done = options_.max_tokens == 0 || !choose(sequence, logits(1).row(0));
+    sequence.done = options_.max_tokens == 0 || !take(sequence);
     if (prompt == 0 && options_.max_tokens > 0) result_.stats.first_token_s = seconds_since(begin);
     hand_over();
   }
@@ -136,6 +139,7 @@ class Run {
     std::vector<int32_t> tokens;
     std::vector<int64_t> rows;
     std::vector<Live*> stepped;
+    std::vector<Sampler*> samplers;
     for (Live& sequence : live_) {
       if (sequence.done) continue;
       const auto row = static_cast<int64_t>(tokens.size());
@@ -143,24 +147,25 @@ class Run {
       tokens.push_back(sequence.next);
       rows.push_back(row);
       stepped.push_back(&sequence);
+      samplers.push_back(&sequence.sampler);
     }
-    const MatView<float> scores = logits(batch.rows());
-    decoder_.step(batch, tokens, cache_, rows, scores);
+    std::vector<int32_t> chosen(tokens.size());
+    decoder_.step(batch, tokens, cache_, rows, samplers, chosen);
     if (callbacks_.listener) callbacks_.listener->after_step(batch, tokens);
     result_.stats.decode_s += seconds_since(begin);
     ++result_.stats.decode_steps;
     for (std::size_t i = 0; i < stepped.size(); ++i) {
       ++stepped[i]->tokens;
-      stepped[i]->done = !choose(*stepped[i], scores.row(static_cast<int64_t>(i)));
+      stepped[i]->next = chosen[i];
+      stepped[i]->done = !take(*stepped[i]);
     }
     report();
     hand_over();
   }
 
-  // Chooses the sequence's next token; false where it is the last.
-  bool choose(Live& sequence, const float* scores) {
+  // Takes the token that was chosen; false where it is the sequence's last.
+  bool take(Live& sequence) {
     Generation& generation = result_.generations[sequence.prompt];
-    sequence.next = sequence.sampler.pick({scores, static_cast<std::size_t>(decoder_.config().vocab)});
     generation.tokens.push_back(sequence.next);
     ++result_.stats.generated_tokens;
     ++progress_.generated_tokens;
@@ -191,20 +196,12 @@ class Run {
     if (callbacks_.on_progress) callbacks_.on_progress(progress_);
   }
 
-  MatView<float> logits(int64_t rows) {
-    const int64_t vocab = decoder_.config().vocab;
-    const auto count = static_cast<std::size_t>(rows * vocab);
-    if (logits_.size() < count) logits_.resize(count);
-    return MatView<float>(logits_.data(), rows, vocab);
-  }
-
   Decoder& decoder_;
   KvCache& cache_;
   const std::vector<std::vector<int32_t>>& prompts_;
   const GenerateOptions& options_;
   const GenerateCallbacks& callbacks_;
   std::vector<Live> live_;
-  std::vector<float> logits_;
   PrefixIndex prefixes_;
   GenerateProgress progress_;
   GenerateResult result_;

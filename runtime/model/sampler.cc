@@ -19,12 +19,15 @@ bool likelier(const Candidate& a, const Candidate& b) {
 
 }  // namespace
 
+void fail_at_logit(int64_t token) {
+  throw InputError(fmt::format("the model's logit of token {} is not finite: its weights overflow", token));
+}
+
 int32_t most_likely(std::span<const float> logits) {
   KVA_CHECK(!logits.empty(), "no logits");
   std::size_t best = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i]) || logits[i] == INFINITY)
-      throw InputError(fmt::format("the model's logit of token {} is not finite: its weights overflow", i));
+    if (std::isnan(logits[i]) || logits[i] == INFINITY) fail_at_logit(static_cast<int64_t>(i));
     if (logits[i] > logits[best]) best = i;
   }
   return static_cast<int32_t>(best);
@@ -39,36 +42,43 @@ Sampler::Sampler(const SamplerOptions& options) : options_(options), random_(opt
     throw InputError(fmt::format("top-p: expected a number over 0 and up to 1, found {}", options.top_p));
 }
 
-int32_t Sampler::pick(std::span<const float> logits) {
+TokenChoice Sampler::next() {
+  return {options_.temperature, options_.top_k, options_.top_p,
+          options_.temperature > 0.0 ? random_.uniform() : 0.0};
+}
+
+int32_t Sampler::pick(std::span<const float> logits) { return chosen(logits, next()); }
+
+int32_t Sampler::chosen(std::span<const float> logits, const TokenChoice& choice) {
   const int32_t best = most_likely(logits);
-  if (options_.temperature == 0.0) return best;
+  if (choice.temperature == 0.0) return best;
   candidates_.clear();
   for (std::size_t i = 0; i < logits.size(); ++i)
     candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
   const std::size_t count =
-      options_.top_k > 0 ? std::min<std::size_t>(candidates_.size(), static_cast<std::size_t>(options_.top_k))
-                         : candidates_.size();
+      choice.top_k > 0 ? std::min<std::size_t>(candidates_.size(), static_cast<std::size_t>(choice.top_k))
+                       : candidates_.size();
   // Sorting everything is only needed where top-p must see the order.
   if (count < candidates_.size())
     std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(count),
                       candidates_.end(), likelier);
-  else if (options_.top_p < 1.0)
+  else if (choice.top_p < 1.0)
     std::sort(candidates_.begin(), candidates_.end(), likelier);
   const double top = logits[static_cast<std::size_t>(best)];
   weights_.clear();
   double total = 0.0;
   for (std::size_t i = 0; i < count; ++i) {
-    weights_.push_back(std::exp((candidates_[i].first - top) / options_.temperature));
+    weights_.push_back(std::exp((candidates_[i].first - top) / choice.temperature));
     total += weights_.back();
   }
   double kept = total;
-  if (options_.top_p < 1.0) {
+  if (choice.top_p < 1.0) {
     kept = 0.0;
     std::size_t size = 0;
-    while (size < count && kept < options_.top_p * total) kept += weights_[size++];
+    while (size < count && kept < choice.top_p * total) kept += weights_[size++];
     weights_.resize(size);
   }
-  double rest = random_.uniform() * kept;
+  double rest = choice.uniform * kept;
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     rest -= weights_[i];
     if (rest < 0.0) return candidates_[i].second;
