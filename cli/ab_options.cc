@@ -81,6 +81,7 @@ void add_ab_options(CLI::App& app, AbCommand& command) {
       ->group("Report");
   add_form_options(app, command.forms);
   add_common_options(app, command.common);
+  add_device_option(app, run.model.device.name);
 }
 
 void run_ab_command(AbCommand& command) {

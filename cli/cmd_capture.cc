@@ -17,11 +17,12 @@ struct CaptureJob {
   std::string output_dir = "kvanalyze-capture";
 };
 
-void run(const CaptureJob& job) {
+void run(CaptureJob& job) {
   ThreadPool pool(job.common.threads);
   Progress progress(progress_mode(job.common));
   CaptureWriter writer(job.output_dir);
   const nlohmann::ordered_json facts = run_capture(job.capture, writer, pool, progress);
+  job.common.stamp.device = facts.at("device");
   writer.finish(facts, provenance_json(job.common.stamp, pool.threads(), job.common.seed));
   if (job.common.quiet) return;
   int64_t pages = 0;
@@ -39,6 +40,7 @@ void add_capture(CLI::App& app) {
   add_prompt_options(*command, job->capture);
   add_cache_options(*command, job->capture);
   add_common_options(*command, job->common);
+  add_device_option(*command, job->capture.device.name);
   command->add_option("-o,--output-dir,--out", job->output_dir, "Folder of the capture")
       ->capture_default_str();
   command->callback([job] { run(*job); });

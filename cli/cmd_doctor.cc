@@ -56,12 +56,22 @@ void check_machine(Checklist& list) {
   list.good("memory",
             fmt::format("{:.1f} GiB, {:.1f} available", static_cast<double>(host.memory_bytes) / 1073741824.0,
                         static_cast<double>(host.available_bytes) / 1073741824.0));
+}
+
+// What --device would find.
+void check_device(Checklist& list, const DeviceChoice& choice) {
   const DeviceStatus gpu = cuda_device_status();
-  for (const std::string& device : gpu.devices)
-    list.note("GPU", device + " found; the decoder and the analysis of this version run on the CPU");
+  for (const std::string& device : gpu.devices) list.good("GPU", device);
   if (gpu.devices.empty())
     list.note("GPU",
               gpu.driver ? "a driver but no device" : "no NVIDIA driver here; everything runs on the CPU");
+  try {
+    const RunDevice device = open_device(choice, [&](const std::string& line) { list.note("device", line); });
+    list.good("device", fmt::format("--device {} decodes on {}; pages are analysed on the CPU", choice.name,
+                                    device.name()));
+  } catch (const InputError& error) {
+    list.bad("device", error.what());
+  }
 }
 
 void check_reports(Checklist& list) {
@@ -103,6 +113,7 @@ void check_model(Checklist& list, const CaptureOptions& options, int threads) {
 void run(const CaptureOptions& options, const CommonOptions& common) {
   Checklist list;
   check_machine(list);
+  check_device(list, options.device);
   check_reports(list);
   check_computation(list, common.threads);
   if (options.model.empty()) {
@@ -121,6 +132,7 @@ void add_doctor(CLI::App& app) {
   auto common = std::make_shared<CommonOptions>();
   add_model_options(*command, *options);
   add_common_options(*command, *common);
+  add_device_option(*command, options->device.name);
   command->callback([options, common] { run(*options, *common); });
 }
 

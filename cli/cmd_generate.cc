@@ -11,6 +11,7 @@
 
 #include "cli/command.h"
 #include "cli/options.h"
+#include "cli/report_options.h"
 #include "compressors/compressor.h"
 #include "kernels/check.h"
 #include "reports/text_format.h"
@@ -137,9 +138,27 @@ void print_cache(const std::string& recipe, const KvCache& cache, SequenceId seq
              static_cast<double>(values) * 2.0 / held);
 }
 
+// The device, if it can hold the weights and the cache.
+RunDevice device_for(const GenerateCommand& command, const std::optional<Recipe>& recipe,
+                     const ModelFolder& folder, RunDevice device, const Say& say) {
+  const auto needs = [&](const RunDevice& chosen) {
+    const ModelConfig config = load_config(folder.path);
+    check_weights_run(chosen, command.run);
+    if (recipe)
+      check_recipe_runs(chosen, *recipe, config, command.run.page_tokens);
+    else
+      check_cache_runs(chosen, cache_options_for(config, command.run.page_tokens, command.run.kv_dtype,
+                                                 command.run.key_basis));
+  };
+  return settled(std::move(device), command.run.device, needs, say);
+}
+
 void run_generate(GenerateCommand& command) {
   std::optional<Recipe> recipe;
   if (!command.recipe.empty()) recipe = Recipe::parse(command.recipe);
+  Progress progress(progress_mode(command.common));
+  const auto say = [&progress](const std::string& line) { progress.say(line); };
+  RunDevice device = open_device(command.run.device, say);
   const ModelFolder folder = find_model(
       command.run.model, {.cache_dir = command.run.cache_dir, .allow_fetch = !command.run.offline});
   const bool wants_text = !command.print_ids || !command.stops.empty();
@@ -149,7 +168,9 @@ void run_generate(GenerateCommand& command) {
   const auto prompts = all_prompts(command, tokenizer ? &*tokenizer : nullptr);
 
   ThreadPool pool(command.common.threads);
-  Decoder decoder = Decoder::load(folder.path, {.weights = weight_form(command.run.weights)}, pool);
+  device = device_for(command, recipe, folder, std::move(device), say);
+  Decoder decoder =
+      Decoder::load(folder.path, {.weights = weight_form(command.run.weights), .device = device.ops}, pool);
   if (tokenizer) tokenizer->check_fits_model(decoder.config().vocab);
   KvCacheOptions cache_options =
       decoder.cache_options(command.run.page_tokens, command.run.kv_dtype, command.run.key_basis);
@@ -219,6 +240,7 @@ void add_generate(CLI::App& app) {
                          "is needed. Several prompts are decoded together and printed one after the "
                          "other.");
   add_common_options(*sub, command->common);
+  add_device_option(*sub, command->run.device.name);
   add_model_options(*sub, command->run)->required();
   sub->add_option("-p,--prompt", command->prompts, "A prompt; repeatable")->allow_extra_args(false);
   sub->add_option("--prompt-file", command->prompt_files, "A file whose whole text is a prompt; repeatable")

@@ -34,10 +34,12 @@ void make_quick(const CLI::App& app, MainJob& job) {
 void run(MainJob& job) {
   // A mistake in a recipe is told before the long part.
   for (const std::string& recipe : job.ab.recipes) Recipe::parse(recipe);
+  if (!job.no_ab) check_default_ab(job.capture, job.ab);
   ThreadPool pool(job.common.threads);
   Progress progress(progress_mode(job.common));
   MemoryCapture memory;
   const nlohmann::ordered_json facts = run_capture(job.capture, memory, pool, progress);
+  job.common.stamp.device = facts.at("device");
   job.ab.seed = job.common.seed;
   const auto judge = [&](nlohmann::ordered_json& report) {
     if (!job.no_ab) add_default_ab(job.capture, job.ab, job.common.stamp, pool, progress, report);
@@ -54,6 +56,7 @@ void add_main_job(CLI::App& app) {
   add_cache_options(app, job->capture);
   add_report_options(app, job->report);
   add_common_options(app, job->common);
+  add_device_option(app, job->capture.device.name);
   app.add_option("-r,--recipe", job->ab.recipes,
                  "Recipes to judge on the prompts, repeatable (default: one of each family)")
       ->allow_extra_args(false)

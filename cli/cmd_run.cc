@@ -167,6 +167,7 @@ void add_overrides(CLI::App& app, RunCommand& command) {
       ->type_name("DIR")
       ->group(group);
   app.add_flag("--offline", command.overrides.offline, "Never fetch a model")->group(group);
+  add_device_option(app, command.overrides.device)->group(group);
   app.add_option("-o,--output-dir,--results-dir,--output", command.overrides.output_dir,
                  "Folder of the results")
       ->type_name("DIR")

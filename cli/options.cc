@@ -69,6 +69,18 @@ CLI::Option* add_model_options(CLI::App& app, ModelOptions& options) {
   return model;
 }
 
+CLI::Option* add_device_option(CLI::App& app, std::string& device) {
+  return add_choice(
+             app, "--device",
+             [&device](const std::string& value) {
+               check_device_name(value);
+               device = value;
+             },
+             "auto|cpu|cuda", device,
+             "What decodes; auto: the GPU, where there is one that can run all of it")
+      ->group("Run");
+}
+
 void add_prompt_options(CLI::App& app, CaptureOptions& options) {
   const std::string group = "Prompts";
   PromptSource& prompts = options.prompts;

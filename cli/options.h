@@ -24,6 +24,9 @@ void add_common_options(CLI::App& app, CommonOptions& options);
 // --model, --cache-dir, --offline, --weights.
 CLI::Option* add_model_options(CLI::App& app, ModelOptions& options);
 
+// --device, as run_device.h has it.
+CLI::Option* add_device_option(CLI::App& app, std::string& device);
+
 // --prompt-set, --prompt, --prompts-file, --text-file, --prompt-field, --limit, --chat, --max-tokens,
 // --max-context.
 void add_prompt_options(CLI::App& app, CaptureOptions& options);

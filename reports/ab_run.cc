@@ -87,6 +87,7 @@ std::string calibration_text(const AbOptions& options) {
 Json options_of(const AbOptions& options) {
   return {{"model", options.model.model},
           {"weights", options.model.weights},
+          {"device", options.model.device.name},
           {"text", options.text_file},
           {"recipes", options.recipes},
           {"calibration", options.calibration_file},
@@ -203,9 +204,19 @@ Json frame_of(const AbOptions& options, const Inputs& inputs, const LoadedModel&
 Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, Progress& progress,
             std::vector<AttentionMaps>* attention) {
   const auto load_start = Clock::now();
+  const auto say = [&progress](const std::string& line) { progress.say(line); };
+  RunDevice device = open_device(options.model.device, say);
   Inputs inputs = read_inputs(options, progress);
+  const auto needs = [&](const RunDevice& chosen) {
+    check_weights_run(chosen, options.model);
+    check_recipe_runs(chosen, Recipe::parse(kBaselineRecipe), inputs.found.config, options.page_tokens,
+                      attention != nullptr);
+    for (const Recipe& recipe : inputs.recipes)
+      check_recipe_runs(chosen, recipe, inputs.found.config, options.page_tokens);
+  };
+  device = settled(std::move(device), options.model.device, needs, say);
   progress.stage("load", 0, "");
-  LoadedModel loaded = load_model(inputs.found, options.model, pool, progress);
+  LoadedModel loaded = load_model(inputs.found, options.model, device, pool, progress);
   const double load_s = seconds_since(load_start);
 
   const auto evaluation_start = Clock::now();
@@ -230,7 +241,9 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
   const double timing_s = seconds_since(timing_start);
   const auto passkey = retrieve(options, inputs, evaluation, setup, progress);
 
-  Json report = frame_of(options, inputs, loaded, stamp, pool.threads());
+  RunStamp ran = stamp;
+  ran.device = device.name();
+  Json report = frame_of(options, inputs, loaded, ran, pool.threads());
   Json& ab = report["ab"];
   ab.update(ab_json({.options = options,
                      .evaluation = evaluation,

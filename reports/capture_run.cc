@@ -89,7 +89,7 @@ std::vector<EncodedPrompt> encode_all(std::vector<Prompt> prompts, const Capture
 }
 
 void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions& options,
-                const ModelConfig& config, const PageSink& sink) {
+                const ModelConfig& config, const RunDevice& device, const PageSink& sink) {
   std::vector<int64_t> lengths;
   lengths.reserve(prompts.size());
   for (const EncodedPrompt& prompt : prompts)
@@ -109,7 +109,10 @@ void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions&
                       needed >> 20, what, available >> 20));
   };
   const bool in_memory = sink.keeps_pages_in_memory();
-  check(per_token * (live_tokens + (in_memory ? all_tokens : 0)), host_memory().available_bytes, "memory");
+  const int64_t live = per_token * live_tokens;
+  if (device.ops) check(live, device.ops->memory().free_bytes, "the GPU's memory");
+  check((device.ops ? 0 : live) + (in_memory ? per_token * all_tokens : 0), host_memory().available_bytes,
+        "memory");
   if (!in_memory) check(per_token * all_tokens, sink.free_bytes(), "disk");
 }
 
@@ -240,6 +243,7 @@ ordered_json ledger_json(const ByteLedger& ledger) {
 ordered_json options_json(const CaptureOptions& options) {
   return {{"model", options.model},
           {"weights", options.weights},
+          {"device", options.device.name},
           {"chat", options.chat},
           {"max_tokens", options.max_tokens},
           {"max_context", options.max_context},
@@ -253,14 +257,22 @@ ordered_json options_json(const CaptureOptions& options) {
 ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
                          Progress& progress) {
   const auto load_start = Clock::now();
+  const auto say = [&progress](const std::string& line) { progress.say(line); };
   // Cheap things first, so that a mistake is told before a model is fetched or read.
+  RunDevice device = open_device(options.device, say);
   std::vector<Prompt> given = load_prompts(options.prompts);
   const FoundModel found = open_model(options);
   progress.stage("load", 0, "");
   const std::vector<EncodedPrompt> prompts =
       encode_all(std::move(given), options, found.tokenizer, found.config, progress);
-  check_room(prompts, options, found.config, sink);
-  LoadedModel loaded = load_model(found, options, pool, progress);
+  const auto needs = [&](const RunDevice& chosen) {
+    check_weights_run(chosen, options);
+    check_cache_runs(
+        chosen, cache_options_for(found.config, options.page_tokens, options.kv_dtype, options.key_basis));
+  };
+  device = settled(std::move(device), options.device, needs, say);
+  check_room(prompts, options, found.config, device, sink);
+  LoadedModel loaded = load_model(found, options, device, pool, progress);
   Decoder& decoder = loaded.decoder;
   const double load_s = seconds_since(load_start);
 
@@ -281,6 +293,7 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   facts["timing"] = timing_json(load_s, stats);
   facts["recipe"] = fmt::format("dense({})", dtype_name(options.kv_dtype));
   facts["options"] = options_json(options);
+  facts["device"] = device.name();
   return facts;
 }
 

@@ -28,7 +28,8 @@ struct CaptureOptions : ModelOptions {
 };
 
 // Returns the facts of the run, the members "model", "sets", "prompts", "cache", "timing" and "recipe" of
-// report.json. Throws InputError; nothing is left in the sink's folder then.
+// report.json, and "device", for RunStamp::device. Throws InputError; nothing is left in the sink's folder
+// then.
 nlohmann::ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPool& pool,
                                    Progress& progress);
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/ab_run.h"
+#include "runtime/error.h"
 
 namespace kva {
 namespace {
@@ -43,6 +44,18 @@ std::string joined_prompts(const PromptSource& source) {
   return joined;
 }
 
+void check_default_ab(const CaptureOptions& capture, const DefaultAb& options) {
+  if (capture.device.name != "cuda") return;
+  const RunDevice device = open_device(capture.device, [](const std::string&) {});
+  const FoundModel found = open_model(capture);
+  try {
+    for (const std::string& recipe : options.recipes)
+      check_recipe_runs(device, Recipe::parse(recipe), found.config, kPageTokens);
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("{}; --no-ab judges no recipes", error.what()));
+  }
+}
+
 void add_default_ab(const CaptureOptions& capture, const DefaultAb& options, const RunStamp& stamp,
                     ThreadPool& pool, Progress& progress, nlohmann::ordered_json& report) {
   AbOptions run;
@@ -69,7 +82,11 @@ void add_default_ab(const CaptureOptions& capture, const DefaultAb& options, con
   nlohmann::ordered_json judged = run_ab(run, stamp, pool, progress);
   report["ab"] = std::move(judged["ab"]);
   report["definitions"].update(judged["definitions"]);
-  report["provenance"]["duration_s"] = judged["provenance"]["duration_s"];
+  nlohmann::ordered_json& provenance = report["provenance"];
+  provenance["duration_s"] = judged["provenance"]["duration_s"];
+  const std::string device = judged["provenance"]["device"];
+  if (provenance["device"] != device)
+    provenance["device"] = fmt::format("{}; recipes: {}", provenance["device"].get<std::string>(), device);
 }
 
 }  // namespace kva

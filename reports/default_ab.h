@@ -27,6 +27,10 @@ struct DefaultAb {
 // The prompts of `capture`, one of each set in turn, joined by blank lines.
 std::string joined_prompts(const PromptSource& source);
 
+// Throws InputError where --device cuda asks for a device that cannot hold a cache under each of the recipes:
+// said before the capture's long work.
+void check_default_ab(const CaptureOptions& capture, const DefaultAb& options);
+
 // Adds the member "ab" and its definitions to a report of kind "redundancy" of the same run. Says on stderr,
 // and adds nothing, where the prompts have fewer tokens than a window of 128. The model is read once more,
 // with f32 weights. Throws InputError, Interrupted.

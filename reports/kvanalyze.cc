@@ -14,9 +14,10 @@ namespace kvanalyze {
 const char* version() { return kva::build_info::kVersion; }
 
 std::string analyze_redundancy(const RedundancyRequest& request) {
-  const kva::RunStamp stamp{.command = "kvanalyze::analyze_redundancy"};
+  kva::RunStamp stamp{.command = "kvanalyze::analyze_redundancy"};
   kva::CaptureOptions options;
   options.model = request.model;
+  options.device.name = request.device;
   options.prompts.texts = request.prompts;
   options.page_tokens = request.page_tokens;
   options.max_context = request.max_context;
@@ -26,6 +27,7 @@ std::string analyze_redundancy(const RedundancyRequest& request) {
   kva::Progress progress(request.progress);
   kva::MemoryCapture memory;
   const nlohmann::ordered_json facts = kva::run_capture(options, memory, pool, progress);
+  stamp.device = facts.at("device");
   kva::RedundancyOptions analysis;
   analysis.seed = request.seed;
   const kva::RedundancyReport report =
@@ -39,6 +41,7 @@ std::string analyze_redundancy(const RedundancyRequest& request) {
 std::string compare_recipes(const AbRequest& request) {
   kva::AbOptions options;
   options.model.model = request.model;
+  options.model.device.name = request.device;
   options.text_file = request.text_file;
   options.recipes = request.recipes;
   options.calibration_file = request.calibration_file;

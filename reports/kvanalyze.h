@@ -22,9 +22,10 @@ struct RedundancyRequest {
   std::vector<std::string> prompts;  // empty: the built-in sets
   std::string output_folder;         // empty: nothing is written
   int page_tokens = 16;
-  int64_t max_context = 0;  // tokens of each prompt, 0 for all that the model takes
-  int64_t max_tokens = 0;   // tokens generated after each prompt
-  int threads = 0;          // 0: one a hardware thread
+  int64_t max_context = 0;      // tokens of each prompt, 0 for all that the model takes
+  int64_t max_tokens = 0;       // tokens generated after each prompt
+  int threads = 0;              // 0: one a hardware thread
+  std::string device = "auto";  // what decodes: cpu, cuda, or cuda where there is one and it can
   uint64_t seed = 0;
   bool plots = true;          // PNGs, where gnuplot is installed
   ProgressCallback progress;  // may be empty
@@ -49,7 +50,8 @@ struct AbRequest {
   std::vector<double> passkey_depths = {0, 0.25, 0.5, 0.75, 1};
   std::vector<int64_t> passkey_lengths;  // tokens; empty: 512, 1024 and 2048 where the model has positions
   int passkey_trials = 20;
-  int threads = 0;  // 0: one a hardware thread
+  int threads = 0;              // 0: one a hardware thread
+  std::string device = "auto";  // what decodes: cpu, cuda, or cuda where there is one and it can
   uint64_t seed = 0;
   bool plots = true;          // PNGs, where gnuplot is installed
   ProgressCallback progress;  // may be empty

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/provenance.h"
+#include "runtime/model/device_weights.h"
 
 namespace kva {
 
@@ -19,16 +20,21 @@ FoundModel open_model(const ModelOptions& options) {
   return {std::move(folder), std::move(config), std::move(tokenizer)};
 }
 
-LoadedModel load_model(const FoundModel& found, const ModelOptions& options, ThreadPool& pool,
-                       Progress& progress) {
-  LoadedModel loaded{Decoder::load(found.folder.path, {.weights = weight_form(options.weights)}, pool),
+void check_weights_run(const RunDevice& device, const ModelOptions& options) {
+  if (device.ops) check_device_form(weight_form(options.weights));
+}
+
+LoadedModel load_model(const FoundModel& found, const ModelOptions& options, const RunDevice& device,
+                       ThreadPool& pool, Progress& progress) {
+  const LoadOptions load{.weights = weight_form(options.weights), .device = device.ops};
+  LoadedModel loaded{Decoder::load(found.folder.path, load, pool),
                      identify(found.folder, TensorArchive::open_folder(found.folder.path))};
   progress.finish();
   progress.detail(fmt::format("{}: {} in {}, {:.1f} M parameters, {}", loaded.identity.name,
                               found.config.architecture, found.folder.path,
                               static_cast<double>(loaded.decoder.parameters()) / 1e6,
                               loaded.identity.tensor_hash));
-  progress.detail(version_line());
+  progress.detail(fmt::format("{}, on {}", version_line(), device.name()));
   return loaded;
 }
 

@@ -8,6 +8,7 @@
 
 #include "kernels/parallel.h"
 #include "reports/progress.h"
+#include "reports/run_device.h"
 #include "runtime/model/decoder.h"
 #include "runtime/model/model_folder.h"
 #include "runtime/model/tokenizer.h"
@@ -19,6 +20,7 @@ struct ModelOptions {
   std::string cache_dir;           // a Hugging Face cache to look in; empty: the usual places
   bool offline = false;            // never fetch a model
   std::string weights = "stored";  // as weight_form() knows them
+  DeviceChoice device;
 };
 
 struct FoundModel {
@@ -32,12 +34,15 @@ struct LoadedModel {
   ModelIdentity identity;
 };
 
+// Throws InputError where the device cannot hold weights of this form.
+void check_weights_run(const RunDevice& device, const ModelOptions& options);
+
 // Throws InputError where the model cannot be had or its files are damaged.
 FoundModel open_model(const ModelOptions& options);
 
-// Reads the weights; the pool outlives the decoder. Says in verbose mode which model it is.
-LoadedModel load_model(const FoundModel& found, const ModelOptions& options, ThreadPool& pool,
-                       Progress& progress);
+// Reads the weights onto the device; the pool outlives the decoder. Says in verbose mode which model it is.
+LoadedModel load_model(const FoundModel& found, const ModelOptions& options, const RunDevice& device,
+                       ThreadPool& pool, Progress& progress);
 
 // The "model" object of a report. `kv_bytes_per_token` is that of the run's dense cache.
 nlohmann::ordered_json model_json(const FoundModel& found, const LoadedModel& loaded,

@@ -67,7 +67,7 @@ nlohmann::ordered_json provenance_json(const RunStamp& stamp, int threads, uint6
         {"simd", host.simd},
         {"products", host.product_isa},
         {"memory_bytes", host.memory_bytes}}},
-      {"device", "cpu"},
+      {"device", stamp.device},
       {"threads", threads},
       {"seed", seed},
       {"started", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",

@@ -149,7 +149,9 @@ SelfCheck check_model_decodes(const CaptureOptions& options, int threads) {
   ThreadPool pool(threads);
   const ModelFolder folder =
       find_model(options.model, {.cache_dir = options.cache_dir, .allow_fetch = !options.offline});
-  Decoder decoder = Decoder::load(folder.path, {.weights = weight_form(options.weights)}, pool);
+  const RunDevice device = open_device(options.device, [](const std::string&) {});
+  Decoder decoder =
+      Decoder::load(folder.path, {.weights = weight_form(options.weights), .device = device.ops}, pool);
   KvCache cache(decoder.cache_options(options.page_tokens, options.kv_dtype, options.key_basis), pool);
   const std::vector<int32_t> tokens(4, 1);
   const Batch batch{{{cache.add_sequence(), 0, 4, 0}}};
@@ -158,9 +160,9 @@ SelfCheck check_model_decodes(const CaptureOptions& options, int threads) {
   decoder.step(batch, tokens, cache, {&last, 1}, MatView<float>(logits.data(), 1, decoder.config().vocab));
   const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
   return {"model",
-          fmt::format("{}: {}, {:.1f} M parameters, {} logits {}", folder.identity.name,
+          fmt::format("{}: {}, {:.1f} M parameters, {} logits {} on {}", folder.identity.name,
                       decoder.config().architecture, static_cast<double>(decoder.parameters()) / 1e6,
-                      logits.size(), finite ? "finite" : "NOT FINITE"),
+                      logits.size(), finite ? "finite" : "NOT FINITE", device.name()),
           finite};
 }
 

@@ -206,12 +206,11 @@ void add_numbers(const FieldReader& fields, Experiment& experiment) {
 }
 
 void add_settings(const FieldReader& fields, Experiment& experiment) {
-  static constexpr std::array<std::string_view, 1> kDevices = {"cpu"};
+  static constexpr std::array<std::string_view, 3> kDevices = {"auto", "cpu", "cuda"};
   static constexpr std::array<std::string_view, 5> kWeights = {"stored", "f32", "f16", "bf16", "int8"};
   if (const auto node = fields.find("mode"))
     experiment.mode = one_of(*node, kModes, "; this mode does not exist yet");
-  if (const auto node = fields.find("device"))
-    experiment.device = one_of(*node, kDevices, "; trials run on the CPU");
+  if (const auto node = fields.find("device")) experiment.device = one_of(*node, kDevices);
   if (const auto node = fields.find("weights")) experiment.weights = one_of(*node, kWeights);
   if (const auto node = fields.find("cache_dir")) experiment.cache_dir = node->as_text();
   const auto flag = [&](const char* name, bool& value) {
@@ -246,6 +245,7 @@ Experiment read_experiment(const ConfigNode& node, const ConfigNode* common,
   if (overrides.max_gen_tokens > 0) experiment.max_gen_tokens = overrides.max_gen_tokens;
   if (overrides.limit >= 0) experiment.limit = overrides.limit;
   experiment.offline |= overrides.offline;
+  if (!overrides.device.empty()) experiment.device = overrides.device;
   for (const auto& [field, twice] : {std::pair("seeds", has_twice(experiment.seeds)),
                                      std::pair("context_lengths", has_twice(experiment.context_lengths))})
     if (twice) fields.find(field)->fail("each value once");

@@ -64,7 +64,7 @@ struct Experiment {
   int64_t repeats = 1;
   std::vector<uint64_t> seeds = {0};
   SamplerOptions sampler;  // but for its seed
-  std::string device = "cpu";
+  std::string device = "auto";
   int64_t batch_size = 1;
   int page_tokens = 64;
   int64_t chunk_tokens = 512;  // of prefill
@@ -91,6 +91,7 @@ struct ExperimentOverrides {
   int64_t max_gen_tokens = 0;  // 0: as in the file
   int64_t limit = -1;          // -1: as in the file
   bool offline = false;
+  std::string device;             // empty: as in the file
   std::vector<std::string> only;  // names of strategies or experiments; Baseline stays
 };
 

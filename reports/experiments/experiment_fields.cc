@@ -48,7 +48,7 @@ std::span<const ExperimentField> experiment_fields() {
       {"temperature", {}, "0 takes the most likely token"},
       {"top_k", {}, "of so many most likely tokens only, 0 for all"},
       {"top_p", {}, "of the most likely tokens that reach this probability only"},
-      {"device", {}, "cpu"},
+      {"device", {}, "cpu, cuda, or auto: the GPU where there is one that can run every strategy"},
       {"batch_size", {}, "copies of the sample that are decoded together"},
       {"page_size", {"page_tokens", "block_size"}, "tokens of a page: 64, or 16 beside a kv_threshold"},
       {"chunk", {"chunk_size"}, "tokens of a prompt that are decoded at once"},

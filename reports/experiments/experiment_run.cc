@@ -1,11 +1,13 @@
 #include "reports/experiments/experiment_run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "reports/dashboard.h"
 #include "reports/experiments/experiment_plots.h"
@@ -114,7 +116,8 @@ class Run {
     const RunModel& chosen = plan_.models[model];
     progress_.stage("load", 0, "");
     Decoder decoder =
-        Decoder::load(chosen.found.folder.path, {.weights = weight_form(chosen.options.weights)}, pool_);
+        Decoder::load(chosen.found.folder.path,
+                      {.weights = weight_form(chosen.options.weights), .device = chosen.device.ops}, pool_);
     progress_.finish();
     TrialRunner runner(plan_, model, decoder, pool_);
     runner.warm_up(*first);
@@ -276,8 +279,13 @@ RunOutcome run_experiments(const ExperimentFile& file, const RunOptions& options
                            ThreadPool& pool, Progress& progress) {
   // What is wrong with its URL is said before anything runs.
   auto judge = options.judge ? std::make_unique<Judge>(*options.judge) : nullptr;
-  const RunPlan plan = plan_run(file, options.shard);
-  return Run(plan, options, std::move(judge), pool, progress).all(stamp);
+  const RunPlan plan = plan_run(file, options.shard, options.save_attention);
+  for (const std::string& note : plan.notes) progress.say(note);
+  std::set<std::string> devices;
+  for (const RunModel& model : plan.models) devices.insert(model.device.name());
+  RunStamp ran = stamp;
+  ran.device = fmt::format("{}", fmt::join(devices, " and "));
+  return Run(plan, options, std::move(judge), pool, progress).all(ran);
 }
 
 }  // namespace kva

@@ -187,7 +187,7 @@ Json frame(const Trial& trial, const Experiment& experiment, const RunModel& mod
           {"context_length", sample.context_length > 0 ? Json(sample.context_length) : Json(nullptr)},
           {"repeat", trial.repeat},
           {"seed", trial.seed},
-          {"device", experiment.device},
+          {"device", model.device.kind()},
           {"batch_size", experiment.batch_size},
           {"page_size", experiment.page_tokens},
           {"started", utc_now()},

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 
 #include "compressors/compressor.h"
@@ -55,7 +56,7 @@ std::string id_of(const Trial& trial, const Experiment& experiment, const RunMod
                          {"temperature", experiment.sampler.temperature},
                          {"top_k", experiment.sampler.top_k},
                          {"top_p", experiment.sampler.top_p},
-                         {"device", experiment.device},
+                         {"device", model.device.kind()},
                          {"batch_size", experiment.batch_size},
                          {"page_size", experiment.page_tokens},
                          {"chunk", experiment.chunk_tokens},
@@ -71,17 +72,17 @@ bool same_options(const ModelOptions& a, const ModelOptions& b) {
 
 class Planner {
  public:
-  explicit Planner(RunPlan& plan, const Shard& shard) : plan_(plan), shard_(shard) {}
+  Planner(RunPlan& plan, const Shard& shard, bool maps_attention)
+      : plan_(plan), shard_(shard), maps_attention_(maps_attention) {}
 
   void add(std::size_t index) {
     const Experiment& experiment = plan_.file.experiments[index];
     for (const ModelChoice& choice : experiment.models) {
       const std::size_t model = open(experiment, choice);
-      check_strategies(experiment, choice, plan_.models[model].found.config);
       for (const uint64_t seed : experiment.seeds) {
         throw_if_interrupted();
         for (Sample& sample : load_samples(experiment, plan_.models[model].found, seed)) {
-          check_memory(experiment, choice, plan_.models[model].found.config, sample);
+          check_memory(experiment, choice, plan_.models[model], sample);
           const auto shared = std::make_shared<const Sample>(std::move(sample));
           for (int64_t repeat = 0; repeat < experiment.repeats; ++repeat)
             add_group(
@@ -93,18 +94,20 @@ class Planner {
 
  private:
   // As a trial will make them, on an empty cache: parameters that do not suit the model are told now.
-  static void check_strategies(const Experiment& experiment, const ModelChoice& choice,
-                               const ModelConfig& config) {
+  void check_strategies(const Experiment& experiment, const ModelChoice& choice, const ModelConfig& config,
+                        const RunDevice& device) const {
     ThreadPool pool(1);
     // Which token is of which class is the tokenizer's; that there is one is enough here.
     const auto classes = std::make_shared<const TokenClasses>(std::vector<TokenClass>());
     for (const Strategy& strategy : experiment.strategies) {
       try {
-        KvCache cache(Compressor::cache_options(strategy.recipe,
-                                                cache_options_for(config, experiment.page_tokens, DType::kF16,
-                                                                  strategy.recipe.key_basis())),
-                      pool);
+        KvCacheOptions options = Compressor::cache_options(
+            strategy.recipe,
+            cache_options_for(config, experiment.page_tokens, DType::kF16, strategy.recipe.key_basis()));
+        if (device.ops) options.backend = make_device_backend(device.ops);
+        KvCache cache(options, pool);
         const Compressor compressor(strategy.recipe, cache, pool, 0, classes);
+        if (maps_attention_) cache.map_attention(cache.add_sequence());
       } catch (const InputError& error) {
         fail_at(strategy.place, fmt::format("{}: {}", choice.name, error.what()));
       }
@@ -112,22 +115,39 @@ class Planner {
   }
 
   // The cache of the trial at its fullest in the widest type, and Baseline's logits.
-  static void check_memory(const Experiment& experiment, const ModelChoice& choice, const ModelConfig& config,
+  static void check_memory(const Experiment& experiment, const ModelChoice& choice, const RunModel& model,
                            const Sample& sample) {
+    const ModelConfig& config = model.found.config;
     const int64_t tokens = sample.prompt_tokens() + sample.answers() * experiment.max_gen_tokens;
     const int64_t logits =
         sample.answers() * experiment.max_gen_tokens * config.vocab * int64_t{sizeof(float)};
-    const int64_t needed =
-        experiment.batch_size * tokens * config.kv_bytes_per_token(DType::kF32, DType::kF32) +
-        (experiment.quality ? std::min(logits, Reference::kMaxBytes) : 0);
-    if (const int64_t available = host_memory().available_bytes; needed > available)
-      fail_at(
-          choice.place,
-          fmt::format("{} of {}: {} tokens in {} copies need about {} MiB of memory, {} MiB are free; "
-                      "use fewer or shorter ones",
-                      sample.name, sample.set, tokens, experiment.batch_size, needed >> 20, available >> 20));
+    const int64_t cache =
+        experiment.batch_size * tokens * config.kv_bytes_per_token(DType::kF32, DType::kF32);
+    const auto check = [&](int64_t needed, int64_t available, const char* what) {
+      if (needed > available)
+        fail_at(choice.place,
+                fmt::format("{} of {}: {} tokens in {} copies need about {} MiB of {}, {} MiB are "
+                            "free; use fewer or shorter ones",
+                            sample.name, sample.set, tokens, experiment.batch_size, needed >> 20, what,
+                            available >> 20));
+    };
+    const bool on_gpu = model.device.ops != nullptr;
+    if (on_gpu) check(cache, model.device.ops->memory().free_bytes, "the GPU's memory");
+    check((on_gpu ? 0 : cache) + (experiment.quality ? std::min(logits, Reference::kMaxBytes) : 0),
+          host_memory().available_bytes, "memory");
   }
 
+  static RunModel opened(const ModelOptions& options, const ModelChoice& choice) {
+    try {
+      FoundModel found = open_model(options);
+      ModelIdentity identity = identify(found.folder, TensorArchive::open_folder(found.folder.path));
+      return {options, std::move(found), std::move(identity), {}};
+    } catch (const InputError& error) {
+      fail_at(choice.place, error.what());
+    }
+  }
+
+  // The model on the device that suits all strategies, which are to be compared.
   std::size_t open(const Experiment& experiment, const ModelChoice& choice) {
     const ModelOptions options{.model = choice.name,
                                .cache_dir = experiment.cache_dir,
@@ -137,15 +157,46 @@ class Planner {
     const auto known = std::find_if(models.begin(), models.end(), [&](const RunModel& model) {
       return same_options(model.options, options);
     });
-    if (known != models.end()) return static_cast<std::size_t>(known - models.begin());
-    try {
-      FoundModel found = open_model(options);
-      ModelIdentity identity = identify(found.folder, TensorArchive::open_folder(found.folder.path));
-      models.push_back({options, std::move(found), std::move(identity)});
-    } catch (const InputError& error) {
-      fail_at(choice.place, error.what());
-    }
+    std::optional<RunModel> added;
+    if (known == models.end()) added = opened(options, choice);
+    const ModelConfig& config = (added ? *added : *known).found.config;
+    check_strategies(experiment, choice, config, {});
+    const RunDevice device = device_for(experiment, choice, options, config);
+    const auto there = std::find_if(models.begin(), models.end(), [&](const RunModel& model) {
+      return same_options(model.options, options) && model.device.kind() == device.kind();
+    });
+    if (there != models.end()) return static_cast<std::size_t>(there - models.begin());
+    if (!added) added = opened(options, choice);
+    added->device = device;
+    models.push_back(std::move(*added));
     return models.size() - 1;
+  }
+
+  RunDevice device_for(const Experiment& experiment, const ModelChoice& choice, const ModelOptions& options,
+                       const ModelConfig& config) {
+    const DeviceChoice asked{experiment.device, [this](std::string* why_not) { return cuda(why_not); }};
+    const Say say = [&](const std::string& line) {
+      plan_.notes.push_back(fmt::format("{}, {}: {}", experiment.name, choice.name, line));
+    };
+    const auto needs = [&](const RunDevice& chosen) {
+      check_weights_run(chosen, options);
+      check_strategies(experiment, choice, config, chosen);
+    };
+    RunDevice device;
+    try {
+      device = open_device(asked, say);
+    } catch (const InputError& error) {
+      fail_at(experiment.place, error.what());
+    }
+    return settled(std::move(device), asked, needs, say);
+  }
+
+  // Opened once.
+  std::shared_ptr<DeviceOps> cuda(std::string* why_not) {
+    if (!cuda_asked_) cuda_ = open_cuda_device(&no_cuda_);
+    cuda_asked_ = true;
+    *why_not = no_cuda_;
+    return cuda_;
   }
 
   void add_group(Trial trial) {
@@ -162,7 +213,11 @@ class Planner {
 
   RunPlan& plan_;
   const Shard& shard_;
+  bool maps_attention_;
   int64_t groups_ = 0;
+  bool cuda_asked_ = false;
+  std::shared_ptr<DeviceOps> cuda_;
+  std::string no_cuda_;
 };
 
 }  // namespace
@@ -181,9 +236,9 @@ Shard parse_shard(const std::string& text) {
   return shard;
 }
 
-RunPlan plan_run(ExperimentFile file, const Shard& shard) {
+RunPlan plan_run(ExperimentFile file, const Shard& shard, bool maps_attention) {
   RunPlan plan{.file = std::move(file), .models = {}, .trials = {}};
-  Planner planner(plan, shard);
+  Planner planner(plan, shard, maps_attention);
   for (std::size_t i = 0; i < plan.file.experiments.size(); ++i) planner.add(i);
   std::stable_sort(plan.trials.begin(), plan.trials.end(),
                    [](const Trial& a, const Trial& b) { return a.model < b.model; });

@@ -23,11 +23,12 @@ struct Trial {
   int64_t group = 0;  // trials of one group differ in their strategy only, and follow one another
 };
 
-// A model that some experiment names; a model under several settings is several.
+// A model that some experiment names; a model under several settings, or on several devices, is several.
 struct RunModel {
   ModelOptions options;
   FoundModel found;
   ModelIdentity identity;
+  RunDevice device;
 };
 
 // i of n, from 1.
@@ -43,12 +44,13 @@ Shard parse_shard(const std::string& text);
 struct RunPlan {
   ExperimentFile file;
   std::vector<RunModel> models;
-  std::vector<Trial> trials;  // those of a model side by side, a group's Baseline before its others
+  std::vector<Trial> trials;       // those of a model side by side, a group's Baseline before its others
+  std::vector<std::string> notes;  // for people
 };
 
 // Opens the models (not their weights' values but for their hash), loads the prompts and checks every
 // strategy against every model. A shard gets whole groups. Throws InputError that names the place in the
 // file, Interrupted.
-RunPlan plan_run(ExperimentFile file, const Shard& shard);
+RunPlan plan_run(ExperimentFile file, const Shard& shard, bool maps_attention = false);
 
 }  // namespace kva

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "reports/evaluation.h"
@@ -17,9 +19,10 @@ inline std::vector<int32_t> text_of(int64_t tokens, int64_t vocab) {
 }
 
 struct Session {
-  explicit Session(int threads)
+  explicit Session(int threads, std::shared_ptr<DeviceOps> device = nullptr)
       : pool(threads),
-        decoder(Decoder::load(KVA_FIXTURES "/models/llama-f16", {.weights = DType::kF32}, pool)) {
+        decoder(Decoder::load(KVA_FIXTURES "/models/llama-f16",
+                              {.weights = DType::kF32, .device = std::move(device)}, pool)) {
     ids = text_of(200, decoder.config().vocab);
     windows = plan_windows(200, options, "text");
   }

@@ -151,7 +151,8 @@ TEST(ExperimentConfig, MistakesNameLineAndField) {
   EXPECT_THAT(error_of("model: m\nstrategies: [evict, \"EVICT( )\"]\n"),
               HasSubstr("c.yaml:2: strategies[1]"));
   EXPECT_THAT(error_of("limit: 1\n"), HasSubstr("c.yaml:1: models: expected the name of a model"));
-  EXPECT_THAT(error_of("model: m\ndevice: cuda\n"), HasSubstr("device: expected cpu, found \"cuda\""));
+  EXPECT_THAT(error_of("model: m\ndevice: tpu\n"),
+              HasSubstr("device: expected auto or cpu or cuda, found \"tpu\""));
   EXPECT_THAT(error_of("model: m\nprompt_sets: [genral]\n"), HasSubstr("did you mean general?"));
   EXPECT_THAT(error_of("model: m\ndataset: {local_path: /nowhere.json, prompt_field: turns}\n"),
               HasSubstr("c.yaml:2: dataset.local_path: expected a file"));
@@ -270,7 +271,7 @@ TEST(ExperimentConfig, WhatHoldsForTheRunStandsBesideTheList) {
   EXPECT_THAT(error_of("experiments:\n  - model: m\n    save_results: true\n"),
               HasSubstr("c.yaml:3: experiments[0].save_results: expected beside the list of experiments"));
   EXPECT_THAT(error_of("- model: m\n  output_dir: out\n"), HasSubstr("--output-dir"));
-  EXPECT_THAT(error_of("model: m\ndevice: cuda\n"), HasSubstr("c.yaml:2: device: expected cpu"));
+  EXPECT_THAT(error_of("model: m\ndevice: tpu\n"), HasSubstr("c.yaml:2: device: expected auto"));
 }
 
 TEST(ExperimentConfig, DatasetsOfMtBench) {

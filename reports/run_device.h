@@ -1,0 +1,55 @@
+// Where a run computes: --device cpu, cuda or auto.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "compressors/recipe.h"
+#include "kernels/cuda_device.h"
+#include "kernels/device_ops.h"
+#include "runtime/kv/kv_cache.h"
+#include "runtime/model/model_config.h"
+
+namespace kva {
+
+// As kernels/cuda_device.h has it.
+using DeviceOpener = std::function<std::shared_ptr<DeviceOps>(std::string* why_not)>;
+
+struct DeviceChoice {
+  std::string name = "auto";             // or "cpu", "cuda"
+  DeviceOpener open = open_cuda_device;  // tests have another
+};
+
+// Throws InputError for any other name.
+void check_device_name(std::string_view name);
+
+struct RunDevice {
+  std::shared_ptr<DeviceOps> ops;  // null: the CPU
+
+  // "cpu" or "cuda", as trials name it.
+  std::string kind() const { return ops ? "cuda" : "cpu"; }
+  // "cpu", "cuda (NVIDIA H200)", as reports name it.
+  std::string name() const;
+};
+
+// Told what a person should know.
+using Say = std::function<void(const std::string& line)>;
+// Throws InputError for what the run needs and the device cannot.
+using DeviceNeeds = std::function<void(const RunDevice& device)>;
+
+// The device that `choice` allows. Throws InputError for cuda where none opens; for auto that is the CPU, and
+// is said only where the machine has a GPU.
+RunDevice open_device(const DeviceChoice& choice, const Say& say);
+// The same device once it is known what runs, before anything does: where it does not meet the needs, the CPU
+// for auto, which is said, and an InputError for cuda.
+RunDevice settled(RunDevice device, const DeviceChoice& choice, const DeviceNeeds& needs, const Say& say);
+
+// Throws InputError where the device cannot hold such a cache.
+void check_cache_runs(const RunDevice& device, KvCacheOptions options);
+// The same of a cache of the model under the recipe; with `maps`, of mapping its attention too.
+void check_recipe_runs(const RunDevice& device, const Recipe& recipe, const ModelConfig& config,
+                       int page_tokens, bool maps = false);
+
+}  // namespace kva

@@ -1,0 +1,106 @@
+#include "reports/run_device.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/device.h"
+#include "tests/error_of.h"
+#include "tests/kernels/lane_device.h"
+#include "tests/reports/evaluation_session.h"
+
+namespace kva {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+const DeviceOpener kLanes = [](std::string*) -> std::shared_ptr<DeviceOps> { return make_lane_device(); };
+const DeviceOpener kNone = [](std::string* why_not) {
+  *why_not = "no driver";
+  return nullptr;
+};
+void needs_more(const RunDevice&) { throw InputError("lowrank(rank=4): no kernels yet; use --device cpu"); }
+void needs_nothing(const RunDevice&) {}
+
+struct Said {
+  std::vector<std::string> lines;
+  Say say = [this](const std::string& line) { lines.push_back(line); };
+};
+
+TEST(RunDevice, NamesAreKnown) {
+  for (const char* name : {"auto", "cpu", "cuda"}) EXPECT_NO_THROW(check_device_name(name));
+  EXPECT_EQ(error_of([] { check_device_name("gpu"); }), "--device: expected cpu, cuda or auto, found gpu");
+  EXPECT_THAT(error_of([] { open_device({"gpu", kLanes}, Said().say); }), HasSubstr("found gpu"));
+}
+
+TEST(RunDevice, OpensWhatIsAskedFor) {
+  Said said;
+  EXPECT_EQ(open_device({"cpu", kLanes}, said.say).name(), "cpu");
+  for (const char* name : {"auto", "cuda"}) {
+    const RunDevice device = open_device({name, kLanes}, said.say);
+    EXPECT_EQ(device.name(), "cuda (the host's lanes)");
+    EXPECT_EQ(device.kind(), "cuda");
+  }
+  EXPECT_EQ(error_of([&] {
+              open_device({"cuda", kNone}, said.say);
+            }),
+            "--device cuda: no driver; use --device cpu, or auto");
+  EXPECT_THAT(said.lines, IsEmpty());
+  // A GPU that is passed over is named, a machine without one is not.
+  EXPECT_EQ(open_device({"auto", kNone}, said.say).kind(), "cpu");
+  EXPECT_EQ(said.lines.size(), cuda_device_status().devices.empty() ? 0U : 1U);
+}
+
+TEST(RunDevice, WhatItCannotRunGoesToTheCpuOrIsRefused) {
+  Said said;
+  const DeviceChoice automatic{"auto", kLanes};
+  const DeviceChoice cuda{"cuda", kLanes};
+  EXPECT_EQ(settled(open_device(automatic, said.say), automatic, needs_nothing, said.say).kind(), "cuda");
+  EXPECT_THAT(said.lines, IsEmpty());
+  EXPECT_EQ(settled(open_device(automatic, said.say), automatic, needs_more, said.say).kind(), "cpu");
+  EXPECT_THAT(said.lines, ElementsAre(AllOf(HasSubstr("on the CPU"), HasSubstr("lowrank(rank=4)"))));
+  EXPECT_THAT(error_of([&] { settled(open_device(cuda, said.say), cuda, needs_more, said.say); }),
+              HasSubstr("use --device cpu"));
+  // The CPU runs everything.
+  EXPECT_EQ(settled({}, automatic, needs_more, said.say).kind(), "cpu");
+}
+
+TEST(RunDevice, RecipesAreCheckedBeforeTheyRun) {
+  const RunDevice device{make_lane_device()};
+  const ModelConfig config = load_config(KVA_FIXTURES "/models/llama-f16");
+  for (const char* recipe : {"dense(f16)", "dense(f32)", "quant(bits=8)"})
+    EXPECT_EQ(error_of([&] { check_recipe_runs(device, Recipe::parse(recipe), config, 8); }), "no error")
+        << recipe;
+  for (const char* recipe : {"lowrank(rank=0.5)", "pq(bits=4)"}) {
+    EXPECT_THAT(error_of([&] { check_recipe_runs(device, Recipe::parse(recipe), config, 8); }),
+                HasSubstr("--device cpu"))
+        << recipe;
+    EXPECT_EQ(error_of([&] { check_recipe_runs({}, Recipe::parse(recipe), config, 8); }), "no error");
+  }
+  EXPECT_EQ(device.ops->memory().free_bytes, device.ops->memory().total_bytes);
+}
+
+// A whole evaluation, with pages compressed in the device's memory as the text goes by.
+TEST(RunDevice, AnEvaluationOnTheDeviceIsTheCpus) {
+  const std::shared_ptr<DeviceOps> device = make_lane_device();
+  Session run(2, device);
+  Session on_cpu(2);
+  const std::vector<std::string> recipes = {"dense(f32)", "quant(bits=8)"};
+  const Evaluation found = run.evaluate(recipes);
+  const Evaluation expected = on_cpu.evaluate(recipes);
+  ASSERT_EQ(found.candidates.size(), expected.candidates.size());
+  for (std::size_t c = 0; c < recipes.size(); ++c) {
+    const auto& tokens = found.candidates[c].scores.tokens;
+    const auto& wanted = expected.candidates[c].scores.tokens;
+    ASSERT_EQ(tokens.size(), wanted.size());
+    // A code that rounds the other way, since keys differ in their last bits, is worth 1/254 of a group.
+    const double bound = c == 0 ? 1e-4 : 1e-2;
+    for (std::size_t t = 0; t < tokens.size(); ++t)
+      EXPECT_NEAR(tokens[t].nll, wanted[t].nll, bound) << recipes[c] << ", token " << t;
+  }
+}
+
+}  // namespace
+}  // namespace kva
