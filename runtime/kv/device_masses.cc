@@ -105,7 +105,8 @@ void DeviceMasses::collect(std::span<const DeviceSpan> spans) {
 
 // sums: of the table's first token; moves on to the next table's.
 void DeviceMasses::add(const MassTargets& targets, const PageTable& table, const float*& sums) const {
-  const float share = 1.0f / static_cast<float>(heads_ / kv_heads_);
+  const int group = heads_ / kv_heads_;
+  const float share = 1.0f / static_cast<float>(group);
   for (const PageRef& ref : table.pages) {
     const PagePlaces places(store_, ref);
     for (int32_t t = 0; t < ref.tokens; ++t, ++sums) {

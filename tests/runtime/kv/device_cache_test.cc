@@ -106,7 +106,7 @@ TEST_F(DeviceCache, FreedSlotsAreUsedAgain) {
     PageStore store(*backend, *host, 8, 16);
     const auto codec = make_dense_codec(DType::kF32);
     const auto payload = [](std::size_t i) {
-      return std::vector<std::byte>(std::size_t{16 * 8 * 4}, static_cast<std::byte>(i % 251));
+      return std::vector<std::byte>(std::size_t{512}, static_cast<std::byte>(i % 251));
     };
     const auto places = [](std::size_t i) {
       return std::vector<std::byte>(48, static_cast<std::byte>(i % 241));
@@ -308,7 +308,8 @@ TEST_F(DeviceCache, ForksShareAndPart) {
 
 // ---- Plans -----------------------------------------------------------------------------------------------
 
-NewSide dense_side(const KvCache& cache, const PageAddress& at, std::vector<int64_t> tokens, DType type) {
+NewSide dense_side(const KvCache& cache, const PageAddress& at, const std::vector<int64_t>& tokens,
+                   DType type) {
   const int64_t dim = cache.options().head_dim;
   const int64_t count = cache.page(at).tokens;
   std::vector<float> rows(static_cast<std::size_t>(count * dim)), kept;
@@ -389,7 +390,7 @@ TEST_F(DeviceCache, AliasedPagesAreReadAtTheirOwnPlaces) {
   pair.apply(plan);
   pair.step({{id, 10}});
   pair.compare(id);
-  std::vector<std::byte> payload(16 * 16 * 4, std::byte{1});
+  std::vector<std::byte> payload(std::size_t{1024}, std::byte{1});
   const SideId side = pair.there.cache.page({id, 0, 0, 0, Side::kKey}).side;
   const SideCodec& codec = *pair.there.cache.options().k_codec;
   EXPECT_FALSE(pair.there.cache.holds(side, codec, payload));
