@@ -17,6 +17,8 @@ std::optional<DType> parse_dtype(std::string_view name) {
   return std::nullopt;
 }
 
+uint16_t bf16_from_f32(float value) { return bf16_code(value); }
+float f32_from_bf16(uint16_t value) { return bf16_value(value); }
 uint16_t f16_from_f32(float value) { return f16_code(value); }
 float f32_from_f16(uint16_t value) { return f16_value(value); }
 

@@ -2,7 +2,6 @@
 // kernels/convert.h.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -27,14 +26,8 @@ constexpr std::string_view dtype_name(DType type) {
 std::optional<DType> parse_dtype(std::string_view name);
 
 // bfloat16 keeps the upper half of a float; rounds to nearest even, NaN stays NaN.
-inline uint16_t bf16_from_f32(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-inline float f32_from_bf16(uint16_t value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
-}
+uint16_t bf16_from_f32(float value);
+float f32_from_bf16(uint16_t value);
 
 // IEEE 754 binary16; rounds to nearest even, overflows to infinity, keeps subnormals and NaN.
 uint16_t f16_from_f32(float value);
