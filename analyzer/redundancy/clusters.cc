@@ -9,6 +9,7 @@
 #include <functional>
 #include <limits>
 
+#include "analyzer/redundancy/assignment.h"
 #include "kernels/check.h"
 
 namespace kva {
@@ -98,13 +99,14 @@ std::string cluster_rule(int64_t pages, int asked) {
   return asked > pages ? "asked for, limited to the number of pages" : "asked for";
 }
 
-Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options,
-                       CentroidAssignment& assignment) {
+Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, ThreadPool& pool,
+                       Backend* device) {
   const MatView<const float> points = pages.centred();
   KVA_CHECK(options.k >= 1 && options.k <= points.rows, "between one cluster and one a page");
   const faiss::ClusteringParameters chosen = parameters(options, points.rows);
   faiss::Clustering clustering(static_cast<int>(points.cols), static_cast<int>(options.k), chosen);
-  NearestCentroid index(pages, assignment);
+  const auto assignment = device ? make_device_assignment(pages, *device) : make_assignment(pages, pool);
+  NearestCentroid index(pages, *assignment);
   clustering.train(points.rows, points.data, index);
 
   std::vector<float> ignored(static_cast<std::size_t>(points.rows));

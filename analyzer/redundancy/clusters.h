@@ -5,8 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "analyzer/redundancy/assignment.h"
 #include "analyzer/redundancy/page_matrix.h"
+#include "kernels/parallel.h"
+#include "runtime/backend/backend.h"
 
 namespace kva {
 
@@ -30,9 +31,10 @@ struct Clusters {
 int64_t cluster_count(int64_t pages, int asked);
 std::string cluster_rule(int64_t pages, int asked);
 
-// assignment: of the same pages. FAISS's own loops use as many OpenMP threads as the caller is set to: one
-// inside a ThreadPool worker.
-Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options,
-                       CentroidAssignment& assignment);
+// The same at any number of threads. FAISS's own loops use as many OpenMP threads as the caller is set to:
+// one inside a ThreadPool worker. device: where pages are assigned to centroids, used by one thread at a
+// time; null: on the CPU. Throws InputError where it has not the memory.
+Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, ThreadPool& pool,
+                       Backend* device = nullptr);
 
 }  // namespace kva

@@ -318,9 +318,7 @@ void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& resu
   DuplicateRow duplicates, shuffled_duplicates;
   Backend* device = context_.options.device.get();
   const auto cluster = [&](const PageMatrix& pages) {
-    const auto assignment =
-        device ? make_device_assignment(pages, *device) : make_assignment(pages, context_.pool);
-    return cluster_pages(pages, clustering, *assignment);
+    return cluster_pages(pages, clustering, context_.pool, device);
   };
   std::vector<std::function<void()>> tasks;
   if (device) {  // which one thread uses at a time

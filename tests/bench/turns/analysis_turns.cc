@@ -82,8 +82,7 @@ class KMeansTurn : public PagesTurn {
       : PagesTurn(s), options_{s.number("k"), static_cast<int>(s.number("iterations")), 1} {}
   double seconds() override {
     Clusters clusters;
-    const double time =
-        seconds_of([&] { clusters = cluster_pages(pages_, options_, *make_assignment(pages_, pool_)); });
+    const double time = seconds_of([&] { clusters = cluster_pages(pages_, options_, pool_); });
     found["inertia"] = clusters.inertia;
     return time;
   }
