@@ -137,8 +137,8 @@ KVA_HOST_DEVICE inline void pack_lane(const PackJob& job, int32_t row, int32_t l
             << (bits * slice);
   }
   const int lane_bytes = bits == 3 ? 3 : 1;
-  auto* out = reinterpret_cast<uint8_t*>(job.payload) + f.codes_at + row * packed_bytes(bits, length) +
-              block * 16 * lane_bytes + of_block;
+  auto* out = reinterpret_cast<uint8_t*>(job.payload) + f.codes_at +
+              int64_t{row} * packed_bytes(bits, length) + int64_t{block} * 16 * lane_bytes + of_block;
   for (int plane = 0; plane < lane_bytes; ++plane)
     out[int64_t{plane} * lanes] = static_cast<uint8_t>(word >> (8 * plane));
 }
