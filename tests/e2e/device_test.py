@@ -57,7 +57,7 @@ for folder in ("main", "ab"):
 rows = [json.loads(line) for line in (work / "results/results.jsonl").read_text().splitlines()]
 check(rows and all(row["device"] == "cpu" for row in rows), "trials do not name their device")
 summary = json.loads((work / "results/experiment_summary.json").read_text())
-check(summary["provenance"]["device"] == "cpu", "the summary does not name the device")
+check(summary["experiment_summary"]["provenance"]["device"] == "cpu", "the summary does not name the device")
 
 done = run("doctor", "--model", model)
 check(done.returncode == 0 and "--device auto decodes on" in done.stdout, f"doctor: {done.stdout}{done.stderr}")
