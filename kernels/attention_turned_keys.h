@@ -29,7 +29,7 @@ KVA_LANE_CODE void turn_queries(Warp& warp, const AttentionJob& job, const Atten
       const float* from = job.queries + (item.batch_row + token) * job.query_stride + int64_t{head} * dim;
       float value = from[c] * job.scale;
       if (c < job.rotary_dim) {
-        const Turn turn =
+        const RotaryTurn turn =
             turn_at(item.position + token - start, job.inverse_frequencies[second ? c - half : c]);
         const float other = from[second ? c - half : c + half] * job.scale;
         value = second ? turned_second(other, value, turn) : turned_first(value, other, turn);
@@ -83,7 +83,7 @@ struct ScoreTurnedPage {
     if (channel >= job.rotary_dim) return query[channel];
     const int32_t half = job.rotary_dim / 2;
     const bool second = channel >= half;
-    const Turn turn = turn_at(position, job.inverse_frequencies[second ? channel - half : channel]);
+    const RotaryTurn turn = turn_at(position, job.inverse_frequencies[second ? channel - half : channel]);
     return second ? query[channel] * turn.cosine - query[channel - half] * turn.sine
                   : query[channel] * turn.cosine + query[channel + half] * turn.sine;
   }

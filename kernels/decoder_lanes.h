@@ -138,27 +138,27 @@ struct RopeJob {
   int32_t rotary_dim = 0;
 };
 
-struct Turn {
+struct RotaryTurn {
   float cosine;
   float sine;
 };
 
 // The angle rounds to f32 before it is turned into them.
-KVA_HOST_DEVICE inline Turn turn_at(int64_t position, float inverse_frequency) {
+KVA_HOST_DEVICE inline RotaryTurn turn_at(int64_t position, float inverse_frequency) {
   const float angle = static_cast<float>(position) * inverse_frequency;
   return {cosf(angle), sinf(angle)};
 }
 
 // A pair of numbers, turned. No product may be fused into the sum: keys are cached as the CPU rotates them,
 // up to the cosines and sines.
-KVA_HOST_DEVICE inline float turned_first(float first, float second, const Turn& turn) {
+KVA_HOST_DEVICE inline float turned_first(float first, float second, const RotaryTurn& turn) {
 #if defined(__CUDA_ARCH__)
   return __fsub_rn(__fmul_rn(first, turn.cosine), __fmul_rn(second, turn.sine));
 #else
   return first * turn.cosine - second * turn.sine;
 #endif
 }
-KVA_HOST_DEVICE inline float turned_second(float first, float second, const Turn& turn) {
+KVA_HOST_DEVICE inline float turned_second(float first, float second, const RotaryTurn& turn) {
 #if defined(__CUDA_ARCH__)
   return __fadd_rn(__fmul_rn(second, turn.cosine), __fmul_rn(first, turn.sine));
 #else
@@ -171,7 +171,7 @@ KVA_HOST_DEVICE inline void rotate_one(const RopeJob& job, int64_t row, int64_t 
   const int32_t half = job.rotary_dim / 2;
   const int64_t head = pair / half;
   const auto i = static_cast<int32_t>(pair - head * half);
-  const Turn turn = turn_at(job.positions[row], job.inverse_frequencies[i]);
+  const RotaryTurn turn = turn_at(job.positions[row], job.inverse_frequencies[i]);
   const int64_t a = head * job.head_dim + i;
   const float x = job.x.at(row, a);
   const float y = job.x.at(row, a + half);

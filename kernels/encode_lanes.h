@@ -58,7 +58,7 @@ KVA_HOST_DEVICE inline void append_one(const AppendJob& job, int64_t row, int64_
   if (c < job.rotary_dim) {
     const int32_t half = job.rotary_dim / 2;
     const bool second = c >= half;
-    const Turn turn = turn_at(job.turns[row], job.inverse_frequencies[second ? c - half : c]);
+    const RotaryTurn turn = turn_at(job.turns[row], job.inverse_frequencies[second ? c - half : c]);
     key =
         second ? turned_second(job.keys[at - half], key, turn) : turned_first(key, job.keys[at + half], turn);
   }

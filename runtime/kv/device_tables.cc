@@ -115,7 +115,7 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
   PageTable& from = of.tables[index(kv_head)];
   Table& to = table(layer, of.span.sequence, kv_head);
   const int64_t last = std::ssize(from.pages) - 1;
-  const int64_t first = std::min({to.copied, from.changed_from, last});
+  const int64_t first = std::min({to.copied, int64_t{from.changed_from}, last});
   cut(to.shapes, to.shapes.empty() ? 0 : to.copied + 1, first);
   changed_.clear();
   for (int64_t page = first; page <= last; ++page) {
@@ -130,7 +130,7 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
   DevicePage* places = pages(layer) + place(of.span.sequence, kv_head, first);
   backend_.upload(places, changed_.data(), std::ssize(changed_) * int64_t{sizeof(DevicePage)});
   to.copied = last;
-  from.changed_from = std::numeric_limits<int64_t>::max();
+  from.changed_from = std::numeric_limits<int32_t>::max();
 }
 
 DevicePage DeviceTables::entry_of(const PageRef& ref) {

@@ -29,6 +29,7 @@ PageStore::PageStore(Backend& backend, Backend& host, int64_t head_dim, int64_t 
       page_tokens_(page_tokens),
       sides_(CountingAllocator<SideEntry>(host, table_bytes_)),
       slabs_(CountingAllocator<Slab>(host, table_bytes_)),
+      host_parts_(CountingAllocator<HostPart>(host, table_bytes_)),
       streams_(CountingAllocator<Stream>(host, table_bytes_)),
       classes_(CountingAllocator<SizeClass>(host, table_bytes_)) {}
 
@@ -89,30 +90,42 @@ PageStore::Slab PageStore::new_slab(int32_t size_class) const {
   const int64_t slots = std::max<int64_t>(1, wanted / of.slot_bytes);
   Slab slab;
   slab.memory = Buffer(backend_, slots * of.slot_bytes, "cache pages", MemoryUse::kPages);
-  if (on_device_) {
-    slab.links = Buffer(host_, slots * int64_t{sizeof(int32_t)}, "page tables");
-    if (of.lane == Lane::kPlaces) slab.mirror = Buffer(host_, slots * of.slot_bytes, "page tables");
-  }
   slab.size_class = size_class;
   slab.slots = static_cast<int32_t>(slots);
   return slab;
 }
 
+PageStore::HostPart PageStore::new_host_part(const Slab& slab) const {
+  const SizeClass& of = classes_[index(slab.size_class)];
+  HostPart part;
+  part.links = Buffer(host_, slab.slots * int64_t{sizeof(int32_t)}, "page tables");
+  if (of.lane == Lane::kPlaces) part.mirror = Buffer(host_, slab.slots * of.slot_bytes, "page tables");
+  return part;
+}
+
 int32_t PageStore::slab_with_space(int32_t size_class) {
   if (const int32_t partial = classes_[index(size_class)].partial; partial >= 0) return partial;
   Slab slab = new_slab(size_class);
+  HostPart host_part = on_device_ ? new_host_part(slab) : HostPart();
   int32_t at = free_slab_;
   if (at < 0) {
     at = static_cast<int32_t>(slabs_.size());
     reserve_one_more(slabs_);
+    if (on_device_) {
+      reserve_one_more(host_parts_);
+      host_parts_.emplace_back();
+    }
     slabs_.emplace_back();
   } else {
     free_slab_ = slabs_[index(at)].next_partial;
   }
   classes_[index(size_class)].held_bytes += slab.memory.held_bytes();
   slab_bytes_ += slab.memory.held_bytes();
-  beside_bytes_ += slab.links.held_bytes() + slab.mirror.held_bytes();
   slabs_[index(at)] = std::move(slab);
+  if (on_device_) {
+    beside_bytes_ += host_part.links.held_bytes() + host_part.mirror.held_bytes();
+    host_parts_[index(at)] = std::move(host_part);
+  }
   ++live_slabs_;
   link_partial(at);
   return at;
@@ -140,7 +153,11 @@ void PageStore::return_slot(int32_t slab, int32_t slot) {
   unlink_partial(slab);
   classes_[index(to.size_class)].held_bytes -= to.memory.held_bytes();
   slab_bytes_ -= to.memory.held_bytes();
-  beside_bytes_ -= to.links.held_bytes() + to.mirror.held_bytes();
+  if (on_device_) {
+    HostPart& part = host_parts_[index(slab)];
+    beside_bytes_ -= part.links.held_bytes() + part.mirror.held_bytes();
+    part = HostPart();
+  }
   to = Slab();
   to.next_partial = std::exchange(free_slab_, slab);
   --live_slabs_;

@@ -103,10 +103,6 @@ class PageStore {
   };
   struct Slab {
     Buffer memory;
-    // Of a slab on a device, in the host's memory: the list of freed slots, i32 a slot, and what places the
-    // slots hold.
-    Buffer links = {};
-    Buffer mirror = {};
     int32_t size_class = 0;
     int32_t slots = 0;
     int32_t used = 0;
@@ -114,6 +110,11 @@ class PageStore {
     int32_t recycled = -1;      // a list of freed slots through their links
     int32_t next_partial = -1;  // in the class's list of slabs with a free slot; or next free slab index
     int32_t previous_partial = -1;
+  };
+  // Of a slab on a device, in the host's memory.
+  struct HostPart {
+    Buffer links;   // the list of freed slots, i32 a slot
+    Buffer mirror;  // what places the slots hold
   };
   // Sides of one codec and lane. It goes with its last side.
   struct Stream {
@@ -141,22 +142,25 @@ class PageStore {
                   int64_t room_bytes);
   int32_t slab_with_space(int32_t size_class);
   Slab new_slab(int32_t size_class) const;
+  HostPart new_host_part(const Slab& slab) const;
   int64_t slot_offset(const Slab& slab, int32_t slot) const {
     return slot * classes_[index(slab.size_class)].slot_bytes;
   }
   std::byte* slot_memory(const Slab& slab, int32_t slot) const {
     return slab.memory.data() + slot_offset(slab, slot);
   }
+  const HostPart& host_part(const Slab& slab) const { return host_parts_[index(&slab - slabs_.data())]; }
   // Where a freed slot names the next one: in itself, where the host can write there.
   std::byte* link_memory(const Slab& slab, int32_t slot) const {
-    return on_device_ ? slab.links.data() + slot * int64_t{sizeof(int32_t)} : slot_memory(slab, slot);
+    return on_device_ ? host_part(slab).links.data() + slot * int64_t{sizeof(int32_t)}
+                      : slot_memory(slab, slot);
   }
   std::byte* memory_of(const SideEntry& entry) const {
     return entry.slab < 0 ? nullptr : slot_memory(slabs_[index(entry.slab)], entry.slot);
   }
   std::byte* mirror_of(const SideEntry& entry) const {
     const Slab& slab = slabs_[index(entry.slab)];
-    return slab.mirror.data() + slot_offset(slab, entry.slot);
+    return host_part(slab).mirror.data() + slot_offset(slab, entry.slot);
   }
   int32_t take_slot(int32_t slab);
   void return_slot(int32_t slab, int32_t slot);
@@ -172,6 +176,7 @@ class PageStore {
   int64_t table_bytes_ = 0;
   CountedVector<SideEntry> sides_;
   CountedVector<Slab> slabs_;
+  CountedVector<HostPart> host_parts_;  // of the slabs, on a device; else empty
   CountedVector<Stream> streams_;
   CountedVector<SizeClass> classes_;
   SideId free_side_ = kNoSide;

@@ -67,9 +67,9 @@ struct PageTable {
   int64_t end = 0;  // tokens seen: the position of the next one
   bool open = false;
   // The first page that changed since whoever keeps a copy of the table (device_tables.h) took it.
-  int64_t changed_from = 0;
+  int32_t changed_from = 0;
 
-  void changed(int64_t page) { changed_from = std::min(changed_from, page); }
+  void changed(int64_t page) { changed_from = static_cast<int32_t>(std::min<int64_t>(changed_from, page)); }
 };
 
 }  // namespace kva
