@@ -30,7 +30,7 @@ def options_in(text):
 
 
 MAIN_HELP = help_of()
-SUBCOMMANDS = re.findall(r"^  ([a-z]+) ", MAIN_HELP.split("Subcommands:\n")[1].split("\n\n")[0], re.M)
+SUBCOMMANDS = re.findall(r"^  ([a-z][a-z-]*) ", MAIN_HELP.split("Subcommands:\n")[1].split("\n\n")[0], re.M)
 OPTIONS = {None: options_in(MAIN_HELP), **{name: options_in(help_of(name)) for name in SUBCOMMANDS}}
 MODELS = json.loads((ROOT / "scripts/models.json").read_text())["models"]
 
