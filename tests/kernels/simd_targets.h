@@ -8,13 +8,14 @@ namespace kva {
 
 template <typename Check>
 void for_each_simd_target(const Check& check) {
+  const int64_t before = hwy::SupportedTargets();
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     SCOPED_TRACE(hwy::TargetName(target));
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     check();
   }
-  hwy::SetSupportedTargetsForTest(0);
+  hwy::SetSupportedTargetsForTest(before);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
