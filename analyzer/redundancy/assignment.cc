@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/check.h"
 #include "kernels/nearest.h"
 
 namespace kva {
