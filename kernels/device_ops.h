@@ -24,7 +24,9 @@ namespace kva {
 
 struct DeviceMemory {
   int64_t total_bytes = 0;
-  int64_t free_bytes = 0;  // as the driver says
+  int64_t free_bytes = 0;  // that allocate() can still give
+  int64_t used_bytes = 0;  // as the driver counts: of all programs
+  int64_t peak_bytes = 0;  // the most that allocate() and the computations' workspace had at once
 };
 
 class DeviceOps {

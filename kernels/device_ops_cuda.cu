@@ -72,6 +72,11 @@ class Pool {
     cuda_check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "asking a pool");
     return static_cast<int64_t>(reserved - used);
   }
+  int64_t peak_bytes() const {
+    uint64_t used = 0;
+    cuda_check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemHigh, &used), "asking a pool");
+    return static_cast<int64_t>(used);
+  }
 
  private:
   cudaMemPool_t pool_ = nullptr;
@@ -91,7 +96,12 @@ class CudaDevice : public DeviceOps {
     std::size_t free = 0;
     std::size_t total = 0;
     cuda_check(cudaMemGetInfo(&free, &total), "asking for free memory");
-    return {static_cast<int64_t>(total), static_cast<int64_t>(free) + pool_.idle_bytes()};
+    const auto all = static_cast<int64_t>(total);
+    const auto unused = static_cast<int64_t>(free);
+    return {.total_bytes = all,
+            .free_bytes = unused + pool_.idle_bytes(),
+            .used_bytes = all - unused,
+            .peak_bytes = pool_.peak_bytes() + matmul_.workspace_bytes()};
   }
 
   int64_t workspace_bytes() const override { return matmul_.workspace_bytes() + workspace_bytes_; }

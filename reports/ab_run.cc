@@ -242,7 +242,8 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
                      .weights = std::string(loaded.decoder.weight_form())}));
   ab["memory"] = {{"weight_bytes", loaded.decoder.weight_bytes()},
                   {"decoder_workspace_bytes", loaded.decoder.workspace_bytes()},
-                  {"peak_process_bytes", peak_process_bytes()}};
+                  {"peak_process_bytes", peak_process_bytes()},
+                  {"device", device_memory_json(device)}};
   ab["timing"] = {{"load_s", rounded(load_s)},
                   {"evaluation_s", rounded(evaluation_s)},
                   {"timing_s", options.timing ? rounded(timing_s) : Json(nullptr)}};

@@ -142,6 +142,8 @@ Table ab_run_table(const Json& report) {
       fmt::format("{}, {}", format_bytes(number_at(memory, "weight_bytes")),
                   format_bytes(number_at(memory, "decoder_workspace_bytes"))));
   add("Process peak", format_bytes(number_at(memory, "peak_process_bytes")));
+  if (const std::string on_device = device_memory_line(memory, "device"); !on_device.empty())
+    add("GPU memory", on_device);
   const Json& timing = ab.at("timing");
   add("Load", format_seconds(number_at(timing, "load_s")));
   add("Evaluation", format_seconds(number_at(timing, "evaluation_s")));

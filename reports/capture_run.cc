@@ -237,7 +237,7 @@ ordered_json timing_json(double load_s, const GenerateStats& stats) {
 ordered_json ledger_json(const ByteLedger& ledger) {
   return {{"payload", ledger.payload}, {"scales", ledger.scales}, {"side", ledger.side},
           {"tables", ledger.tables},   {"slack", ledger.slack},   {"workspace", ledger.workspace},
-          {"peak", ledger.peak},       {"held", ledger.held()}};
+          {"peak", ledger.peak},       {"held", ledger.held()},   {"beside", ledger.beside}};
 }
 
 ordered_json options_json(const CaptureOptions& options) {
@@ -290,6 +290,7 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   facts["sets"] = sets_json(loop.prompts_json());
   facts["prompts"] = loop.prompts_json();
   facts["cache"] = cache_json(loop.facts(), options, cache_options);
+  facts["cache"]["device_memory"] = device_memory_json(device);
   facts["timing"] = timing_json(load_s, stats);
   facts["recipe"] = fmt::format("dense({})", dtype_name(options.kv_dtype));
   facts["options"] = options_json(options);

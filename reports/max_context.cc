@@ -147,6 +147,7 @@ Json find_max_context(const MaxContextOptions& options, ThreadPool& pool, Progre
   Filler filler(options, memory_bytes, ids, setup, progress);
   for (const Recipe& recipe : recipes) result["rows"].push_back(filler.fill(recipe));
   progress.finish();
+  result["device_memory"] = device_memory_json(device);
   return result;
 }
 

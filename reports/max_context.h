@@ -27,10 +27,10 @@ struct MaxContextOptions {
 
 // {"model", "device", "memory_bytes", "weight_bytes", "batch", "positions", "chunk", "rows": [{"recipe",
 // "context", "limit": "memory" or "positions", "cache_bytes", "workspace_bytes", "bytes_per_token",
-// "sequences"}]}: the longest context of each recipe, what the cache then holds, the decoder's and the
-// cache's workspace, and how many sequences of that length the memory has room for at those bytes. Throws
-// InputError where a recipe or a model cannot be, where there is not so much memory, and where not one step
-// fits; Interrupted.
+// "sequences"}], "device_memory"}: the longest context of each recipe, what the cache then holds, the
+// decoder's and the cache's workspace, and how many sequences of that length the memory has room for at those
+// bytes. Throws InputError where a recipe or a model cannot be, where there is not so much memory, and where
+// not one step fits; Interrupted.
 nlohmann::ordered_json find_max_context(const MaxContextOptions& options, ThreadPool& pool,
                                         Progress& progress);
 

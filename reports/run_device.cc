@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "compressors/compressor.h"
@@ -19,6 +20,14 @@ void check_device_name(std::string_view name) {
 }
 
 std::string RunDevice::name() const { return ops ? fmt::format("cuda ({})", ops->name()) : "cpu"; }
+
+nlohmann::ordered_json device_memory_json(const RunDevice& device) {
+  if (!device.ops) return nullptr;
+  const DeviceMemory memory = device.ops->memory();
+  return {{"peak_device_bytes", memory.peak_bytes},
+          {"driver_used_bytes", memory.used_bytes},
+          {"driver_total_bytes", memory.total_bytes}};
+}
 
 RunDevice open_device(const DeviceChoice& choice, const Say& say) {
   check_device_name(choice.name);

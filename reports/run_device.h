@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -33,6 +34,10 @@ struct RunDevice {
   // "cpu", "cuda (NVIDIA H200)", as reports name it.
   std::string name() const;
 };
+
+// What the run has had of the device's memory so far, weights and workspace included, beside what the driver
+// says of all programs: {"peak_device_bytes", "driver_used_bytes", "driver_total_bytes"}; null for the CPU.
+nlohmann::ordered_json device_memory_json(const RunDevice& device);
 
 // Told what a person should know.
 using Say = std::function<void(const std::string& line)>;

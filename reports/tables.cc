@@ -75,6 +75,15 @@ Table identity_table(const Json& report) {
   return table;
 }
 
+std::string device_memory_line(const Json& object, const char* member) {
+  const auto memory = object.find(member);
+  if (memory == object.end() || memory->is_null()) return "";
+  return fmt::format("peak {} with weights and workspace; the driver counts {} of {} used",
+                     format_bytes(number_at(*memory, "peak_device_bytes")),
+                     format_bytes(number_at(*memory, "driver_used_bytes")),
+                     format_bytes(number_at(*memory, "driver_total_bytes")));
+}
+
 Table cache_table(const Json& report) {
   const Json& cache = report.at("cache");
   const Json& ledger = cache.at("ledger");
@@ -94,6 +103,8 @@ Table cache_table(const Json& report) {
   add(table, "Workspace, peak",
       fmt::format("{}, {}", format_bytes(number_at(ledger, "workspace")),
                   format_bytes(number_at(ledger, "peak"))));
+  if (const std::string memory = device_memory_line(cache, "device_memory"); !memory.empty())
+    add(table, "GPU memory", memory);
   add(table, "Page",
       fmt::format("{} tokens, {} for one side of one KV head, keys stored {}",
                   format_count(number_at(cache, "page_tokens")), format_bytes(number_at(cache, "page_bytes")),

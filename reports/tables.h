@@ -28,7 +28,9 @@ struct Table {
 Table identity_table(
     const nlohmann::ordered_json& report);                // model and run: what was measured, and with what
 Table cache_table(const nlohmann::ordered_json& report);  // bytes and times
-Table sets_table(const nlohmann::ordered_json& report);   // prompt sets side by side
+// The member as a sentence; "" where the run was on the CPU.
+std::string device_memory_line(const nlohmann::ordered_json& object, const char* member);
+Table sets_table(const nlohmann::ordered_json& report);  // prompt sets side by side
 Table prompts_table(const nlohmann::ordered_json& report);
 Table redundancy_table(const nlohmann::ordered_json& report);  // layers x kinds of pages, beside the control
 Table opportunity_table(

@@ -285,6 +285,7 @@ void TrialRunner::fill(const Trial& trial, const Json* baseline, Json& row) {
   row["layers"] = layers_json(cache);
   row["ledger"] = ledger_json(cache.cache().ledger());
   row["process_peak_bytes"] = peak_process_bytes();
+  row["device_memory"] = device_memory_json(model_.device);
   row["counters"] = Json::object();
   for (const auto& [name, count] : stats.counters) row["counters"][name] = rounded(count, kDigits);
   if (!stats.decisions.empty()) row["heads"] = decisions_json(stats.decisions);

@@ -37,7 +37,7 @@ class LaneDevice : public DeviceOps {
     const std::scoped_lock lock(lists_);
     const int64_t free = std::accumulate(free_.begin(), free_.end(), int64_t{0},
                                          [](int64_t sum, const auto& part) { return sum + part.second; });
-    return {bytes_, free};
+    return {.total_bytes = bytes_, .free_bytes = free, .used_bytes = bytes_ - free, .peak_bytes = peak_};
   }
 
   int64_t workspace_bytes() const override { return 0; }
@@ -52,6 +52,8 @@ class LaneDevice : public DeviceOps {
       free_.erase(part);
       if (size > held) free_[at + held] = size - held;
       taken_[at] = held;
+      used_ += held;
+      peak_ = std::max(peak_, used_);
       return memory_ + at;
     }
     return nullptr;
@@ -62,6 +64,7 @@ class LaneDevice : public DeviceOps {
     KVA_CHECK(part != taken_.end(), "memory of this device, freed once");
     auto [at, size] = *part;
     taken_.erase(part);
+    used_ -= size;
     auto next = free_.lower_bound(at);
     if (next != free_.end() && next->first == at + size) {
       size += next->second;
@@ -173,6 +176,8 @@ class LaneDevice : public DeviceOps {
   int64_t bytes_;
   std::map<int64_t, int64_t> free_;   // offset -> bytes; neighbours are joined
   std::map<int64_t, int64_t> taken_;  // the same, handed out
+  int64_t used_ = 0;
+  int64_t peak_ = 0;
   HostWarp warp_;
 };
 

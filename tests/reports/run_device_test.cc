@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "kernels/device.h"
+#include "reports/tables.h"
 #include "tests/error_of.h"
 #include "tests/kernels/lane_device.h"
 #include "tests/reports/evaluation_session.h"
@@ -80,6 +83,21 @@ TEST(RunDevice, RecipesAreCheckedBeforeTheyRun) {
     EXPECT_EQ(error_of([&] { check_recipe_runs({}, Recipe::parse(recipe), config, 8); }), "no error");
   }
   EXPECT_EQ(device.ops->memory().free_bytes, device.ops->memory().total_bytes);
+}
+
+TEST(RunDevice, ItsMemoryIsReported) {
+  EXPECT_TRUE(device_memory_json({}).is_null());
+  const RunDevice device{make_lane_device(1 << 20)};
+  void* weights = device.ops->allocate(5000);
+  device.ops->free(device.ops->allocate(1000));
+  const nlohmann::ordered_json memory = device_memory_json(device);
+  EXPECT_EQ(memory.at("peak_device_bytes"), 5120 + 1024);  // in granules of 256 bytes
+  EXPECT_EQ(memory.at("driver_used_bytes"), 5120);
+  EXPECT_EQ(memory.at("driver_total_bytes"), 1 << 20);
+  device.ops->free(weights);
+  EXPECT_EQ(device_memory_line({{"cache", memory}}, "cache"),
+            "peak 6.00 KiB with weights and workspace; the driver counts 5.00 KiB of 1.00 MiB used");
+  EXPECT_EQ(device_memory_line({{"cache", nullptr}}, "cache"), "");
 }
 
 // A whole evaluation, with pages compressed in the device's memory as the text goes by.
