@@ -7,6 +7,7 @@
 
 #include "runtime/io/file.h"
 #include "runtime/model/generator.h"
+#include "tests/fixtures_folder.h"
 #include "tests/runtime/kv/device_under_test.h"
 #include "tests/runtime/model/decoding.h"
 
@@ -55,7 +56,7 @@ class DeviceDecoder : public ::testing::TestWithParam<std::string> {
 
   const std::shared_ptr<DeviceOps> device = device_under_test();
   ThreadPool pool{2};
-  std::string folder = std::string(KVA_FIXTURES "/models/") + GetParam();
+  std::string folder = fixtures_folder() + "/models/" + GetParam();
   std::string made = fs::temp_directory_path() / ("kva-device-decoder-" + std::to_string(::getpid()));
   Golden golden = load_golden(folder);
 };
@@ -173,7 +174,7 @@ TEST_P(DeviceDecoder, TheSameStepsGiveTheSameBits) {
 
 std::vector<std::string> checkpoints() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(KVA_FIXTURES "/models"))
+  for (const auto& entry : fs::directory_iterator(fixtures_folder() + "/models"))
     names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
