@@ -186,7 +186,9 @@ struct Compressor::Impl {
   }
 
   void run(Pipeline& pipeline, Stage& stage, SequenceId sequence, int64_t page) {
-    Draft draft = read_draft(cache, sequence, page, pipeline.cells, pool);
+    const bool numbers = std::any_of(stage.steps.begin(), stage.steps.end(),
+                                     [](const auto& step) { return step->reads_numbers(); });
+    Draft draft = read_draft(cache, sequence, page, pipeline.cells, pool, numbers);
     for (const auto& step : stage.steps) step->run(context(pipeline), draft);
     apply(plan_of(draft, cache, pool));
     for (const auto& step : stage.steps) step->applied(context(pipeline), draft);

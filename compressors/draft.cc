@@ -14,7 +14,8 @@ namespace {
 struct Encoded {
   std::shared_ptr<const SideCodec> codec;  // null: the stream stays as it is
   std::vector<std::byte> payload;
-  bool unchanged = false;  // encoded only to be compared: the live side holds the same already
+  std::vector<SideTokens> sources;  // in place of the payload: the cache codes them
+  bool unchanged = false;           // encoded only to be compared: the live side holds the same already
 };
 
 std::shared_ptr<const SideCodec> open_codec(const Cell& cell, const KvCache& cache) {
@@ -24,6 +25,13 @@ std::shared_ptr<const SideCodec> open_codec(const Cell& cell, const KvCache& cac
 Lane lane_of(const DraftStream& stream) {
   if (stream.shared) return Lane::kShared;
   return stream.origin.side == Side::kKey ? Lane::kKeys : Lane::kValues;
+}
+
+std::vector<float> page_rows(const KvCache& cache, const PageAddress& at, int64_t tokens, int64_t width) {
+  std::vector<float> rows(static_cast<std::size_t>(tokens * width));
+  cache.read_page(at.sequence, at.layer, at.kv_head, at.page, at.side,
+                  MatView<float>(rows.data(), tokens, width));
+  return rows;
 }
 
 class Planner {
@@ -65,15 +73,33 @@ class Planner {
       into.codec = open_codec(stream.origin, cache_);
       into.unchanged = true;
     }
+    if (!stream.payload.empty()) {
+      into.payload = stream.payload;
+      return;
+    }
+    if (stream.unread) {
+      encode_unread(stream, into);
+      return;
+    }
     SideData base;
     if (stream.base >= 0) {
       const NewSide& from =
           plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
       base = {.base = from.payload.data(), .base_codec = from.codec.get()};
     }
-    into.payload = stream.payload.empty()
-                       ? encoded_payload(stream.origin, draft_.start, stream.view(), *into.codec, base)
-                       : stream.payload;
+    into.payload = encoded_payload(stream.origin, draft_.start, stream.view(), *into.codec, base);
+  }
+
+  // A stream that is its origin's page as the cache has it.
+  void encode_unread(const DraftStream& stream, Encoded& into) const {
+    const PageAddress at = draft_.address(stream.origin);
+    into.sources = {{cache_.page(at).side, 0, static_cast<int32_t>(stream.tokens)}};
+    if (cache_.codes_itself(*into.codec, into.sources)) return;
+    into.sources.clear();
+    const std::vector<float> rows = page_rows(cache_, at, stream.tokens, stream.width);
+    into.payload =
+        encoded_payload(stream.origin, draft_.start,
+                        MatView<const float>(rows.data(), stream.tokens, stream.width), *into.codec, {});
   }
 
   // A live side that the stream can share, or none.
@@ -104,6 +130,7 @@ class Planner {
            .tokens = stream.tokens,
            .width = stream.width,
            .payload = std::move(encoded.payload),
+           .sources = std::move(encoded.sources),
            .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
     }
     for (const Cell& cell : stream.cells) {
@@ -172,10 +199,7 @@ std::vector<std::byte> encoded_payload(const Cell& cell, int64_t position, MatVi
   return payload;
 }
 
-std::string cell_name(const Cell& cell) {
-  return fmt::format("layer {}, KV head {}, {}", cell.layer, cell.kv_head,
-                     cell.side == Side::kKey ? "K" : "V");
-}
+std::string cell_name(const Cell& cell) { return side_name(cell.layer, cell.kv_head, cell.side); }
 
 PageAddress Draft::address(const Cell& cell) const {
   return {sequence, cell.layer, cell.kv_head, table_pages[table_of(cell)], cell.side};
@@ -219,7 +243,7 @@ int64_t page_in_table(const KvCache& cache, SequenceId sequence, int layer, int 
 }
 
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
-                 ThreadPool& pool) {
+                 ThreadPool& pool, bool numbers) {
   const int64_t page_tokens = cache.options().page_tokens;
   Draft draft{.sequence = sequence, .page = page, .start = page * page_tokens, .tokens = page_tokens};
   place_in_tables(draft, cache, cells);
@@ -232,9 +256,8 @@ Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::s
     stream.width = cache.options().head_dim;
     stream.origin = cell;
     stream.cells = {cell};
-    stream.rows.resize(static_cast<std::size_t>(stream.tokens * stream.width));
-    cache.read_page(sequence, cell.layer, cell.kv_head, at.page, cell.side,
-                    MatView<float>(stream.rows.data(), stream.tokens, stream.width));
+    stream.unread = !numbers;
+    if (numbers) stream.rows = page_rows(cache, at, stream.tokens, stream.width);
   });
   for (const Cell& cell : cells) {
     const PageFacts facts = cache.page(draft.address(cell));

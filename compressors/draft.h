@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/check.h"
 #include "kernels/parallel.h"
 #include "kernels/views.h"
 #include "runtime/kv/kv_cache.h"
@@ -28,6 +29,7 @@ struct DraftStream {
   using Wrap = std::function<std::shared_ptr<const SideCodec>(std::shared_ptr<const SideCodec> inner)>;
 
   std::vector<float> rows;  // [tokens, width]
+  bool unread = false;      // no step wanted to see them: they are where the cache has them, and nowhere else
   int64_t tokens = 0;
   int64_t width = 0;
   Cell origin;              // the cell it was read from; of a shared stream the lowest one
@@ -47,7 +49,10 @@ struct DraftStream {
   // A live side to use in its place, whatever its bytes.
   SideId alias = kNoSide;
 
-  MatView<const float> view() const { return MatView<const float>(rows.data(), tokens, width); }
+  MatView<const float> view() const {
+    KVA_CHECK(!unread, "a step that looks at numbers says so");
+    return MatView<const float>(rows.data(), tokens, width);
+  }
   // Whether a format step may still choose how its numbers are stored.
   bool unformatted() const { return !codec && !format && alias == kNoSide; }
   bool dropped() const { return cells.empty() && !shared; }
@@ -96,9 +101,10 @@ struct Draft {
 // Negative: earlier pages have gone, and it with them.
 int64_t page_in_table(const KvCache& cache, SequenceId sequence, int layer, int kv_head, int64_t page);
 
-// Reads the cells' page from the cache, one stream a cell. Bit-equal at any thread count.
+// Reads the cells' page from the cache, one stream a cell; its numbers only where they are wanted. Bit-equal
+// at any thread count.
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
-                 ThreadPool& pool);
+                 ThreadPool& pool, bool numbers = true);
 
 // The codec that the stream will be stored with; null where it stays as it is.
 std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache);
@@ -108,7 +114,8 @@ std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCac
 std::vector<std::byte> encoded_payload(const Cell& cell, int64_t position, MatView<const float> rows,
                                        const SideCodec& codec, const SideData& base);
 
-// Encodes what has a codec or format or was changed, and plans the edits and, for tables with changed places,
+// Encodes what has a codec or format or was changed, or leaves that to a cache that can do it where the page
+// lies, and plans the edits and, for tables with changed places,
 // the rewrites; streams of no such kind stay as they are. Throws
 // InputError, naming layer, head and side, for numbers that a codec refuses.
 Plan plan_of(const Draft& draft, const KvCache& cache, ThreadPool& pool);

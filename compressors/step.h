@@ -65,6 +65,10 @@ class Step {
   // What it wants to know of the tables that its cells are of; collected from the first token on.
   virtual Observations observes() const { return {}; }
 
+  // Whether run() or applied() looks at the numbers of pages. Where no step of a stage does, they may never
+  // leave the memory of the device that has them.
+  virtual bool reads_numbers() const { return true; }
+
   // Takes the next page of its sequence; the pages of a sequence come in order, each once.
   virtual void run(const StepContext&, Draft&) {}
 

@@ -95,41 +95,67 @@ class TableRewriter {
     result_.plan.rewrites.push_back(std::move(rewrite));
   }
 
-  // Rows of the tokens that stay on pages [first, end).
-  std::vector<float> rows(std::size_t first, std::size_t end, Side side) const {
+  // A token that stays: its page, and its place there.
+  struct Kept {
+    std::size_t page = 0;
+    int32_t place = 0;
+  };
+
+  // Of one side, in runs.
+  std::vector<SideTokens> sources_of(std::span<const Kept> tokens, Side side) const {
+    std::vector<SideTokens> runs;
+    for (const Kept& token : tokens) {
+      const SideId id = side == Side::kKey ? sides_[token.page].k_id : sides_[token.page].v_id;
+      if (!runs.empty() && runs.back().side == id && runs.back().first + runs.back().count == token.place)
+        ++runs.back().count;
+      else
+        runs.push_back({id, token.place, 1});
+    }
+    return runs;
+  }
+
+  std::vector<float> rows_of(std::span<const Kept> tokens, Side side) const {
     const int64_t dim = cache_.options().head_dim;
     std::vector<float> result, page_rows;
-    for (std::size_t i = first; i < end; ++i) {
-      const TablePage& page = pages_[i];
-      page_rows.resize(static_cast<std::size_t>(page.tokens() * dim));
-      cache_.read_page(at_.sequence, at_.layer, at_.kv_head, page.page, side,
-                       MatView<float>(page_rows.data(), page.tokens(), dim));
-      for (int64_t t = 0; t < page.tokens(); ++t)
-        if (page.stays[static_cast<std::size_t>(t)])
-          result.insert(result.end(), page_rows.begin() + t * dim, page_rows.begin() + (t + 1) * dim);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      if (i == 0 || tokens[i].page != tokens[i - 1].page) {
+        const TablePage& page = pages_[tokens[i].page];
+        page_rows.resize(static_cast<std::size_t>(page.tokens() * dim));
+        cache_.read_page(at_.sequence, at_.layer, at_.kv_head, page.page, side,
+                         MatView<float>(page_rows.data(), page.tokens(), dim));
+      }
+      const auto row = page_rows.begin() + tokens[i].place * dim;
+      result.insert(result.end(), row, row + dim);
     }
     return result;
   }
 
-  int add_side(std::size_t first, Side side, int64_t position, MatView<const float> rows) {
-    const std::shared_ptr<const SideCodec>& codec = side == Side::kKey ? sides_[first].k : sides_[first].v;
-    result_.plan.sides.push_back(
-        {.codec = codec,
-         .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
-         .tokens = rows.rows,
-         .width = rows.cols,
-         .payload = encoded_payload({at_.layer, at_.kv_head, side}, position, rows, *codec, {})});
+  int add_side(Side side, int64_t position, std::span<const Kept> tokens) {
+    const Sides& of = sides_[tokens.front().page];
+    NewSide added{.codec = side == Side::kKey ? of.k : of.v,
+                  .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
+                  .tokens = std::ssize(tokens),
+                  .width = cache_.options().head_dim,
+                  .sources = sources_of(tokens, side)};
+    if (!cache_.codes_itself(*added.codec, added.sources)) {
+      added.sources.clear();
+      const std::vector<float> rows = rows_of(tokens, side);
+      added.payload =
+          encoded_payload({at_.layer, at_.kv_head, side}, position,
+                          MatView<const float>(rows.data(), added.tokens, added.width), *added.codec, {});
+    }
+    result_.plan.sides.push_back(std::move(added));
     return static_cast<int>(result_.plan.sides.size()) - 1;
   }
 
   void pack(std::size_t first, std::size_t end) {
-    const int64_t dim = cache_.options().head_dim;
-    const std::vector<float> k = rows(first, end, Side::kKey), v = rows(first, end, Side::kValue);
+    std::vector<Kept> kept;
     std::vector<int32_t> positions;
     std::vector<float> biases;
     for (std::size_t i = first; i < end; ++i)
       for (std::size_t t = 0; t < pages_[i].positions.size(); ++t) {
         if (!pages_[i].stays[t]) continue;
+        kept.push_back({i, static_cast<int32_t>(t)});
         positions.push_back(pages_[i].positions[t]);
         biases.push_back(pages_[i].biases[t]);
       }
@@ -143,10 +169,9 @@ class TableRewriter {
       rewrite.positions.assign(positions.begin() + from, positions.begin() + from + count);
       rewrite.biases.assign(biases.begin() + from, biases.begin() + from + count);
       const int64_t position = rewrite.positions.front();
-      rewrite.k =
-          add_side(first, Side::kKey, position, MatView<const float>(k.data() + from * dim, count, dim));
-      rewrite.v =
-          add_side(first, Side::kValue, position, MatView<const float>(v.data() + from * dim, count, dim));
+      const std::span<const Kept> of_page(kept.data() + from, static_cast<std::size_t>(count));
+      rewrite.k = add_side(Side::kKey, position, of_page);
+      rewrite.v = add_side(Side::kValue, position, of_page);
       result_.plan.rewrites.push_back(rewrite);
       rewrite.first_page = behind;  // the others are inserted
       rewrite.pages = 0;

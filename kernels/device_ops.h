@@ -2,14 +2,16 @@
 // CUDA is one (device_ops_cuda.cu); tests have another, which takes the same lane code through loops on the
 // host, so that all that decides what is launched, and with which addresses, is tested without a GPU.
 //
-// Everything happens in the order of the calls; only download() and wait() wait for it. Addresses in jobs are
-// the device's. Memory is for any thread at any time; computations are launched by one thread at a time.
+// Everything happens in the order of the calls; only download() and wait() wait for it, and fetch() for what
+// came before a mark. Addresses in jobs are the device's. Memory is for any thread at any time; computations
+// are launched by one thread at a time.
 // Throws std::runtime_error where the device fails.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "kernels/attention_job.h"
@@ -18,6 +20,7 @@
 #include "kernels/device_product.h"
 #include "kernels/encode_lanes.h"
 #include "kernels/nearest_lanes.h"
+#include "kernels/pack_lanes.h"
 #include "kernels/sampling_lanes.h"
 
 namespace kva {
@@ -27,6 +30,19 @@ struct DeviceMemory {
   int64_t free_bytes = 0;  // that allocate() can still give
   int64_t used_bytes = 0;  // as the driver counts: of all programs
   int64_t peak_bytes = 0;  // the most that allocate() and the computations' workspace had at once
+};
+
+// Bytes that are to be brought to the host.
+struct DevicePiece {
+  void* target = nullptr;
+  const void* source = nullptr;
+  int64_t bytes = 0;
+};
+
+// A place in the order of what a device is told to do. The device outlives it.
+class DeviceMark {
+ public:
+  virtual ~DeviceMark() = default;
 };
 
 class DeviceOps {
@@ -46,6 +62,10 @@ class DeviceOps {
   virtual void upload(void* target, const void* source, int64_t bytes) = 0;
   // The bytes are there when the call returns.
   virtual void download(void* target, const void* source, int64_t bytes) = 0;
+  virtual std::unique_ptr<DeviceMark> mark() = 0;
+  // The pieces as they are at the mark, beside whatever was told since: nothing of that writes them. The
+  // bytes are there when the call returns.
+  virtual void fetch(std::span<const DevicePiece> pieces, const DeviceMark& from) = 0;
   // Within the device; the two do not overlap.
   virtual void copy(void* target, const void* source, int64_t bytes) = 0;
   virtual void wait() = 0;
@@ -61,10 +81,7 @@ class DeviceOps {
   virtual void choose(const SampleJob& job, int32_t* token) = 0;
 
   virtual void append(const AppendJob& job) = 0;
-  // Codes `count` page sides of one format: side i from rows + i * rows_stride numbers into payloads[i].
-  // Formats of codes and scales alone.
-  virtual void pack(const SideFormat& format, const float* rows, int64_t rows_stride,
-                    std::byte* const* payloads, int32_t count) = 0;
+  virtual void pack(const PackJob& job) = 0;
   // rows: [count, cols], cols a power of two up to 1024, in place.
   virtual void hadamard(float* rows, int64_t count, int32_t cols) = 0;
   // Runs the items of the plan's buckets and, by its merges, merges states into out [batch rows, kv_heads *

@@ -1,6 +1,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <optional>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/decoder_cuda.h"
@@ -9,6 +10,7 @@
 #include "kernels/encode_cuda.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/nearest_cuda.h"
+#include "kernels/pack_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
 
@@ -27,6 +29,21 @@ class Stream {
 
  private:
   cudaStream_t stream_ = nullptr;
+};
+
+class Mark : public DeviceMark {
+ public:
+  explicit Mark(cudaStream_t stream) {
+    cuda_check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
+    cuda_check(cudaEventRecord(event_, stream), "marking");
+  }
+  ~Mark() override { (void)cudaEventDestroy(event_); }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+  cudaEvent_t event() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 // A pool of its own: what was freed stays with it and is handed out again without asking the driver.
@@ -116,7 +133,16 @@ class CudaDevice : public DeviceOps {
   }
   void download(void* target, const void* source, int64_t bytes) override {
     const std::scoped_lock lock(copying_);
-    copies_.to_host(target, source, bytes);
+    const DevicePiece piece{target, source, bytes};
+    copies_.to_host({&piece, 1});
+  }
+  std::unique_ptr<DeviceMark> mark() override { return std::make_unique<Mark>(stream_.get()); }
+  void fetch(std::span<const DevicePiece> pieces, const DeviceMark& from) override {
+    const std::scoped_lock lock(fetching_);
+    cuda_check(cudaStreamWaitEvent(side_stream_.get(), static_cast<const Mark&>(from).event(), 0),
+               "waiting on the side");
+    if (!side_copies_) side_copies_.emplace(side_stream_.get());
+    side_copies_->to_host(pieces);
   }
   void copy(void* target, const void* source, int64_t bytes) override {
     cuda_check(cudaMemcpyAsync(target, source, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice,
@@ -147,10 +173,7 @@ class CudaDevice : public DeviceOps {
   }
 
   void append(const AppendJob& job) override { append_cuda(job, stream_.get()); }
-  void pack(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
-            int32_t count) override {
-    pack_cuda(format, rows, rows_stride, payloads, count, stream_.get());
-  }
+  void pack(const PackJob& job) override { pack_cuda(job, stream_.get()); }
   void hadamard(float* rows, int64_t count, int32_t cols) override {
     hadamard_cuda(rows, count, cols, stream_.get());
   }
@@ -167,6 +190,9 @@ class CudaDevice : public DeviceOps {
   Pool pool_;
   std::mutex copying_;
   PinnedCopies copies_;
+  Stream side_stream_;  // of fetch()
+  std::mutex fetching_;
+  std::optional<PinnedCopies> side_copies_;
   DeviceMatmul matmul_;
   void* workspace_ = nullptr;  // of choose()
   int64_t workspace_bytes_ = 0;

@@ -23,19 +23,6 @@ __global__ void append_kernel(AppendJob job) {
   }
 }
 
-// Block `side`: its threads take the side's scales, then, when all are there, its codes.
-__global__ void pack_kernel(SideFormat format, const float* rows, int64_t rows_stride,
-                            std::byte* const* payloads) {
-  const PackJob job{format, rows + blockIdx.x * rows_stride, format.width, payloads[blockIdx.x]};
-  const int32_t scales = format.groups * (format.scale_by_token ? format.tokens : format.width);
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < scales; i += kThreads) pack_scale(job, i);
-  __syncthreads();
-  const int32_t lanes = packed_lanes(format);
-  const int32_t all = packed_rows(format) * lanes;
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < all; i += kThreads)
-    pack_lane(job, i / lanes, i % lanes);
-}
-
 __global__ void hadamard_kernel(float* rows, int64_t count, int32_t cols) {
   extern __shared__ float shared[];
   const int warp_of_block = static_cast<int>(threadIdx.x) / 32;
@@ -52,17 +39,6 @@ void append_cuda(const AppendJob& job, void* stream) {
   if (numbers <= 0) return;
   append_kernel<<<blocks_for(numbers), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
   cuda_check(cudaGetLastError(), "launching an append");
-}
-
-void pack_cuda(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
-               int32_t count, void* stream) {
-  KVA_CHECK(
-      is_packed(format.kind) && format.outliers == 0 && format.dense_channels == 0 && format.factors_at < 0,
-      "a format of codes and scales alone");
-  if (count <= 0) return;
-  pack_kernel<<<static_cast<unsigned int>(count), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      format, rows, rows_stride, payloads);
-  cuda_check(cudaGetLastError(), "launching an encoding");
 }
 
 void hadamard_cuda(float* rows, int64_t count, int32_t cols, void* stream) {

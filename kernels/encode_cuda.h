@@ -11,10 +11,6 @@ namespace kva {
 
 void append_cuda(const AppendJob& job, void* stream);
 
-// Codes `count` page sides of one format: side i from rows + i * rows_stride numbers into payloads[i].
-void pack_cuda(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
-               int32_t count, void* stream);
-
 // rows: [count, cols], cols a power of two up to 1024, in place.
 void hadamard_cuda(float* rows, int64_t count, int32_t cols, void* stream);
 

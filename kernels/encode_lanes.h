@@ -1,6 +1,5 @@
 // Writing pages on the device, as one thread or one lane of a warp does it: new tokens into dense pages,
-// whole pages into packed codes, Hadamard rotation. The bytes are those that the CPU writes for the same
-// rows.
+// Hadamard rotation. The bytes are those that the CPU writes for the same rows.
 #pragma once
 
 #include <cmath>
@@ -9,8 +8,6 @@
 #include "kernels/decoder_lanes.h"
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
-#include "kernels/packed_math.h"
-#include "kernels/scale_math.h"
 
 namespace kva {
 
@@ -63,84 +60,6 @@ KVA_HOST_DEVICE inline void append_one(const AppendJob& job, int64_t row, int64_
         second ? turned_second(job.keys[at - half], key, turn) : turned_first(key, job.keys[at + half], turn);
   }
   put_dense(job.key_kind, target.key, c, key);
-}
-
-// A page side to be coded: rows [format.tokens, format.width], stride in numbers. All numbers are finite and
-// within f16. Formats with numbers kept beside the codes, or factors, are not coded here.
-struct PackJob {
-  SideFormat format;
-  const float* rows = nullptr;
-  int64_t stride = 0;
-  std::byte* payload = nullptr;
-};
-
-// Scale and zero of group `index`, by PackedPage::scale_of().
-KVA_HOST_DEVICE inline void pack_scale(const PackJob& job, int32_t index) {
-  const SideFormat& f = job.format;
-  int32_t token = 0, tokens = f.tokens, channel = 0, channels = f.width;
-  if (f.scale_by_token) {
-    token = index / f.groups;
-    tokens = 1;
-    channel = (index - token * f.groups) * f.group;
-    channels = f.groups == 1 ? f.width : smaller(f.group, f.width - channel);
-  } else {
-    channel = index % f.width;
-    channels = 1;
-    token = index / f.width * f.group;
-    tokens = f.groups == 1 ? f.tokens : smaller(f.group, f.tokens - token);
-  }
-  float low = job.rows[token * job.stride + channel];
-  float high = low;
-  for (int32_t t = token; t < token + tokens; ++t)
-    for (int32_t c = channel; c < channel + channels; ++c) {
-      const float x = job.rows[t * job.stride + c];
-      low = x < low ? x : low;
-      high = x > high ? x : high;
-    }
-  const StoredScale stored = stored_scale(low, high, side_bits(f.kind), f.zeros_at < 0);
-  reinterpret_cast<uint16_t*>(job.payload + f.scales_at)[index] = stored.scale;
-  if (f.zeros_at >= 0) reinterpret_cast<uint16_t*>(job.payload + f.zeros_at)[index] = stored.zero;
-}
-
-// How many lanes (kernels/packed.h) a packed row has, and rows a page.
-KVA_HOST_DEVICE inline int32_t packed_lanes(const SideFormat& f) {
-  const int bits = side_bits(f.kind);
-  return packed_bytes(bits, is_by_channel(f.kind) ? f.tokens : f.width) / (bits == 3 ? 3 : 1);
-}
-KVA_HOST_DEVICE inline int32_t packed_rows(const SideFormat& f) {
-  return is_by_channel(f.kind) ? f.width : f.tokens;
-}
-
-// Lane `lane` of packed row `row`, once the scales are there.
-KVA_HOST_DEVICE inline void pack_lane(const PackJob& job, int32_t row, int32_t lane) {
-  const SideFormat& f = job.format;
-  const int bits = side_bits(f.kind);
-  const bool by_channel = is_by_channel(f.kind);
-  const int32_t length = by_channel ? f.tokens : f.width;
-  const int log2 = bits == 8 ? 0 : bits == 4 ? 1 : bits == 2 ? 2 : 3;
-  const int32_t block = lane / 16;
-  const int32_t left = length - (block << (4 + log2));
-  const int32_t lanes = left >= 16 << log2 ? 16 : (left + (1 << log2) - 1) >> log2;
-  const int32_t of_block = lane - block * 16;
-  const auto* payload = reinterpret_cast<const uint8_t*>(job.payload);
-  uint32_t word = 0;
-  for (int32_t slice = 0; slice < 1 << log2; ++slice) {
-    const int32_t within = slice * lanes + of_block;
-    if (within >= left) break;
-    const int32_t index = (block << (4 + log2)) + within;
-    const int32_t token = by_channel ? index : row;
-    const int32_t channel = by_channel ? row : index;
-    const int32_t of = scale_index(f, token, channel);
-    const float scale = f16_at(payload, f.scales_at, of);
-    const float zero = f.zeros_at < 0 ? 0.0f : f16_at(payload, f.zeros_at, of);
-    word |= number_code(job.rows[token * job.stride + channel], scale, zero, bits, f.zeros_at < 0)
-            << (bits * slice);
-  }
-  const int lane_bytes = bits == 3 ? 3 : 1;
-  auto* out = reinterpret_cast<uint8_t*>(job.payload) + f.codes_at +
-              int64_t{row} * packed_bytes(bits, length) + int64_t{block} * 16 * lane_bytes + of_block;
-  for (int plane = 0; plane < lane_bytes; ++plane)
-    out[int64_t{plane} * lanes] = static_cast<uint8_t>(word >> (8 * plane));
 }
 
 // A row becomes row · H / sqrt(cols) in place, as hadamard_rows(); cols is a power of two. shared: cols

@@ -5,6 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
+
+#include "kernels/device_ops.h"
 
 namespace kva {
 
@@ -21,7 +24,7 @@ class PinnedCopies {
   // Returns when `source` may change: waits only where more is on its way than the buffers hold.
   void to_device(void* target, const void* source, int64_t bytes);
   // Returns when the bytes are there.
-  void to_host(void* target, const void* source, int64_t bytes);
+  void to_host(std::span<const DevicePiece> pieces);
 
  private:
   struct Impl;

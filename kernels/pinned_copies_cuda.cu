@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
 
 #include "kernels/cuda_check.cuh"
 #include "kernels/pinned_copies.h"
@@ -33,6 +34,35 @@ class Part {
   std::byte* memory_ = nullptr;
   cudaEvent_t done_ = nullptr;
 };
+
+// What fits into a part of the buffers, piece by piece.
+std::vector<std::vector<DevicePiece>> cut_to_parts(std::span<const DevicePiece> pieces) {
+  std::vector<std::vector<DevicePiece>> parts;
+  int64_t filled = kPartBytes;
+  for (const DevicePiece& piece : pieces)
+    for (int64_t done = 0; done < piece.bytes;) {
+      if (filled >= kPartBytes) {
+        parts.emplace_back();
+        filled = 0;
+      }
+      const int64_t count = std::min(piece.bytes - done, kPartBytes - filled);
+      parts.back().push_back({static_cast<std::byte*>(piece.target) + done,
+                              static_cast<const std::byte*>(piece.source) + done, count});
+      filled += (count + kAligned - 1) / kAligned * kAligned;
+      done += count;
+    }
+  return parts;
+}
+
+// each(piece, its bytes in the part).
+template <class Each>
+void each_piece(const std::vector<DevicePiece>& pieces, const Part& part, const Each& each) {
+  int64_t at = 0;
+  for (const DevicePiece& piece : pieces) {
+    each(piece, part.memory() + at);
+    at += (piece.bytes + kAligned - 1) / kAligned * kAligned;
+  }
+}
 
 }  // namespace
 
@@ -70,25 +100,26 @@ void PinnedCopies::to_device(void* target, const void* source, int64_t bytes) {
   }
 }
 
-void PinnedCopies::to_host(void* target, const void* source, int64_t bytes) {
+void PinnedCopies::to_host(std::span<const DevicePiece> pieces) {
   Impl& d = *impl_;
-  const int64_t parts = (bytes + kPartBytes - 1) / kPartBytes;
-  const auto size = [&](int64_t part) {
-    return static_cast<std::size_t>(std::min(kPartBytes, bytes - part * kPartBytes));
-  };
+  const auto parts = cut_to_parts(pieces);
   // One part is on its way while the one before is copied on.
-  for (int64_t part = 0; part <= parts; ++part) {
-    if (part < parts) {
-      Part& next = d.down[static_cast<std::size_t>(part % 2)];
-      cuda_check(cudaMemcpyAsync(next.memory(), static_cast<const std::byte*>(source) + part * kPartBytes,
-                                 size(part), cudaMemcpyDeviceToHost, d.stream),
-                 "copying from the device");
+  for (std::size_t part = 0; part <= parts.size(); ++part) {
+    if (part < parts.size()) {
+      Part& next = d.down[part % 2];
+      each_piece(parts[part], next, [&](const DevicePiece& piece, std::byte* staged) {
+        cuda_check(cudaMemcpyAsync(staged, piece.source, static_cast<std::size_t>(piece.bytes),
+                                   cudaMemcpyDeviceToHost, d.stream),
+                   "copying from the device");
+      });
       next.mark(d.stream);
     }
     if (part == 0) continue;
-    Part& last = d.down[static_cast<std::size_t>((part - 1) % 2)];
+    Part& last = d.down[(part - 1) % 2];
     last.wait();
-    std::memcpy(static_cast<std::byte*>(target) + (part - 1) * kPartBytes, last.memory(), size(part - 1));
+    each_piece(parts[part - 1], last, [](const DevicePiece& piece, const std::byte* staged) {
+      std::memcpy(piece.target, staged, static_cast<std::size_t>(piece.bytes));
+    });
   }
 }
 

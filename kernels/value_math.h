@@ -19,6 +19,14 @@ KVA_HOST_DEVICE inline uint32_t bits_of(float value) {
 #endif
 }
 
+KVA_HOST_DEVICE inline uint64_t bits_of(double value) {
+#if defined(__CUDA_ARCH__)
+  return static_cast<uint64_t>(__double_as_longlong(value));
+#else
+  return std::bit_cast<uint64_t>(value);
+#endif
+}
+
 KVA_HOST_DEVICE inline float float_of(uint32_t bits) {
 #if defined(__CUDA_ARCH__)
   return __uint_as_float(bits);

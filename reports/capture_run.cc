@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -109,7 +110,8 @@ void check_room(const std::vector<EncodedPrompt>& prompts, const CaptureOptions&
                       needed >> 20, what, available >> 20));
   };
   const bool in_memory = sink.keeps_pages_in_memory();
-  const int64_t live = per_token * live_tokens;
+  // On a device the pages of one more prompt may be on their way to the sink.
+  const int64_t live = per_token * (live_tokens + (device.ops && !lengths.empty() ? lengths.front() : 0));
   if (device.ops) check(live, device.ops->memory().free_bytes, "the GPU's memory");
   check((device.ops ? 0 : live) + (in_memory ? per_token * all_tokens : 0), host_memory().available_bytes,
         "memory");
@@ -167,6 +169,7 @@ class CaptureLoop {
       finish_prompt(prompts[index], index, sequence, static_cast<int64_t>(generated.tokens.size()));
     };
     const GenerateResult result = generate(decoder_, cache_, ids, generation, callbacks);
+    wait_for_copies();
     progress_.finish();
     return result.stats;
   }
@@ -190,7 +193,7 @@ class CaptureLoop {
     facts_.tokens += captured.tokens;
     progress_.detail(fmt::format("{}/{}: {} tokens, {} of them generated, {} pages", captured.set,
                                  captured.name, captured.tokens, captured.generated, captured.pages));
-    sink_.add_prompt(captured, cache_, sequence);
+    hand_over(captured, sequence);
     prompts_json_.push_back({{"set", captured.set},
                              {"name", captured.name},
                              {"tokens", captured.tokens},
@@ -200,6 +203,19 @@ class CaptureLoop {
                              {"hash", text_hash(prompt.prompt.text)}});
   }
 
+  // Pages on a device are copied and written while it goes on with the next prompts; here the host's threads
+  // would only take turns.
+  void hand_over(const CapturedPrompt& captured, SequenceId sequence) {
+    if (!cache_.options().backend->device()) return sink_.add_prompt(captured, cache_, sequence);
+    wait_for_copies();
+    copied_ = cache_.snapshot(sequence);
+    copying_ = std::async(std::launch::async, [this, captured] { sink_.add_prompt(captured, *copied_); });
+  }
+  void wait_for_copies() {
+    if (copying_.valid()) copying_.get();
+    copied_.reset();
+  }
+
   const CaptureOptions& options_;
   Decoder& decoder_;
   KvCache& cache_;
@@ -207,6 +223,8 @@ class CaptureLoop {
   Progress& progress_;
   CacheFacts facts_;
   ordered_json prompts_json_ = ordered_json::array();
+  std::unique_ptr<PageSnapshot> copied_;
+  std::future<void> copying_;  // of them; waits for its thread where it is destroyed
 };
 
 ordered_json sets_json(const ordered_json& prompts) {

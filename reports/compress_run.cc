@@ -160,14 +160,16 @@ int64_t run_decompress(const std::string& compressed, const std::string& output_
   writer.begin(options, layout.dtype);
   progress.stage("decompress", tokens_of(layout), "tokens");
   int64_t first = 0;
+  const int64_t head_values = int64_t{layout.page_tokens} * layout.head_dim;
   for (const CapturedPrompt& prompt : layout.prompts) {
     std::vector<int64_t> starts;
     for (int64_t page = first; page < first + prompt.pages; ++page)
       starts.push_back(layout.pages[static_cast<std::size_t>(page)].start);
-    writer.add_prompt(prompt, starts,
-                      [&](int layer, int kv_head, int64_t page, Side side, MatView<float> rows) {
-                        stored.read_page(first + page, layer, kv_head, side, rows);
-                      });
+    writer.add_prompt(prompt, starts, [&](int layer, Side side, int64_t from, int64_t count, float* rows) {
+      for (int64_t page = first + from; page < first + from + count; ++page)
+        for (int head = 0; head < layout.kv_heads; ++head, rows += head_values)
+          stored.read_page(page, layer, head, side, {rows, layout.page_tokens, layout.head_dim});
+    });
     first += prompt.pages;
     progress.update(first * layout.page_tokens);
   }

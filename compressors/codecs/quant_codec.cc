@@ -143,6 +143,7 @@ class QuantCodec : public SideCodec {
   }
 
   std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override;
+  bool device_codes() const override { return true; }
 
   CodecSpec spec() const override {
     return {.kind = "quant",

@@ -11,6 +11,7 @@ class DenseStep : public Step {
  public:
   explicit DenseStep(std::shared_ptr<const SideCodec> codec) : codec_(std::move(codec)) {}
 
+  bool reads_numbers() const override { return false; }
   void run(const StepContext& context, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {
       if (!stream.unformatted()) continue;

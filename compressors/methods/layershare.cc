@@ -18,6 +18,7 @@ class LayerShareStep : public Step {
     start_ = first_layer(arguments_, "start", context.layers());
   }
 
+  bool reads_numbers() const override { return false; }
   void run(const StepContext&, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {
       if (!stream.unformatted() || stream.cells.size() != 1) continue;

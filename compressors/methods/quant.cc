@@ -41,6 +41,7 @@ class QuantStep : public Step {
         sides_{make_side(arguments, Side::kKey), make_side(arguments, Side::kValue)} {}
 
   int64_t window_tokens() const override { return window_; }
+  bool reads_numbers() const override { return false; }
   std::string host_only() const override { return sinks_ > 0 ? "pages of f16 tokens before codes" : ""; }
 
   void run(const StepContext&, Draft& draft) override {

@@ -24,7 +24,7 @@ void* Backend::allocate(int64_t bytes, std::string_view purpose, MemoryUse use) 
   if (!memory)
     throw InputError(fmt::format(
         "{}: out of memory: {} bytes asked for {}, {} bytes held already; use a shorter context, a "
-        "smaller batch or a smaller type",
+        "smaller batch or a smaller type (kvanalyze max-context finds what fits)",
         name(), bytes, purpose, allocated_bytes()));
   const int64_t now = allocated_.fetch_add(held, std::memory_order_relaxed) + held;
   int64_t peak = peak_bytes();

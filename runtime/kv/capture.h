@@ -14,6 +14,7 @@
 
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_set.h"
+#include "runtime/kv/page_snapshot.h"
 
 namespace kva {
 
@@ -30,10 +31,12 @@ class PageSink {
   // Takes all full pages of the sequence; prompt.pages is their number. The sequence may be freed afterwards.
   // Throws InputError where they cannot be kept, Interrupted after Ctrl-C.
   void add_prompt(const CapturedPrompt& prompt, const KvCache& cache, SequenceId sequence);
-  // The same of pages that lie elsewhere: read() fills rows [page_tokens, head_dim] of the prompt's page
-  // `page`, in the key basis of begin(); `starts` are the positions of their first tokens.
-  using PageReader =
-      std::function<void(int layer, int kv_head, int64_t page, Side side, MatView<float> rows)>;
+  // The same of pages held apart; may be on a thread of its own.
+  void add_prompt(const CapturedPrompt& prompt, const PageSnapshot& pages);
+  // The same of pages that lie elsewhere: read() fills rows [count, kv_heads, page_tokens, head_dim] of the
+  // prompt's pages [first, first + count), in the key basis of begin(); `starts` are the positions of their
+  // first tokens.
+  using PageReader = std::function<void(int layer, Side side, int64_t first, int64_t count, float* rows)>;
   void add_prompt(const CapturedPrompt& prompt, std::span<const int64_t> starts, const PageReader& read);
 
   virtual bool keeps_pages_in_memory() const = 0;

@@ -61,11 +61,15 @@ void PageSink::begin(const KvCacheOptions& options, DType dtype) {
 }
 
 void PageSink::add_prompt(const CapturedPrompt& prompt, const KvCache& cache, SequenceId sequence) {
-  KVA_CHECK(prompt.pages == cache.sealed_pages(sequence), "all full pages of the sequence are taken");
+  add_prompt(prompt, *cache.snapshot(sequence));
+}
+
+void PageSink::add_prompt(const CapturedPrompt& prompt, const PageSnapshot& pages) {
+  KVA_CHECK(prompt.pages == pages.pages(), "all full pages of the sequence are taken");
   std::vector<int64_t> starts;
   for (int64_t page = 0; page < prompt.pages; ++page) starts.push_back(page * layout_.page_tokens);
-  add_prompt(prompt, starts, [&](int layer, int kv_head, int64_t page, Side side, MatView<float> rows) {
-    cache.read_page(sequence, layer, kv_head, page, side, rows);
+  add_prompt(prompt, starts, [&](int layer, Side side, int64_t first, int64_t count, float* rows) {
+    pages.read(layer, side, first, count, rows);
   });
 }
 
@@ -76,25 +80,19 @@ void PageSink::add_prompt(const CapturedPrompt& prompt, std::span<const int64_t>
   KVA_CHECK(!new_set || std::none_of(layout_.prompts.begin(), layout_.prompts.end(),
                                      [&](const CapturedPrompt& p) { return p.set == prompt.set; }),
             "prompts of a set are adjacent");
-  const int64_t head_values = int64_t{layout_.page_tokens} * layout_.head_dim;
-  const int64_t head_bytes = head_values * dtype_bytes(layout_.dtype);
-  const int64_t page_bytes = head_bytes * layout_.kv_heads;
-  const int64_t piece_pages = std::max<int64_t>(1, kPieceBytes / page_bytes);
-  std::vector<float> rows(static_cast<std::size_t>(head_values));
-  std::vector<std::byte> piece(
-      static_cast<std::size_t>(std::min(piece_pages, std::max<int64_t>(prompt.pages, 1)) * page_bytes));
+  const int64_t page_values = layout_.page_values();
+  const int64_t page_bytes = page_values * dtype_bytes(layout_.dtype);
+  const int64_t piece_pages =
+      std::min(std::max<int64_t>(1, kPieceBytes / page_bytes), std::max<int64_t>(prompt.pages, 1));
+  std::vector<float> rows(static_cast<std::size_t>(piece_pages * page_values));
+  std::vector<std::byte> piece(static_cast<std::size_t>(piece_pages * page_bytes));
   for (int layer = 0; layer < layout_.layers; ++layer) {
     for (const Side side : {Side::kKey, Side::kValue}) {
       throw_if_interrupted();
       for (int64_t first = 0; first < prompt.pages; first += piece_pages) {
         const int64_t count = std::min(piece_pages, prompt.pages - first);
-        std::byte* target = piece.data();
-        for (int64_t page = first; page < first + count; ++page) {
-          for (int head = 0; head < layout_.kv_heads; ++head, target += head_bytes) {
-            read(layer, head, page, side, MatView<float>(rows.data(), layout_.page_tokens, layout_.head_dim));
-            from_f32(rows.data(), layout_.dtype, target, head_values);
-          }
-        }
+        read(layer, side, first, count, rows.data());
+        from_f32(rows.data(), layout_.dtype, piece.data(), count * page_values);
         take(layer, side, {piece.data(), static_cast<std::size_t>(count * page_bytes)});
       }
     }

@@ -108,6 +108,8 @@ class SideCodec {
   // How device kernels read a page side of `tokens` tokens (1 to kMostPageTokens) of `width` numbers each (a
   // multiple of 8); nullopt: they cannot.
   virtual std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const;
+  // Whether DeviceOps::pack() writes what encode() does, by that format.
+  virtual bool device_codes() const { return false; }
 
   virtual CodecSpec spec() const;
   // For payloads from files. Whether it can hold rows of this width, building on a side of base_width numbers

@@ -89,6 +89,8 @@ struct PageFacts {
   std::string codec;
 };
 
+class PageSnapshot;  // runtime/kv/page_snapshot.h
+
 // A live side as it is stored; good until pages change.
 struct StoredSide {
   std::shared_ptr<const SideCodec> codec;
@@ -171,11 +173,17 @@ class KvCache {
   // Spent on observing so far, all of it within attend().
   double observe_seconds() const;
 
+  // The sequence's full pages as they are now, none with gaps: for a thread of their own.
+  std::unique_ptr<PageSnapshot> snapshot(SequenceId sequence) const;
+
   // Whether the live side has exactly this codec and payload, and builds on nothing.
   bool holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const;
+  // Whether a plan may name these tokens as the sources of a new side of the codec, in place of a payload:
+  // where pages are on a device that can code them.
+  bool codes_itself(const SideCodec& codec, std::span<const SideTokens> sources) const;
 
-  // Makes the change, whole or (InputError: out of memory, a codec that the pages' device cannot read) not at
-  // all. Open pages are not touched. Sides that
+  // Makes the change, whole or (InputError: out of memory, a codec that the pages' device cannot read,
+  // numbers that the codec of a side with sources refuses) not at all. Open pages are not touched. Sides that
   // nobody refers to afterwards are freed.
   void apply(const Plan& plan);
 

@@ -13,6 +13,7 @@
 #include "runtime/backend/counted_vector.h"
 #include "runtime/kv/attention_masses.h"
 #include "runtime/kv/device_attention.h"
+#include "runtime/kv/device_encoder.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_store.h"
 #include "runtime/kv/page_table.h"
@@ -37,6 +38,7 @@ struct KvCache::Impl {
   TurnTable turns;
   PagedAttention attention;
   std::optional<DeviceAttention> device;  // in place of `attention`, where pages are on a device
+  std::optional<DeviceEncoder> encoder;   // there too
   int64_t table_bytes = 0;
   int64_t map_bytes = 0;
   CountedVector<CachedSequence> sequences;
@@ -55,11 +57,13 @@ struct KvCache::Impl {
         turns(*host, options.rope),
         attention(options, store, turns, *host, pool),
         sequences(CountingAllocator<CachedSequence>(*host, table_bytes)) {
-    if (on_device())
+    if (on_device()) {
       device.emplace(options, store, *options.backend, *host);
-    else
+      encoder.emplace(store, *options.backend);
+    } else {
       encode_scratch =
           Buffer(*host, pool.threads() * page_values() * int64_t{sizeof(float)}, "encoding workspace");
+    }
     note_peak();
   }
 
@@ -104,6 +108,7 @@ struct KvCache::Impl {
     if (device) {
       result.beside += side_memory->held_bytes() + table_bytes + result.workspace;
       device->add_to(result);
+      encoder->add_to(result);
     }
     result.peak = std::max(peak_bytes, result.held());
     return result;
@@ -134,6 +139,8 @@ struct KvCache::Impl {
   static KvCacheOptions checked(KvCacheOptions options);
   // Throws InputError where `what` is asked of a cache whose pages are on a device.
   void refuse_on_device(std::string_view what) const;
+  // Throws InputError for the first side of the plan whose sources have numbers that its codec refuses.
+  void refuse_numbers(const Plan& plan);
 
   SequenceId add_sequence();
   SequenceId fork(SequenceId id, int64_t tokens);

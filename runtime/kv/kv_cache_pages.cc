@@ -1,10 +1,60 @@
 // A cache's pages: what they are, what plans make of them, and what they hold.
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <string>
+
+#include "runtime/error.h"
 #include "runtime/kv/kv_cache_impl.h"
+#include "runtime/kv/page_snapshot.h"
 #include "runtime/kv/plan.h"
 
 namespace kva {
+
+namespace {
+
+// The first tokens' position of the page that gets the plan's side `index`, and whose it is: "layer 3, KV
+// head 1, K of the page at position 64".
+std::string place_of(const Plan& plan, int index, const TableLookup& tables) {
+  const auto place = [](int layer, int kv_head, Side side, int64_t position) {
+    return fmt::format("{} of the page at position {}", side_name(layer, kv_head, side), position);
+  };
+  for (const PlanEdit& edit : plan.edits)
+    if (edit.new_side == index) {
+      const PageTable& table = tables(edit.at.sequence, edit.at.layer, edit.at.kv_head);
+      return place(edit.at.layer, edit.at.kv_head, edit.at.side,
+                   table.pages[static_cast<std::size_t>(edit.at.page)].start);
+    }
+  for (const PlanRewrite& rewrite : plan.rewrites)
+    if (rewrite.k == index || rewrite.v == index)
+      return place(rewrite.layer, rewrite.kv_head, rewrite.k == index ? Side::kKey : Side::kValue,
+                   rewrite.positions.front());
+  return "a new page";
+}
+
+}  // namespace
+
+// The codec says which number it is, and why.
+void KvCache::Impl::refuse_numbers(const Plan& plan) {
+  for (std::size_t i = 0; i < plan.sides.size(); ++i) {
+    const NewSide& side = plan.sides[i];
+    if (side.sources.empty()) continue;
+    std::vector<float> rows, page;
+    for (const SideTokens& of : side.sources) {
+      page.resize(static_cast<std::size_t>(store.tokens(of.side) * side.width));
+      store.read(of.side, {page.data(), store.tokens(of.side), side.width});
+      rows.insert(rows.end(), page.begin() + of.first * side.width,
+                  page.begin() + (of.first + of.count) * side.width);
+    }
+    std::vector<std::byte> payload(static_cast<std::size_t>(side.bytes()));
+    try {
+      side.codec->encode({rows.data(), side.tokens, side.width}, {}, payload.data());
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: {}", place_of(plan, static_cast<int>(i), tables()), error.what()));
+    }
+  }
+  KVA_CHECK(false, "device and codec refuse the same numbers");
+}
 
 int64_t KvCache::sealed_pages(SequenceId sequence) const {
   return tokens(sequence) / impl_->options.page_tokens;
@@ -52,6 +102,16 @@ void KvCache::read_page(SequenceId sequence, int layer, int kv_head, int64_t pag
   impl_->store.read(side == Side::kKey ? ref.k : ref.v, rows);
 }
 
+std::unique_ptr<PageSnapshot> KvCache::snapshot(SequenceId sequence) const {
+  const KvCacheOptions& options = impl_->options;
+  const int64_t pages = sealed_pages(sequence);
+  std::vector<std::vector<PageRef>> tables;
+  for (const PageTable& table : impl_->sequence(sequence).tables)
+    tables.emplace_back(table.pages.begin(), table.pages.begin() + pages);
+  return std::make_unique<PageSnapshot>(impl_->store, options.backend->device(), options.head_dim,
+                                        options.page_tokens, pages, std::move(tables), options.kv_heads);
+}
+
 bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {
   const PageStore& store = impl_->store;
   if (&store.codec(side) != &codec || store.base(side) != kNoSide ||
@@ -62,6 +122,10 @@ bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::by
   return std::equal(payload.begin(), payload.end(), stored.begin());
 }
 
+bool KvCache::codes_itself(const SideCodec& codec, std::span<const SideTokens> sources) const {
+  return impl_->device && DeviceEncoder::codes(codec, sources, impl_->store);
+}
+
 std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }
 
 void KvCache::apply(const Plan& plan) {
@@ -69,7 +133,10 @@ void KvCache::apply(const Plan& plan) {
     KVA_CHECK(static_cast<int64_t>(rewrite.positions.size()) <= impl_->options.page_tokens,
               "a page holds page_tokens tokens at most");
   if (impl_->device) check_device_plan(plan, impl_->options);
-  apply_plan(plan, impl_->store, impl_->tables());
+  apply_plan(plan, impl_->store, impl_->tables(), [&](const Plan& of, std::span<const SideId> sides) {
+    KVA_CHECK(impl_->encoder, "payloads, where the host reads pages");
+    if (impl_->encoder->code(of, sides)) impl_->refuse_numbers(of);
+  });
   impl_->note_peak();
 }
 

@@ -205,10 +205,8 @@ SideId PageStore::allocate(const std::shared_ptr<const SideCodec>& codec, Lane l
 SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
                       std::span<const std::byte> payload, SideId base) {
   KVA_CHECK(codec->bytes(tokens, width) == static_cast<int64_t>(payload.size()), "a payload of another size");
-  const SideId id = new_side(codec, lane, width, static_cast<int64_t>(payload.size()));
-  SideEntry& entry = side(id);
-  entry.tokens = static_cast<uint16_t>(tokens);
-  backend_.upload(memory_of(entry), payload.data(), static_cast<int64_t>(payload.size()));
+  const SideId id = add_uncoded(codec, lane, tokens, width);
+  backend_.upload(memory_of(side(id)), payload.data(), static_cast<int64_t>(payload.size()));
   if (base != kNoSide) {
     retain(base);
     codec_scratch_ = std::max(
@@ -216,6 +214,13 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
                             this->codec(base).scratch_values(kMaxCodecQueries, tokens, side(base).width));
   }
   side(id).base = base;
+  return id;
+}
+
+SideId PageStore::add_uncoded(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens,
+                              int64_t width) {
+  const SideId id = new_side(codec, lane, width, codec->bytes(tokens, width));
+  side(id).tokens = static_cast<uint16_t>(tokens);
   count(side(id), +1);
   return id;
 }

@@ -42,6 +42,8 @@ class PageStore {
   // them, and a reference to `base` where it builds on one. Throws InputError as allocate().
   SideId add(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
              std::span<const std::byte> payload, SideId base = kNoSide);
+  // The same, without a base, of a side whose payload is to be written by whoever adds it.
+  SideId add_uncoded(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width);
   // The places of a page with gaps (page_table.h); without codec, counted as tables.
   SideId add_places(std::span<const std::byte> places);
 

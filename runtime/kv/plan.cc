@@ -1,5 +1,7 @@
 #include "runtime/kv/plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <span>
 #include <unordered_map>
@@ -22,11 +24,17 @@ SideId& side_of(PageRef& ref, Side side) { return side == Side::kKey ? ref.k : r
 // The plan's sides in the store; each with one reference, which goes with this object.
 class AddedSides {
  public:
-  AddedSides(const Plan& plan, PageStore& store) : store_(store) {
+  AddedSides(const Plan& plan, PageStore& store, const SourceCoder& code) : store_(store) {
     try {
-      for (const NewSide& side : plan.sides)
-        sides.push_back(store.add(side.codec, side.lane, side.tokens, side.width, side.payload,
-                                  side.base < 0 ? kNoSide : at(side.base)));
+      bool coded_here = false;
+      for (const NewSide& side : plan.sides) {
+        coded_here |= !side.sources.empty();
+        sides.push_back(side.sources.empty()
+                            ? store.add(side.codec, side.lane, side.tokens, side.width, side.payload,
+                                        side.base < 0 ? kNoSide : at(side.base))
+                            : store.add_uncoded(side.codec, side.lane, side.tokens, side.width));
+      }
+      if (coded_here) code(plan, sides);
       for (const PlanRewrite& rewrite : plan.rewrites)
         places.push_back(rewrite.positions.empty()
                              ? kNoSide
@@ -128,8 +136,12 @@ void replace_pages(const Plan& plan, const TableRewrites& of, const std::vector<
 
 }  // namespace
 
-void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables) {
-  const AddedSides added(plan, store);
+std::string side_name(int layer, int kv_head, Side side) {
+  return fmt::format("layer {}, KV head {}, {}", layer, kv_head, side == Side::kKey ? "K" : "V");
+}
+
+void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables, const SourceCoder& code) {
+  const AddedSides added(plan, store, code);
   const std::vector<TableRewrites> rewritten = rewrites_by_table(plan, tables);
   for (const TableRewrites& of : rewritten) reserve_pages(plan, of);
   std::vector<SideId> targets;
@@ -183,7 +195,7 @@ int64_t predicted_bytes(const Plan& plan, const PageStore& store, const TableLoo
   }
   int64_t bytes = 0;
   for (std::size_t i = 0; i < plan.sides.size(); ++i)
-    if (used[i] > 0) bytes += static_cast<int64_t>(plan.sides[i].payload.size());
+    if (used[i] > 0) bytes += plan.sides[i].bytes();
   std::vector<SideId> freed;
   const auto drop = [&](SideId id, int64_t count) {
     if (count == store.references(id)) freed.push_back(id);

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "runtime/kv/batch.h"
@@ -24,14 +26,25 @@ struct PageAddress {
   Side side = Side::kKey;
 };
 
-// An encoded side that the plan brings.
+// Tokens of a live side of the cache.
+struct SideTokens {
+  SideId side = kNoSide;
+  int32_t first = 0;
+  int32_t count = 0;
+};
+
+// A side that the plan brings, encoded; or, on a device, tokens of live sides that are to be coded there
+// (KvCache::codes_itself()), and no payload.
 struct NewSide {
   std::shared_ptr<const SideCodec> codec;
   Lane lane = Lane::kKeys;
   int64_t tokens = 0;
   int64_t width = 0;
   std::vector<std::byte> payload;
+  std::vector<SideTokens> sources;
   int base = -1;  // index of an earlier new side that it builds on
+
+  int64_t bytes() const { return codec->bytes(tokens, width); }
 };
 
 // The ref at `at` is to point to a new side (an index) or to a live side of the cache.
@@ -70,10 +83,17 @@ struct Plan {
   bool empty() const { return edits.empty() && rewrites.empty(); }
 };
 
+// "layer 3, KV head 1, K": for errors.
+std::string side_name(int layer, int kv_head, Side side);
+
 using TableLookup = std::function<PageTable&(SequenceId sequence, int layer, int kv_head)>;
 
-// KvCache::apply() and KvCache::predicted_bytes() on the cache's own store and tables.
-void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables);
+// Codes what plan.sides[i] names the sources of into sides[i].
+using SourceCoder = std::function<void(const Plan& plan, std::span<const SideId> sides)>;
+
+// KvCache::apply() and KvCache::predicted_bytes() on the cache's own store and tables. code: where sides have
+// sources.
+void apply_plan(const Plan& plan, PageStore& store, const TableLookup& tables, const SourceCoder& code = {});
 int64_t predicted_bytes(const Plan& plan, const PageStore& store, const TableLookup& tables);
 
 }  // namespace kva

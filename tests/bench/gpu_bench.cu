@@ -11,7 +11,7 @@
 #include "kernels/attention_work.h"
 #include "kernels/cuda_check.cuh"
 #include "kernels/device_buffer.h"
-#include "kernels/encode_cuda.h"
+#include "kernels/pack_cuda.h"
 #include "kernels/packed_math.h"
 #include "kernels/paged_attention_cuda.h"
 
@@ -167,21 +167,35 @@ void attention_case(const std::string& name, SideKind keys, SideKind values, int
       static_cast<double>(attention_bytes(plan, pages, formats, head_dim)), ms, copy);
 }
 
-void pack_case(const std::string& name, SideKind kind, double copy) {
+// Pages of f16, as they fill. outliers: of a page side.
+void pack_case(const std::string& name, SideKind kind, int32_t outliers, double copy) {
   constexpr int32_t kWidth = 128;
-  const SideFormat format = page_format(kind, kWidth);
-  constexpr int32_t kSides = kLeastBytes / (kPageTokens * kWidth * 4);
-  const DeviceBuffer rows = random_bytes(int64_t{kSides} * kPageTokens * kWidth * 4),
-                     payloads(static_cast<std::size_t>(kSides) * static_cast<std::size_t>(format.bytes));
-  std::vector<std::byte*> addresses;
+  constexpr int64_t kPageBytes = int64_t{kPageTokens} * kWidth * 2;
+  constexpr auto kSides = static_cast<int32_t>(kLeastBytes / kPageBytes);
+  SideFormat format = page_format(kind, kWidth);
+  format.outliers = outliers;
+  format.place_bits = 13;  // of 8,192 numbers
+  format.places_at = format.bytes;
+  format.outlier_values_at = format.places_at + (outliers * format.place_bits + 15) / 16 * 2;
+  format.bytes = (format.outlier_values_at + outliers * 2 + 15) / 16 * 16;
+  const DeviceBuffer pages = random_bytes(kSides * kPageBytes),
+                     payloads(static_cast<std::size_t>(kSides) * static_cast<std::size_t>(format.bytes)),
+                     scratch(static_cast<std::size_t>(kSides * pack_scratch(format).bytes + 16)),
+                     refused(sizeof(int32_t));
+  std::vector<PackSide> sides;
   for (int32_t i = 0; i < kSides; ++i)
-    addresses.push_back(payloads.as<std::byte>() + int64_t{i} * format.bytes);
-  const DeviceBuffer targets = DeviceBuffer::holding(std::span<std::byte* const>(addresses));
+    sides.push_back({.source = pages.as<std::byte>() + i * kPageBytes,
+                     .payload = payloads.as<std::byte>() + int64_t{i} * format.bytes});
+  const DeviceBuffer sides_there = DeviceBuffer::holding(std::span<const PackSide>(sides));
   const double ms = median_ms([&] {
-    pack_cuda(format, rows.as<float>(), int64_t{kPageTokens} * kWidth, targets.as<std::byte*>(), kSides,
+    pack_cuda({.format = format,
+               .sides = sides_there.as<PackSide>(),
+               .count = kSides,
+               .scratch = scratch.as<std::byte>(),
+               .refused = refused.as<int32_t>()},
               nullptr);
   });
-  print_row("quantize and pack, " + name, static_cast<double>(rows.bytes() + payloads.bytes()), ms, copy);
+  print_row("quantize and pack, " + name, static_cast<double>(pages.bytes() + payloads.bytes()), ms, copy);
 }
 
 void run() {
@@ -200,8 +214,9 @@ void run() {
       attention_case("2 bits, keys by channel", SideKind::kBits2ByChannel, SideKind::kBits2, head_dim, group,
                      copy);
     }
-  pack_case("4 bits by token", SideKind::kBits4, copy);
-  pack_case("4 bits by channel", SideKind::kBits4ByChannel, copy);
+  pack_case("4 bits by token", SideKind::kBits4, 0, copy);
+  pack_case("4 bits by channel", SideKind::kBits4ByChannel, 0, copy);
+  pack_case("4 bits by channel, 1% outliers", SideKind::kBits4ByChannel, 82, copy);
 }
 
 }  // namespace

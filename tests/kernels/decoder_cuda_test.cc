@@ -16,7 +16,9 @@
 #include "kernels/encode_cuda.h"
 #include "kernels/hadamard.h"
 #include "kernels/matmul_cuda.h"
+#include "kernels/pack_cuda.h"
 #include "tests/kernels/device_sides.h"
+#include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -205,40 +207,72 @@ TEST_F(CudaDecoder, Products) {
       }
 }
 
-TEST_F(CudaDecoder, AppendsAndEncodes) {
-  constexpr int64_t kTokens = 17, kWidth = 64;
-  const std::vector<float> rows = draw(3 * kTokens * kWidth, 1);
-  const DeviceBuffer device_rows = upload(rows);
+// With and without numbers kept beside the codes, lengths kept and Hadamard coordinates.
+std::vector<SideFormat> formats_to_code(int64_t tokens, int64_t width, const std::vector<float>& rows) {
+  std::vector<SideFormat> formats;
   for (const SideKind kind : {SideKind::kBits8, SideKind::kBits4, SideKind::kBits3, SideKind::kBits2,
                               SideKind::kBits8ByChannel, SideKind::kBits4ByChannel})
     for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
-      for (const bool symmetric : {false, true}) {
-        const std::vector<float> first(rows.begin(), rows.begin() + kTokens * kWidth);
-        const SideSpec spec{.kind = kind, .axis = axis, .group = 16, .symmetric = symmetric};
-        SideFormat format = make_packed_side(first, kWidth, spec, 1).format;
-        format.outliers = format.dense_channels = 0;
-        const auto bytes = static_cast<std::size_t>(format.bytes);
-        std::vector<std::byte> expected(3 * bytes);
-        const std::vector<std::byte> poison(3 * bytes, std::byte{0x5a});
-        expected = poison;
-        const DeviceBuffer payloads = upload(poison);
-        std::vector<std::byte*> addresses;
-        for (std::size_t side = 0; side < 3; ++side) {
-          addresses.push_back(payloads.as<std::byte>() + side * bytes);
-          const PackJob job{format, rows.data() + side * kTokens * kWidth, kWidth,
-                            expected.data() + side * bytes};
-          for (int32_t i = 0; i < format.groups * (format.scale_by_token ? format.tokens : format.width); ++i)
-            pack_scale(job, i);
-          for (int32_t row = 0; row < packed_rows(format); ++row)
-            for (int32_t lane = 0; lane < packed_lanes(format); ++lane) pack_lane(job, row, lane);
+      for (const bool symmetric : {false, true})
+        for (const bool more : {false, true}) {
+          const std::vector<float> first(rows.begin(), rows.begin() + tokens * width);
+          const SideSpec spec{.kind = kind,
+                              .axis = axis,
+                              .group = 16,
+                              .symmetric = symmetric,
+                              .outliers = more ? 0.05 : 0.0,
+                              .dense_channels = more ? 2 : 0,
+                              .factors = more};
+          formats.push_back(make_packed_side(first, width, spec, 1).format);
+          formats.back().hadamard = more == symmetric;
         }
-        const DeviceBuffer device_addresses = upload(addresses);
-        pack_cuda(format, device_rows.as<float>(), kTokens * kWidth, device_addresses.as<std::byte*>(), 3,
-                  nullptr);
-        std::vector<std::byte> found(expected.size());
-        payloads.download(found.data(), found.size());
-        EXPECT_EQ(found, expected) << "kind " << static_cast<int>(kind);
-      }
+  return formats;
+}
+
+TEST_F(CudaDecoder, CodesPages) {
+  constexpr int64_t kTokens = 17, kWidth = 64, kSides = 3;
+  const std::vector<float> rows = draw(kSides * kTokens * kWidth, 1);
+  const DeviceBuffer device_rows = upload(rows);
+  for (const SideFormat& format : formats_to_code(kTokens, kWidth, rows)) {
+    const auto bytes = static_cast<std::size_t>(format.bytes);
+    std::vector<std::byte> expected(kSides * bytes, std::byte{0x5a});
+    const DeviceBuffer payloads = upload(expected);
+    std::vector<double> scratch(static_cast<std::size_t>(kSides * pack_scratch(format).bytes / 8));
+    const DeviceBuffer device_scratch = upload(scratch);
+    std::vector<PackSide> sides, device_sides;
+    for (std::size_t side = 0; side < kSides; ++side) {
+      const auto first = static_cast<int64_t>(side) * kTokens * kWidth;
+      sides.push_back({.source = reinterpret_cast<const std::byte*>(rows.data() + first),
+                       .payload = expected.data() + side * bytes});
+      device_sides.push_back({.source = reinterpret_cast<const std::byte*>(device_rows.as<float>() + first),
+                              .payload = payloads.as<std::byte>() + side * bytes});
+    }
+    const std::vector<int32_t> none = {0};
+    int32_t refused = 0;
+    const DeviceBuffer device_refused = upload(none), sides_there = upload(device_sides);
+    PackJob job{.format = format,
+                .source_kind = SideKind::kF32,
+                .sides = sides.data(),
+                .count = kSides,
+                .scratch = reinterpret_cast<std::byte*>(scratch.data()),
+                .refused = &refused};
+    HostWarp warp;
+    HostTeam team(warp);
+    for (int32_t side = 0; side < kSides; ++side) pack_side(team, job, side);
+    job.sides = sides_there.as<PackSide>();
+    job.scratch = device_scratch.as<std::byte>();
+    job.refused = device_refused.as<int32_t>();
+    pack_cuda(job, nullptr);
+    std::vector<std::byte> found(expected.size());
+    payloads.download(found.data(), found.size());
+    EXPECT_EQ(found, expected) << "kind " << static_cast<int>(format.kind);
+  }
+}
+
+TEST_F(CudaDecoder, Appends) {
+  constexpr int64_t kTokens = 17, kWidth = 64;
+  const std::vector<float> rows = draw(3 * kTokens * kWidth, 1);
+  const DeviceBuffer device_rows = upload(rows);
   const std::vector<float> frequencies(8, 0.01f);
   const std::vector<int64_t> turns(3 * kTokens, 5);
   const DeviceBuffer device_frequencies = upload(frequencies), device_turns = upload(turns);

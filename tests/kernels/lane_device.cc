@@ -11,6 +11,7 @@
 
 #include "kernels/attention_observe.h"
 #include "kernels/check.h"
+#include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -84,6 +85,10 @@ class LaneDevice : public DeviceOps {
     const Access access(*this);
     std::memcpy(target, held(source, bytes), static_cast<std::size_t>(bytes));
   }
+  std::unique_ptr<DeviceMark> mark() override { return std::make_unique<DeviceMark>(); }
+  void fetch(std::span<const DevicePiece> pieces, const DeviceMark&) override {
+    for (const DevicePiece& piece : pieces) download(piece.target, piece.source, piece.bytes);
+  }
   void copy(void* target, const void* source, int64_t bytes) override {
     const Access access(*this);
     std::memcpy(held(target, bytes), held(source, bytes), static_cast<std::size_t>(bytes));
@@ -118,8 +123,11 @@ class LaneDevice : public DeviceOps {
     each(job.rows, int64_t{job.kv_heads} * job.head_dim,
          [&](int64_t row, int64_t col) { append_one(job, row, col); });
   }
-  void pack(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
-            int32_t count) override;
+  void pack(const PackJob& job) override {
+    const Access access(*this);
+    HostTeam team(warp_);
+    for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
+  }
   void hadamard(float* rows, int64_t count, int32_t cols) override {
     const Access access(*this);
     std::vector<float> shared(static_cast<std::size_t>(cols));
@@ -216,18 +224,6 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
     if (chosen >= 0 && job.temperature > 0.0) chosen = sample(lane, ordered, best, shared);
     if (lane.lane() == 0) *token = chosen;
   });
-}
-
-void LaneDevice::pack(const SideFormat& format, const float* rows, int64_t rows_stride,
-                      std::byte* const* payloads, int32_t count) {
-  const Access access(*this);
-  const int32_t scales = format.groups * (format.scale_by_token ? format.tokens : format.width);
-  const int32_t lanes = packed_lanes(format);
-  for (int32_t side = 0; side < count; ++side) {
-    const PackJob job{format, rows + side * rows_stride, format.width, payloads[side]};
-    for (int32_t i = 0; i < scales; ++i) pack_scale(job, i);
-    for (int32_t i = 0; i < packed_rows(format) * lanes; ++i) pack_lane(job, i / lanes, i % lanes);
-  }
 }
 
 void LaneDevice::attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,

@@ -2,12 +2,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <vector>
 
+#include "compressors/codecs/hadamard_codec.h"
 #include "compressors/codecs/quant_codec.h"
-#include "kernels/encode_lanes.h"
+#include "kernels/pack_lanes.h"
 #include "tests/kernels/attention_on_host.h"
+#include "tests/kernels/host_team.h"
 
 namespace kva {
 namespace {
@@ -31,14 +34,28 @@ std::vector<float> random_rows(int64_t count, unsigned seed) {
   return rows;
 }
 
-std::vector<std::byte> encoded_by_lanes(const SideFormat& format, const std::vector<float>& rows) {
-  std::vector<std::byte> payload(static_cast<std::size_t>(format.bytes), std::byte{0xa5});
-  const PackJob job{format, rows.data(), format.width, payload.data()};
-  const int32_t scales = format.scale_by_token ? format.tokens * format.groups : format.width * format.groups;
-  for (int32_t i = 0; i < scales; ++i) pack_scale(job, i);
-  for (int32_t row = 0; row < packed_rows(format); ++row)
-    for (int32_t lane = 0; lane < packed_lanes(format); ++lane) pack_lane(job, row, lane);
-  return payload;
+struct CodedByLanes {
+  std::vector<std::byte> payload;
+  bool refused = false;
+};
+CodedByLanes coded_by_lanes(const SideFormat& format, const std::vector<float>& rows) {
+  CodedByLanes coded{std::vector<std::byte>(static_cast<std::size_t>(format.bytes), std::byte{0xa5})};
+  std::vector<double> scratch(static_cast<std::size_t>(pack_scratch(format).bytes / 8));
+  const PackSide side{.source = reinterpret_cast<const std::byte*>(rows.data()),
+                      .payload = coded.payload.data()};
+  int32_t refused = 0;
+  HostWarp warp;
+  HostTeam team(warp);
+  pack_side(team,
+            {.format = format,
+             .source_kind = SideKind::kF32,
+             .sides = &side,
+             .count = 1,
+             .scratch = reinterpret_cast<std::byte*>(scratch.data()),
+             .refused = &refused},
+            0);
+  coded.refused = refused != 0;
+  return coded;
 }
 
 TEST(QuantSideFormat, LanesWriteTheCodecsBytes) {
@@ -53,9 +70,98 @@ TEST(QuantSideFormat, LanesWriteTheCodecsBytes) {
         codec->encode({rows.data(), tokens, width}, {}, payload.data());
         const SideFormat side = codec->device_format(tokens, width).value();
         ASSERT_EQ(side.bytes, codec->bytes(tokens, width));
-        ASSERT_EQ(encoded_by_lanes(side, rows), payload)
-            << format.bits << " bits, " << tokens << " tokens, width " << width;
+        const CodedByLanes coded = coded_by_lanes(side, rows);
+        ASSERT_EQ(coded.payload, payload) << format.bits << " bits, " << tokens << " tokens, width " << width;
+        ASSERT_FALSE(coded.refused);
       }
+}
+
+// Kept numbers too, in Hadamard coordinates and out of them: distances that are equal, ranges that are,
+// groups of which all is kept.
+TEST(QuantSideFormat, LanesKeepTheCodecsNumbers) {
+  for (QuantFormat format : formats())
+    for (const int64_t tokens : {1, 17, 33})
+      for (const bool turned : {false, true}) {
+        const int64_t width = 32;
+        format.outliers = tokens == 33 ? 0.3 : 0.02;
+        format.dense_channels = format.bits % 4;
+        std::vector<float> rows = random_rows(tokens * width, static_cast<unsigned>(tokens));
+        for (std::size_t i = 1; i < rows.size(); i += 3) rows[i] = i % 2 ? 0.0f : 3.0f;
+        std::shared_ptr<const SideCodec> codec = make_quant_codec(format);
+        if (turned) codec = make_hadamard_codec(codec);
+        std::vector<std::byte> payload(static_cast<std::size_t>(codec->bytes(tokens, width)));
+        codec->encode({rows.data(), tokens, width}, {}, payload.data());
+        const CodedByLanes coded = coded_by_lanes(codec->device_format(tokens, width).value(), rows);
+        ASSERT_EQ(coded.payload, payload) << codec->name() << ", " << tokens << " tokens";
+      }
+}
+
+TEST(QuantSideFormat, LanesKeepTheTokensLengths) {
+  for (QuantFormat format : formats()) {
+    const int64_t tokens = 17, width = 32;
+    format.norm_correct = true;
+    format.outliers = format.bits == 2 ? 0.05 : 0.0;
+    const std::vector<float> rows = random_rows(tokens * width, 4);
+    const auto codec = make_quant_codec(format);
+    std::vector<std::byte> payload(static_cast<std::size_t>(codec->bytes(tokens, width)));
+    codec->encode({rows.data(), tokens, width}, {}, payload.data());
+    const SideFormat side = codec->device_format(tokens, width).value();
+    CodedByLanes coded = coded_by_lanes(side, rows);
+    for (int32_t t = 0; t < tokens; ++t) {
+      uint16_t* found = reinterpret_cast<uint16_t*>(coded.payload.data() + side.factors_at) + t;
+      const uint16_t expected = reinterpret_cast<const uint16_t*>(payload.data() + side.factors_at)[t];
+      ASSERT_NEAR(*found, expected, 1);  // codes are decoded with other roundings
+      *found = expected;
+    }
+    ASSERT_EQ(coded.payload, payload) << codec->name();
+  }
+}
+
+TEST(QuantSideFormat, LanesRefuseWhatTheCodecRefuses) {
+  const SideFormat side = make_quant_codec({.bits = 4, .outliers = 0.1})->device_format(4, 16).value();
+  for (const float bad : {NAN, INFINITY, -INFINITY, 65536.0f}) {
+    std::vector<float> rows(64, 1.0f);
+    rows[37] = bad;
+    EXPECT_TRUE(coded_by_lanes(side, rows).refused) << bad;
+  }
+  EXPECT_FALSE(coded_by_lanes(side, std::vector<float>(64, -65504.0f)).refused);
+}
+
+// Rows of several pages, moved together.
+TEST(QuantSideFormat, LanesGatherTokens) {
+  const auto codec = make_quant_codec({.bits = 4, .axis = ScaleAxis::kChannel});
+  const int64_t tokens = 9, width = 24;
+  const std::vector<float> rows = random_rows(3 * tokens * width, 6);
+  std::vector<float> picked;
+  std::vector<const std::byte*> places;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* row = rows.data() + (3 * t + t % 3) * width;
+    picked.insert(picked.end(), row, row + width);
+    places.push_back(reinterpret_cast<const std::byte*>(row));
+  }
+  const SideFormat packed = codec->device_format(tokens, width).value();
+  const SideFormat dense = make_dense_codec(DType::kF32)->device_format(tokens, width).value();
+  const std::vector<std::byte> expected = coded_by_lanes(packed, picked).payload;
+  std::vector<std::byte> found(expected.size());
+  std::vector<float> moved(picked.size());
+  HostWarp warp;
+  HostTeam team(warp);
+  int32_t refused = 0;
+  const PackSide sides[] = {{.rows = places.data(), .payload = found.data()},
+                            {.rows = places.data(), .payload = reinterpret_cast<std::byte*>(moved.data())}};
+  pack_side(
+      team,
+      {.format = packed, .source_kind = SideKind::kF32, .sides = sides, .count = 1, .refused = &refused}, 0);
+  pack_side(team,
+            {.format = dense,
+             .source_kind = SideKind::kF32,
+             .tokens = tokens,
+             .sides = sides,
+             .count = 2,
+             .refused = &refused},
+            1);
+  EXPECT_EQ(found, expected);
+  EXPECT_EQ(moved, picked);
 }
 
 // A page of the codec's own, keys and values, with all that may be kept beside the codes.

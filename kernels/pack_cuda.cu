@@ -1,0 +1,41 @@
+// Compiled without fused multiply-adds, which would round otherwise than the CPU's codec does.
+#include "kernels/cuda_check.cuh"
+#include "kernels/device_warp.cuh"
+#include "kernels/pack_cuda.h"
+
+namespace kva {
+namespace {
+
+constexpr int kThreads = 256;
+
+struct Block {
+  template <class Body>
+  __device__ void each(int32_t count, const Body& body) const {
+    for (auto i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) body(i);
+    __syncthreads();
+  }
+  template <class Body>
+  __device__ void warp(const Body& body) const {
+    if (threadIdx.x < 32) {
+      DeviceWarp lanes;
+      body(lanes);
+    }
+    __syncthreads();
+  }
+};
+
+// Block `side`.
+__global__ void __launch_bounds__(kThreads) pack_kernel(PackJob job) {
+  Block block;
+  pack_side(block, job, static_cast<int32_t>(blockIdx.x));
+}
+
+}  // namespace
+
+void pack_cuda(const PackJob& job, void* stream) {
+  if (job.count <= 0) return;
+  pack_kernel<<<static_cast<unsigned int>(job.count), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
+  cuda_check(cudaGetLastError(), "launching an encoding");
+}
+
+}  // namespace kva

@@ -1,0 +1,57 @@
+// Sides that are coded on the device from the pages that lie there, without their numbers coming to the host.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/device_ops.h"
+#include "runtime/backend/backend.h"
+#include "runtime/kv/byte_ledger.h"
+#include "runtime/kv/device_array.h"
+#include "runtime/kv/page_store.h"
+#include "runtime/kv/plan.h"
+
+namespace kva {
+
+// Everything passed to the constructor outlives the object. Used by one thread at a time.
+class DeviceEncoder {
+ public:
+  // backend: a device's, with the store's payloads.
+  DeviceEncoder(PageStore& store, Backend& backend);
+
+  // Whether `codec` can be coded here from such tokens: of dense sides, for codes, or for rows of their own
+  // type.
+  static bool codes(const SideCodec& codec, std::span<const SideTokens> sources, const PageStore& store);
+
+  // Writes the payloads of all sides of the plan that have sources: plan.sides[i] into sides[i]. Returns
+  // whether a number was refused, not finite or beyond f16: then they are not whole. Throws InputError when
+  // out of memory.
+  bool code(const Plan& plan, std::span<const SideId> sides);
+
+  // Adds workspace.
+  void add_to(ByteLedger& ledger) const;
+
+ private:
+  // Sides that one launch codes: a launch's job, and its sides from `first` on.
+  struct Group {
+    PackJob job;
+    std::vector<PackSide> sides;
+    std::vector<std::size_t> first_row;  // of each side in the rows' addresses, where it has any
+  };
+
+  Group& group_of(const NewSide& side);
+  void add(const NewSide& side, SideId id);
+  void launch(const Group& group, int64_t first_side);
+
+  PageStore& store_;
+  Backend& backend_;
+  std::vector<Group> groups_;
+  std::vector<const std::byte*> row_addresses_;
+  DeviceArray<const std::byte*> rows_;
+  DeviceArray<PackSide> sides_;
+  DeviceArray<std::byte> scratch_;
+  DeviceArray<int32_t> refused_;
+};
+
+}  // namespace kva

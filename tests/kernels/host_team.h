@@ -1,0 +1,26 @@
+// The team that kernels/pack_lanes.h asks for, on the host: one thread does what all would.
+#pragma once
+
+#include <cstdint>
+
+#include "tests/kernels/host_warp.h"
+
+namespace kva {
+
+class HostTeam {
+ public:
+  explicit HostTeam(HostWarp& warp) : warp_(warp) {}
+  template <class Body>
+  void each(int32_t count, const Body& body) const {
+    for (int32_t i = 0; i < count; ++i) body(i);
+  }
+  template <class Body>
+  void warp(const Body& body) const {
+    warp_.run([&](HostWarp::Lane& lane) { body(lane); });
+  }
+
+ private:
+  HostWarp& warp_;
+};
+
+}  // namespace kva
