@@ -1,6 +1,7 @@
 // Pages as device kernels read them: plain structs of offsets and addresses, the same on both sides.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 
@@ -45,6 +46,11 @@ KVA_HOST_DEVICE constexpr int side_bits(SideKind kind) {
   }
 }
 
+// What sides share (runtime/kv/side_memory.h), by its place in SideFormat::shared.
+inline constexpr int kSharedNumbers = 0;  // what codes stand for: levels, centroids
+inline constexpr int kSharedBasis = 1;    // of coordinates
+inline constexpr int kSharedArrays = 2;
+
 // Where in a payload what is, in bytes from its start, which is 16-byte aligned. Dense sides hold rows of
 // tokens and nothing else. Packed ones are for pages of one number of tokens; their scales are f16 by
 // PackedPage::scale_of(), and all offsets are even. -1: there is none.
@@ -70,8 +76,11 @@ struct SideFormat {
   int32_t channel_values_at = -1;  // [dense channel, token]
   int32_t factors_at = -1;         // f16 [tokens], by which a token's numbers are multiplied
   int32_t bytes = 0;               // of the whole payload; dense: of one token
+  // Addresses of what this side shares with others, f16; null: nothing.
+  const void* shared[kSharedArrays] = {};
 
-  friend bool operator==(const SideFormat&, const SideFormat&) = default;
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check takes the comparison's own zero for a pointer
+  friend auto operator<=>(const SideFormat&, const SideFormat&) = default;
 };
 
 // A page of one KV head. Token j stands at start + j and its score gets no bias, unless it has places: then

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,10 +33,15 @@ struct DeviceSpan {
   std::size_t first_table = 0;
 };
 
+// As device kernels read sides of the codec, brought to the device where they share something; nullopt: they
+// cannot. Throws InputError when the device is out of memory. By one thread at a time.
+std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens, int64_t width);
+
 // Neighbouring pages of a table that are read alike.
 struct PageShape {
   int64_t pages = 0;
   int32_t tokens = 0;  // of each
+  // Of formats that differ in nothing but what they share, the first: a plan for one holds for all.
   uint16_t key_format = 0;
   uint16_t value_format = 0;
 
@@ -93,6 +100,7 @@ class DeviceTables {
   void update(int layer, const DeviceSpan& of, int kv_head);
   DevicePage entry_of(const PageRef& ref);
   uint16_t format_of(SideId side);
+  uint16_t add_format(const SideFormat& format);
 
   const PageStore& store_;
   Backend& backend_;
@@ -105,7 +113,13 @@ class DeviceTables {
   int64_t layer_places_ = 0;  // of a layer
   int64_t layouts_ = 0;
   DeviceArray<DevicePage> entries_;  // [layers, layer_places_]
+  // Formats that pages had since the last layout, what of them is uploaded, and of each the first that is
+  // alike.
   std::vector<SideFormat> formats_;
+  std::vector<uint16_t> alike_;
+  std::map<SideFormat, uint16_t> known_formats_;
+  std::size_t uploaded_formats_ = 0;
+  bool has_gone_ = false;  // a sequence, since the last layout
   DeviceArray<SideFormat> device_formats_;
   std::vector<DevicePage> last_, changed_;  // of the update under way
 };
