@@ -1,7 +1,6 @@
 // The kernel of attention over pages, for one pair of kinds or for any. Included by .cu files only.
 #pragma once
 
-#include "kernels/attention_observe.h"
 #include "kernels/attention_warp.h"
 #include "kernels/device_warp.cuh"
 
@@ -10,15 +9,23 @@ namespace kva {
 using AttendKernel = void (*)(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count);
 
 // The kernels compiled for pairs that are common: both sides dense of one kind, or both packed with as many
-// bits. Null for others: attend_any_kernel() takes every pair, with more registers.
+// bits, or codes of as many levels. Null for others.
 AttendKernel dense_attend_kernel(SideKind keys, SideKind values);
 AttendKernel packed_attend_kernel(SideKind keys, SideKind values);
+AttendKernel levels_attend_kernel(SideKind keys, SideKind values);
+// What reads every pair, keys that are not cached as their positions turn them, and parts: with more
+// registers, so fewer warps at once.
+AttendKernel attend_all_kernel();
+
+using ObserveKernel = void (*)(AttentionJob job);
+// Observes every kind.
+ObserveKernel observe_kernel();
 
 // Blocks that a multiprocessor shall be able to hold at once: 16 warps with 128 registers a lane.
 inline constexpr int kBlocksAtOnce = 4;
 
 // Warp w of the grid has item first + w.
-template <bool kTurns = false, class KeyKind, class ValueKind>
+template <bool kTurns = false, bool kParts = false, class KeyKind, class ValueKind>
 __device__ inline void attend_warp(const AttentionJob& job, KeyKind keys, ValueKind values, int32_t first,
                                    int32_t count) {
   extern __shared__ float shared[];
@@ -26,19 +33,8 @@ __device__ inline void attend_warp(const AttentionJob& job, KeyKind keys, ValueK
   const int32_t warp = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
   if (warp >= count) return;
   DeviceWarp lane;
-  attend_item<kTurns>(lane, job, keys, values, job.items[first + warp],
-                      shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
-}
-
-// Warp w of the grid has entry w of the page list.
-__device__ inline void observe_warp(const AttentionJob& job) {
-  extern __shared__ float shared[];
-  const int32_t warp_of_block = static_cast<int32_t>(threadIdx.x) / 32;
-  const int32_t entry = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
-  if (entry >= job.masses.count) return;
-  DeviceWarp lane;
-  observe_page(lane, job, entry,
-               shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
+  attend_item<kTurns, kParts>(lane, job, keys, values, job.items[first + warp],
+                              shared + warp_of_block * attention_shared_values(job));
 }
 
 template <SideKind keys, SideKind values>

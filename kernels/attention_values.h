@@ -60,7 +60,7 @@ KVA_LANE_CODE UnitPlaces value_places(int32_t width, int lane) {
 }
 
 // Adds what is kept beside a packed side's codes: the lane that owns a channel adds its numbers.
-template <class Warp>
+template <bool kLevels, class Warp>
 KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& places, const float* weights,
                             int32_t stride, ValueSums& sums) {
   const SideFormat& format = *page.format;
@@ -68,7 +68,7 @@ KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& 
   const LaneSplit split = lane_split(width);
   const bool owns = warp.lane() < split.lanes && warp.lane() * kUnit < width;
   const auto add = [&](int32_t token, int32_t channel, float number) {
-    const float beyond_code = number - kept_code_value(format, page.payload, token, channel);
+    const float beyond_code = number - left_code_value<kLevels>(page, token, channel);
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       if (!owns || places.place(j) != channel) continue;
@@ -102,7 +102,8 @@ KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights,
       warp.sync();
     }
     if (page.format->outliers > 0 || page.format->dense_channels > 0)
-      add_kept(warp, page, value_places<kind>(page.format->width, warp.lane()), weights, stride, sums);
+      add_kept<has_levels(kind)>(warp, page, value_places<kind>(page.format->width, warp.lane()), weights,
+                                 stride, sums);
     if (units_share_scales(*page.format)) return add_tokens<kind, true>(warp, page, weights, stride, sums);
   }
   add_tokens<kind, false>(warp, page, weights, stride, sums);

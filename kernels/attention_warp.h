@@ -8,6 +8,7 @@
 #include "kernels/attention_job.h"
 #include "kernels/attention_keys.h"
 #include "kernels/attention_math.h"
+#include "kernels/attention_parts.h"
 #include "kernels/attention_turned_keys.h"
 #include "kernels/attention_values.h"
 #include "kernels/side_kinds.h"
@@ -72,29 +73,73 @@ KVA_LANE_CODE inline SidePage value_side(const AttentionJob& job, const DevicePa
   return {job.formats + page.value_format, reinterpret_cast<const uint8_t*>(page.values), page.tokens};
 }
 
+// A side's levels in shared memory: `room` has space for those of any page of the launch.
+struct LevelRoom {
+  float* room;
+  const void* held = nullptr;  // whose levels are there
+};
+
+// Brings the page's levels there, where they are not yet, and tells the page.
+template <class Warp>
+KVA_LANE_CODE void take_levels(Warp& warp, LevelRoom& levels, SidePage& page) {
+  const void* wanted = page.format->shared[kSharedNumbers];
+  page.levels = levels.room;
+  if (levels.held == wanted) return;
+  warp.sync();  // some lanes may still read those of the page before
+  for (int32_t i = warp.lane(); i < level_count(page.format->kind); i += 32)
+    levels.room[i] = f16_value(static_cast<const uint16_t*>(wanted)[i]);
+  warp.sync();
+  levels.held = wanted;
+}
+
 // scores of the page's keys for the item's queries. kTurns: whether job.turning is to be looked at; else it
-// is kNone, and the code is short.
-template <bool kTurns, class Warp, class KeyKind>
+// is kNone. kParts: whether pages may have parts. Without either the code is short.
+template <bool kTurns, bool kParts, class Warp, class KeyKind>
 KVA_LANE_CODE void score_page(Warp& warp, const AttentionJob& job, const AttentionItem& item,
-                              const DevicePage& page, KeyKind key_kind, float* queries, float* scores) {
-  const SidePage keys = key_side(job, page);
+                              const DevicePage& page, KeyKind key_kind, LevelRoom& levels, float* queries,
+                              float* scores) {
+  SidePage keys = key_side(job, page);
+  const int32_t stride = job.longest_page;
+  if (may_have_levels(key_kind)) take_levels(warp, levels, keys);
   if (kTurns && job.turning == KeyTurning::kByPage) turn_queries(warp, job, item, page.start, queries);
   if (kTurns && job.turning == KeyTurning::kByToken) {
-    ScoreTurnedPage<Warp> score{warp, job, page, keys, queries, scores};
+    ScoreTurnedPage<kParts, Warp> score{warp, job, page, keys, queries, scores};
     with_kind(key_kind, score);
+  } else if (kParts && has_parts(*keys.format)) {
+    score_front(warp, keys, queries, scores, stride);
+    const SidePage codes = coded_part(keys);
+    ScorePage<Warp> score{warp, codes, queries, scores + keys.format->front, stride};
+    with_kind(key_kind, score);
+    score_low_rank(warp, keys, queries, scores, stride);
   } else {
-    ScorePage<Warp> score{warp, keys, queries, scores, job.longest_page};
+    ScorePage<Warp> score{warp, keys, queries, scores, stride};
     with_kind(key_kind, score);
   }
 }
 
-// shared: attention_shared_values() floats, this warp's own. The item's kinds are SideKinds or KnownKinds.
-// kTurns: as score_page().
-template <bool kTurns = false, class Warp, class KeyKind, class ValueKind>
+// Adds a page of values. weights may change.
+template <bool kParts, class Warp, class ValueKind>
+KVA_LANE_CODE void add_page(Warp& warp, SidePage page, ValueKind kind, LevelRoom& levels, float* weights,
+                            int32_t stride, ValueSums& sums) {
+  if (may_have_levels(kind)) take_levels(warp, levels, page);
+  if (kParts && has_parts(*page.format)) {
+    add_parts(warp, page, kind, weights, stride, sums);
+    weights += page.format->front;
+    page = coded_part(page);
+  }
+  AddPage<Warp> add{warp, page, weights, stride, sums};
+  with_token_kind(kind, add);
+}
+
+// shared: attention_shared_values() floats, this warp's own. The item's kinds are SideKinds, KnownKinds or
+// AnyKinds. kTurns, kParts: as score_page().
+template <bool kTurns = false, bool kParts = false, class Warp, class KeyKind, class ValueKind>
 KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_kind, ValueKind value_kind,
                                const AttentionItem& item, float* shared) {
   float* queries = shared;
   float* scores = shared + kItemRows * job.head_dim;
+  LevelRoom key_levels{scores + kItemRows * job.longest_page};
+  LevelRoom value_levels{key_levels.room + job.key_levels};
   load_queries(warp, job, item, queries);
   warp.sync();
   float max[kItemRows];
@@ -110,11 +155,10 @@ KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_
       prefetch_side(key_side(job, next), warp.lane());
       prefetch_side(value_side(job, next), warp.lane());
     }
-    score_page<kTurns>(warp, job, item, page, key_kind, queries, scores);
+    score_page<kTurns, kParts>(warp, job, item, page, key_kind, key_levels, queries, scores);
     soften_page(warp, job, item, page, scores, max, sum, values);
     warp.sync();
-    AddPage<Warp> add{warp, of_values, scores, job.longest_page, values};
-    with_token_kind(value_kind, add);
+    add_page<kParts>(warp, of_values, value_kind, value_levels, scores, job.longest_page, values);
     warp.sync();
   }
   WriteSums<Warp> write{warp, job.head_dim, item.rows, job.state_values + int64_t{item.state} * job.head_dim,

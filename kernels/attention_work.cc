@@ -11,20 +11,24 @@ namespace kva {
 namespace {
 
 constexpr int kKindPairs = kSideKinds * kSideKinds;
-constexpr int kPairs = 4 * kKindPairs;  // of each side, turned or not
+constexpr int kPairs = 8 * kKindPairs;  // of each side, turned or not; with parts or without
 
 int pair_of(const DevicePage& page, std::span<const SideFormat> formats) {
   const SideFormat& key = formats[page.key_format];
   const SideFormat& value = formats[page.value_format];
-  return (2 * int{value.hadamard} + int{key.hadamard}) * kKindPairs +
+  const bool parts = has_parts(key) || has_parts(value);
+  return (4 * int{parts} + 2 * int{value.hadamard} + int{key.hadamard}) * kKindPairs +
          static_cast<int>(key.kind) * kSideKinds + static_cast<int>(value.kind);
 }
 bool has_turned_keys(int pair) { return pair / kKindPairs % 2 != 0; }
-bool has_turned_values(int pair) { return pair / kKindPairs >= 2; }
+bool has_turned_values(int pair) { return pair / kKindPairs / 2 % 2 != 0; }
+bool has_parts(int pair) { return pair / kKindPairs >= 4; }
 
 void check_side(const DevicePage& page, const SideFormat& format) {
   KVA_CHECK(format.width > 0 && format.width % 8 == 0, "a width that is a multiple of 8");
   KVA_CHECK(!is_packed(format.kind) || format.tokens == page.tokens, "the format of so many tokens");
+  KVA_CHECK(!has_parts(format) || (is_packed(format.kind) && format.front < page.tokens),
+            "parts beside codes");
 }
 
 class Planner {
@@ -77,7 +81,8 @@ class Planner {
                                .values = static_cast<SideKind>(pair % kSideKinds),
                                .first = static_cast<int32_t>(plan_.items.size()),
                                .count = static_cast<int32_t>(items.size()),
-                               .hadamard_keys = has_turned_keys(pair)});
+                               .hadamard_keys = has_turned_keys(pair),
+                               .parts = has_parts(pair)});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
     plan_.states += plan_.turned_states;
@@ -95,6 +100,8 @@ class Planner {
     KVA_CHECK(!is_by_channel(formats_[page.value_format].kind), "values packed by token");
     KVA_CHECK(page.tokens > 0 && page.tokens <= kMostPageTokens, "a page of 1 to 256 tokens");
     plan_.longest_page = std::max(plan_.longest_page, page.tokens);
+    plan_.key_levels = std::max(plan_.key_levels, level_count(formats_[page.key_format].kind));
+    plan_.value_levels = std::max(plan_.value_levels, level_count(formats_[page.value_format].kind));
     return page;
   }
 

@@ -48,6 +48,7 @@ struct AttentionBucket {
   int32_t first;
   int32_t count;
   bool hadamard_keys = false;  // their queries are turned likewise
+  bool parts = false;          // has_parts() of keys or values
 };
 
 // A table's states: state of row r, n-th in merging order: first_state + n * rows + r. Behind those come the
@@ -85,6 +86,8 @@ struct AttentionPlan {
   int32_t states = 0;
   int32_t turned_states = 0;  // the last of them: their sums are to be turned back before they are merged
   int32_t longest_page = 0;   // tokens
+  int32_t key_levels = 0;     // level_count() of keys, at most
+  int32_t value_levels = 0;
 };
 
 // pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and a

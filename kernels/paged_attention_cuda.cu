@@ -8,17 +8,23 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Any pair of kinds, and of keys that are not cached as their positions turn them, known at run time only:
-// more registers, so fewer warps at once.
+// Any pair of kinds without levels, and of keys that are not cached as their positions turn them, known at
+// run time only: more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
     attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
   attend_warp<true>(job, keys, values, first, count);
 }
 
-AttendKernel attend_kernel_for(const AttentionJob& job, SideKind keys, SideKind values) {
-  if (job.turning != KeyTurning::kNone) return attend_any_kernel;
-  if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
-  if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
+AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
+  const bool turns = job.turning != KeyTurning::kNone;
+  if (bucket.parts) return attend_all_kernel();
+  if (has_levels(bucket.keys) || has_levels(bucket.values)) {
+    const AttendKernel levels = turns ? nullptr : levels_attend_kernel(bucket.keys, bucket.values);
+    return levels ? levels : attend_all_kernel();
+  }
+  if (turns) return attend_any_kernel;
+  if (const AttendKernel dense = dense_attend_kernel(bucket.keys, bucket.values)) return dense;
+  if (const AttendKernel packed = packed_attend_kernel(bucket.keys, bucket.values)) return packed;
   return attend_any_kernel;
 }
 
@@ -33,8 +39,6 @@ __global__ void merge_kernel(const AttentionMerge* merges, AttentionJob job, flo
     if (job.masses.pages && threadIdx.x == 0) put_finals(merge, row, job);
   }
 }
-
-__global__ void __launch_bounds__(kMostWarps * 32) observe_kernel(AttentionJob job) { observe_warp(job); }
 
 // Bytes of shared memory that a block of the device may have.
 int64_t shared_limit() {
@@ -60,10 +64,11 @@ void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
 
 void observe(const AttentionJob& job, cudaStream_t on) {
   const AttentionLaunch launch =
-      attention_launch(job.masses.count, job.head_dim, job.longest_page, shared_limit());
-  allow_shared(observe_kernel, launch);
-  observe_kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
-                   static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
+      attention_launch(job.masses.count, attention_shared_values(job), shared_limit());
+  const ObserveKernel kernel = observe_kernel();
+  allow_shared(kernel, launch);
+  kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+           static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
   cuda_check(cudaGetLastError(), "launching the observation of attention");
 }
 
@@ -72,13 +77,15 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page, "the plan's longest page");
+  KVA_CHECK(job.longest_page == plan.longest_page && job.key_levels == plan.key_levels &&
+                job.value_levels == plan.value_levels,
+            "the plan's longest page and levels");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
   for (const AttentionBucket& bucket : plan.buckets) {
     const AttentionLaunch launch =
-        attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
-    const AttendKernel kernel = attend_kernel_for(job, bucket.keys, bucket.values);
+        attention_launch(bucket.count, attention_shared_values(job), shared_limit());
+    const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);
     kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
              static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,

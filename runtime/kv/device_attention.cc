@@ -197,7 +197,9 @@ void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans, int64_t
   page_list_.upload(plan_.page_list);
   merges_.upload(plan_.merges);
   states_.reserve(int64_t{plan_.states} * (options_.head_dim + 2));
-  launches_.assign(3, {.longest_page = plan_.longest_page});
+  launches_.assign(3, {.longest_page = plan_.longest_page,
+                       .key_levels = plan_.key_levels,
+                       .value_levels = plan_.value_levels});
   for (const AttentionBucket& bucket : plan_.buckets)
     launches_[bucket.hadamard_keys ? 1 : 0].buckets.push_back(bucket);
   launches_[2].merges = plan_.merges;
@@ -237,6 +239,8 @@ AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
           .group = options_.heads / options_.kv_heads,
           .scale = options_.scale,
           .longest_page = plan_.longest_page,
+          .key_levels = plan_.key_levels,
+          .value_levels = plan_.value_levels,
           .state_values = states_.data(),
           .state_max = states_.data() + plan_.states * dim,
           .state_sum = states_.data() + plan_.states * (dim + 1),

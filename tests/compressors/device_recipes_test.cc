@@ -95,7 +95,17 @@ INSTANTIATE_TEST_SUITE_P(
         "H2O(keep=30, recent=5) | quant(bits=4)@tokens>64", "SnapKV(window=8, capacity=0.4)",
         "PyramidKV(window=4, capacity=20) | quant(bits=8)", "AdaKV(window=4, kernel=3, capacity=0.3)",
         "FastGen(T=0.8, r_f=0.2, r_l=0.2)", "DuoAttention(retrieval=0.5, sink=2, recent=20)",
-        "quant(bits=4, rotate=true) | H2O(keep=0.5)"),
+        "quant(bits=4, rotate=true) | H2O(keep=0.5)", "nuq", "nuq(bits=4, axes=token)",
+        "nuq(bits=2, axes=channel, outliers=0.05)", "nuq(bits=8, outliers=0)", "keys(plain); nuq",
+        "keys(page-relative); nuq(bits=4)", "side(k): nuq; rest: quant(bits=4)",
+        "side(v): nuq(bits=4); rest: dense(f16)", "nuq | H2O(keep=0.4)",
+        "AttentionSink(sink=2, window=24) | nuq", "quant(bits=4, sinks=3)",
+        "keys(plain); quant(bits=4, sinks=3, axes=kivi, outliers=0.05, norm_correct=true)",
+        "keys(page-relative); quant(bits=3, sinks=11)", "quant(bits=4, sinks=5, rotate=true)",
+        "quant(k=16, v=4, sinks=5)", "quant(bits=4, sinks=3) | H2O(keep=0.5)",
+        "side(v): quant(bits=8, sinks=2); rest: quant(bits=4, sinks=6, axes=kivi)", "gear(rank=3)",
+        "keys(plain); gear(bits=2)", "keys(page-relative); gear(bits=3, rank=1, outliers=0)",
+        "gear | H2O(keep=0.5)", "side(k): gear(rank=2); rest: nuq(bits=2)"),
     name_of);
 
 using DeviceRefusal = DeviceRecipe;
@@ -108,8 +118,8 @@ TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
-                         testing::Values("nuq", "pq(m=8)", "lowrank(fit_tokens=32)", "minicache(start=0)",
-                                         "gear(rank=3)", "turboquant", "zstd", "quant(bits=4, sinks=3)",
+                         testing::Values("pq(m=8)", "lowrank(fit_tokens=32)", "minicache(start=0)",
+                                         "turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
 

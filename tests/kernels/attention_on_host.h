@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention_warp.h"
+#include "tests/kernels/attend_as_launched.h"
 #include "tests/kernels/attention_case.h"
 #include "tests/kernels/host_warp.h"
 
@@ -30,18 +31,18 @@ inline std::vector<float> run_on_host(const AttentionCase& c, const AttentionPla
                          .group = c.group,
                          .scale = c.scale,
                          .longest_page = plan.longest_page,
+                         .key_levels = plan.key_levels,
+                         .value_levels = plan.value_levels,
                          .state_values = values.data(),
                          .state_max = max.data(),
                          .state_sum = sum.data()};
   HostWarp warp;
-  std::vector<float> shared(static_cast<std::size_t>(attention_shared_values(c.head_dim, plan.longest_page)));
+  std::vector<float> shared(static_cast<std::size_t>(attention_shared_values(job)));
   for (const AttentionBucket& bucket : plan.buckets)
     for (int32_t i = 0; i < bucket.count; ++i) {
       std::fill(shared.begin(), shared.end(), poison);
       const AttentionItem& item = plan.items[static_cast<std::size_t>(bucket.first + i)];
-      warp.run([&](HostWarp::Lane& lane) {
-        attend_item(lane, job, bucket.keys, bucket.values, item, shared.data());
-      });
+      warp.run([&](HostWarp::Lane& lane) { attend_as_launched(lane, job, bucket, item, shared.data()); });
     }
   std::vector<float> out(c.queries.size(), poison);
   for (const AttentionMerge& merge : plan.merges)

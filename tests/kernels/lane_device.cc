@@ -11,6 +11,7 @@
 
 #include "kernels/attention_observe.h"
 #include "kernels/check.h"
+#include "tests/kernels/attend_as_launched.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -228,12 +229,11 @@ void LaneDevice::pack(const SideFormat& format, const float* rows, int64_t rows_
 void LaneDevice::attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
                         float* out, int64_t out_stride) {
   const Access access(*this);
-  std::vector<float> shared(
-      static_cast<std::size_t>(attention_shared_values(job.head_dim, job.longest_page)));
+  std::vector<float> shared(static_cast<std::size_t>(attention_shared_values(job)));
   for (const AttentionBucket& bucket : plan.buckets)
     for (int32_t i = 0; i < bucket.count; ++i)
       warp_.run([&](HostWarp::Lane& lane) {
-        attend_item<true>(lane, job, bucket.keys, bucket.values, job.items[bucket.first + i], shared.data());
+        attend_as_launched(lane, job, bucket, job.items[bucket.first + i], shared.data());
       });
   for (std::size_t i = 0; i < plan.merges.size(); ++i)
     for (int32_t row = 0; row < merges[i].rows; ++row) {
