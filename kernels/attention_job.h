@@ -55,8 +55,8 @@ struct AttentionJob {
   int32_t group = 1;
   float scale = 1.0f;
   int32_t longest_page = 0;  // tokens
-  int32_t key_levels = 0;    // of a page at most
-  int32_t value_levels = 0;
+  int32_t key_numbers = 0;   // the plan's
+  int32_t value_numbers = 0;
   // Of the items: o [states, head_dim], m and l [states].
   float* state_values = nullptr;
   float* state_max = nullptr;
@@ -68,13 +68,13 @@ struct AttentionJob {
 };
 
 // Floats of shared memory that one warp needs: the queries [kItemRows, head_dim], the scores of a page
-// [kItemRows, longest_page], and the levels of keys and of values.
+// [kItemRows, longest_page], and what codes of keys and of values stand for.
 KVA_HOST_DEVICE constexpr int64_t attention_shared_values(int64_t head_dim, int64_t longest_page,
-                                                          int64_t levels = 0) {
-  return kItemRows * (head_dim + longest_page) + levels;
+                                                          int64_t numbers = 0) {
+  return kItemRows * (head_dim + longest_page) + numbers;
 }
 KVA_HOST_DEVICE inline int64_t attention_shared_values(const AttentionJob& job) {
-  return attention_shared_values(job.head_dim, job.longest_page, job.key_levels + job.value_levels);
+  return attention_shared_values(job.head_dim, job.longest_page, job.key_numbers + job.value_numbers);
 }
 
 // How many warps share a block, and what it takes of shared memory. Warps of a block have neighbouring items:

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/attention_centroids.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_units.h"
 #include "kernels/host_device.h"
@@ -238,7 +239,9 @@ struct ScorePage {
   template <SideKind kind>
   KVA_LANE_CODE void run() {
     const SideFormat& format = *page.format;
-    if constexpr (!is_packed(kind)) {
+    if constexpr (kind == SideKind::kCentroids) {
+      score_centroids(warp, page, queries, scores, stride);
+    } else if constexpr (!is_packed(kind)) {
       score_tokens<kind, false>(warp, page, queries, scores, stride);
     } else if constexpr (is_by_channel(kind)) {
       if (units_share_scales(format))
@@ -252,7 +255,7 @@ struct ScorePage {
         score_tokens<kind, false>(warp, page, queries, scores, stride);
     }
     warp.sync();
-    if constexpr (is_packed(kind)) {
+    if constexpr (is_packed(kind) && kind != SideKind::kCentroids) {
       score_kept<has_levels(kind)>(warp, page, queries, scores, stride);
       warp.sync();
     }

@@ -59,7 +59,7 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
   AttentionJob asked = job;
   if (format.hadamard) asked.queries = job.masses.hadamard_queries;
   float* scores = shared + kItemRows * job.head_dim;
-  LevelRoom levels{scores + kItemRows * job.longest_page};
+  NumberRoom numbers{scores + kItemRows * job.longest_page, false};
   for (int32_t row = 0; row < table.rows; row += kItemRows) {
     const AttentionItem item{.kv_head = table.kv_head,
                              .batch_row = table.batch_row,
@@ -68,7 +68,7 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
                              .rows = table.rows - row < kItemRows ? table.rows - row : kItemRows};
     load_queries(warp, asked, item, shared);
     warp.sync();
-    score_page<true, true>(warp, asked, item, page, AnyKind{format.kind}, levels, shared, scores);
+    score_page<true, true>(warp, asked, item, page, AnyKind{format.kind}, numbers, shared, scores);
     add_masses(warp, job, item, table, page, of.first, scores);
     warp.sync();
   }

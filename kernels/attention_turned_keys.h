@@ -45,7 +45,10 @@ KVA_LANE_CODE void turn_queries(Warp& warp, const AttentionJob& job, const Atten
 template <SideKind kind>
 KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int32_t channel) {
   const SideFormat& format = *page.format;
-  if constexpr (is_packed(kind)) {
+  if constexpr (kind == SideKind::kCentroids) {
+    const Centroids of(page);
+    return of.number(channel, of.code(token, channel / of.part_width));
+  } else if constexpr (is_packed(kind)) {
     constexpr int kBits = side_bits(kind);
     const int32_t row = is_by_channel(kind) ? channel : token;
     const int32_t at = is_by_channel(kind) ? token : channel;

@@ -112,7 +112,8 @@ struct SidePage {
   const SideFormat* format;
   const uint8_t* payload;
   int32_t tokens;
-  const float* levels = nullptr;  // of kinds that have them, in memory that the warp's lanes share
+  // What its codes stand for, in memory that the warp's lanes share: levels, or products with centroids.
+  const float* levels = nullptr;
 
   // `token`, or the last one where the page ends before it.
   KVA_LANE_CODE int32_t clipped(int32_t token) const { return token < tokens ? token : tokens - 1; }

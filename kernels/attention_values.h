@@ -92,7 +92,9 @@ KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& 
 template <SideKind kind, class Warp>
 KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights, int32_t stride,
                                ValueSums& sums) {
-  if constexpr (is_packed(kind)) {
+  if constexpr (kind == SideKind::kCentroids) {
+    return add_centroids(warp, page, weights, stride, sums);
+  } else if constexpr (is_packed(kind)) {
     if (page.format->factors_at >= 0) {
       for (int32_t token = warp.lane(); token < page.tokens; token += 32) {
         const float factor = f16_at(page.payload, page.format->factors_at, token);
@@ -106,7 +108,7 @@ KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights,
                                  stride, sums);
     if (units_share_scales(*page.format)) return add_tokens<kind, true>(warp, page, weights, stride, sums);
   }
-  add_tokens<kind, false>(warp, page, weights, stride, sums);
+  if constexpr (kind != SideKind::kCentroids) add_tokens<kind, false>(warp, page, weights, stride, sums);
 }
 
 template <class Warp>

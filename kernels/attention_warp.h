@@ -73,35 +73,41 @@ KVA_LANE_CODE inline SidePage value_side(const AttentionJob& job, const DevicePa
   return {job.formats + page.value_format, reinterpret_cast<const uint8_t*>(page.values), page.tokens};
 }
 
-// A side's levels in shared memory: `room` has space for those of any page of the launch.
-struct LevelRoom {
+// What a side's codes stand for, in shared memory: `room` has space for that of any page of the launch.
+struct NumberRoom {
   float* room;
-  const void* held = nullptr;  // whose levels are there
+  bool products;               // whether products of the queries, which stay the same, are worth their time
+  const void* held = nullptr;  // whose numbers are there
 };
 
-// Brings the page's levels there, where they are not yet, and tells the page.
+// Brings it there, where it is not yet, and tells the page. queries: null for values.
 template <class Warp>
-KVA_LANE_CODE void take_levels(Warp& warp, LevelRoom& levels, SidePage& page) {
+KVA_LANE_CODE void take_numbers(Warp& warp, NumberRoom& numbers, SidePage& page, const float* queries) {
+  const bool centroids = page.format->kind == SideKind::kCentroids;
+  if (centroids && (!queries || !numbers.products || key_numbers(*page.format) == 0)) return;
   const void* wanted = page.format->shared[kSharedNumbers];
-  page.levels = levels.room;
-  if (levels.held == wanted) return;
+  page.levels = numbers.room;
+  if (numbers.held == wanted) return;
   warp.sync();  // some lanes may still read those of the page before
-  for (int32_t i = warp.lane(); i < level_count(page.format->kind); i += 32)
-    levels.room[i] = f16_value(static_cast<const uint16_t*>(wanted)[i]);
+  if (centroids)
+    tabulate_centroids(warp, page, queries, numbers.room);
+  else
+    for (int32_t i = warp.lane(); i < level_count(page.format->kind); i += 32)
+      numbers.room[i] = f16_value(static_cast<const uint16_t*>(wanted)[i]);
   warp.sync();
-  levels.held = wanted;
+  numbers.held = wanted;
 }
 
 // scores of the page's keys for the item's queries. kTurns: whether job.turning is to be looked at; else it
 // is kNone. kParts: whether pages may have parts. Without either the code is short.
 template <bool kTurns, bool kParts, class Warp, class KeyKind>
 KVA_LANE_CODE void score_page(Warp& warp, const AttentionJob& job, const AttentionItem& item,
-                              const DevicePage& page, KeyKind key_kind, LevelRoom& levels, float* queries,
+                              const DevicePage& page, KeyKind key_kind, NumberRoom& numbers, float* queries,
                               float* scores) {
   SidePage keys = key_side(job, page);
   const int32_t stride = job.longest_page;
-  if (may_have_levels(key_kind)) take_levels(warp, levels, keys);
   if (kTurns && job.turning == KeyTurning::kByPage) turn_queries(warp, job, item, page.start, queries);
+  if (shares_numbers(key_kind)) take_numbers(warp, numbers, keys, queries);
   if (kTurns && job.turning == KeyTurning::kByToken) {
     ScoreTurnedPage<kParts, Warp> score{warp, job, page, keys, queries, scores};
     with_kind(key_kind, score);
@@ -119,9 +125,9 @@ KVA_LANE_CODE void score_page(Warp& warp, const AttentionJob& job, const Attenti
 
 // Adds a page of values. weights may change.
 template <bool kParts, class Warp, class ValueKind>
-KVA_LANE_CODE void add_page(Warp& warp, SidePage page, ValueKind kind, LevelRoom& levels, float* weights,
+KVA_LANE_CODE void add_page(Warp& warp, SidePage page, ValueKind kind, NumberRoom& numbers, float* weights,
                             int32_t stride, ValueSums& sums) {
-  if (may_have_levels(kind)) take_levels(warp, levels, page);
+  if (shares_numbers(kind)) take_numbers(warp, numbers, page, nullptr);
   if (kParts && has_parts(*page.format)) {
     add_parts(warp, page, kind, weights, stride, sums);
     weights += page.format->front;
@@ -138,8 +144,8 @@ KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_
                                const AttentionItem& item, float* shared) {
   float* queries = shared;
   float* scores = shared + kItemRows * job.head_dim;
-  LevelRoom key_levels{scores + kItemRows * job.longest_page};
-  LevelRoom value_levels{key_levels.room + job.key_levels};
+  NumberRoom key_room{scores + kItemRows * job.longest_page, job.turning == KeyTurning::kNone};
+  NumberRoom value_room{key_room.room + job.key_numbers, false};
   load_queries(warp, job, item, queries);
   warp.sync();
   float max[kItemRows];
@@ -155,10 +161,10 @@ KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_
       prefetch_side(key_side(job, next), warp.lane());
       prefetch_side(value_side(job, next), warp.lane());
     }
-    score_page<kTurns, kParts>(warp, job, item, page, key_kind, key_levels, queries, scores);
+    score_page<kTurns, kParts>(warp, job, item, page, key_kind, key_room, queries, scores);
     soften_page(warp, job, item, page, scores, max, sum, values);
     warp.sync();
-    add_page<kParts>(warp, of_values, value_kind, value_levels, scores, job.longest_page, values);
+    add_page<kParts>(warp, of_values, value_kind, value_room, scores, job.longest_page, values);
     warp.sync();
   }
   WriteSums<Warp> write{warp, job.head_dim, item.rows, job.state_values + int64_t{item.state} * job.head_dim,

@@ -100,8 +100,8 @@ class Planner {
     KVA_CHECK(!is_by_channel(formats_[page.value_format].kind), "values packed by token");
     KVA_CHECK(page.tokens > 0 && page.tokens <= kMostPageTokens, "a page of 1 to 256 tokens");
     plan_.longest_page = std::max(plan_.longest_page, page.tokens);
-    plan_.key_levels = std::max(plan_.key_levels, level_count(formats_[page.key_format].kind));
-    plan_.value_levels = std::max(plan_.value_levels, level_count(formats_[page.value_format].kind));
+    plan_.key_numbers = std::max(plan_.key_numbers, key_numbers(formats_[page.key_format]));
+    plan_.value_numbers = std::max(plan_.value_numbers, value_numbers(formats_[page.value_format]));
     return page;
   }
 

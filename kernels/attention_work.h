@@ -86,9 +86,19 @@ struct AttentionPlan {
   int32_t states = 0;
   int32_t turned_states = 0;  // the last of them: their sums are to be turned back before they are merged
   int32_t longest_page = 0;   // tokens
-  int32_t key_levels = 0;     // level_count() of keys, at most
-  int32_t value_levels = 0;
+  int32_t key_numbers = 0;    // key_numbers() of a page, at most
+  int32_t value_numbers = 0;
 };
+
+// Floats of shared memory that a warp gets for what a side's codes stand for: its levels; the products of an
+// item's queries with centroids, where they are not too many.
+inline constexpr int32_t kMostProducts = 4096;
+KVA_HOST_DEVICE constexpr int32_t value_numbers(const SideFormat& format) { return level_count(format.kind); }
+KVA_HOST_DEVICE constexpr int32_t key_numbers(const SideFormat& format) {
+  const int32_t products = kItemRows * (format.parts << format.code_bits);
+  if (format.kind == SideKind::kCentroids) return products <= kMostProducts ? products : 0;
+  return level_count(format.kind);
+}
 
 // pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and a
 // width that is a multiple of 8; values are not packed by channel.

@@ -12,7 +12,8 @@ namespace kva {
 
 // How the numbers of a page side are read. Of packed ones (kernels/packed.h) the rows are tokens, or channels
 // where the name says so; only keys have those. kLevels: the codes are numbers of levels, which sides share
-// (SideFormat::shared); the number is level * scale + zero.
+// (SideFormat::shared); the number is level * scale + zero. kCentroids: the codes are numbers of centroids of
+// parts of a token, which sides share.
 enum class SideKind : uint8_t {
   kF32,
   kF16,
@@ -35,14 +36,17 @@ enum class SideKind : uint8_t {
   kLevels4ByChannel,
   kLevels3ByChannel,
   kLevels2ByChannel,
+  kCentroids,
 };
-inline constexpr int kSideKinds = 21;
+inline constexpr int kSideKinds = 22;
 
 KVA_HOST_DEVICE constexpr bool is_packed(SideKind kind) { return kind >= SideKind::kBits8; }
-KVA_HOST_DEVICE constexpr bool has_levels(SideKind kind) { return kind >= SideKind::kLevels8; }
+KVA_HOST_DEVICE constexpr bool has_levels(SideKind kind) {
+  return kind >= SideKind::kLevels8 && kind <= SideKind::kLevels2ByChannel;
+}
 KVA_HOST_DEVICE constexpr bool is_by_channel(SideKind kind) {
   return (kind >= SideKind::kBits8ByChannel && kind <= SideKind::kBits2ByChannel) ||
-         kind >= SideKind::kLevels8ByChannel;
+         (kind >= SideKind::kLevels8ByChannel && kind <= SideKind::kLevels2ByChannel);
 }
 // Bits of a number.
 KVA_HOST_DEVICE constexpr int side_bits(SideKind kind) {
@@ -105,6 +109,9 @@ struct SideFormat {
   int32_t rank = 0;
   int32_t left_at = -1;
   int32_t right_at = -1;
+  // kCentroids: codes of a token, each for as many channels, and their bits.
+  int32_t parts = 1;
+  int32_t code_bits = 8;
   int32_t bytes = 0;  // of the whole payload; dense: of one token
   // Addresses of what this side shares with others, f16; null: nothing.
   const void* shared[kSharedArrays] = {};

@@ -8,8 +8,8 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Any pair of kinds without levels, and of keys that are not cached as their positions turn them, known at
-// run time only: more registers, so fewer warps at once.
+// Any pair of kinds that share nothing, and of keys that are not cached as their positions turn them, known
+// at run time only: more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
     attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
   attend_warp<true>(job, keys, values, first, count);
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kMostWarps * 32)
 AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
   const bool turns = job.turning != KeyTurning::kNone;
   if (bucket.parts) return attend_all_kernel();
-  if (has_levels(bucket.keys) || has_levels(bucket.values)) {
+  if (shares_numbers(AnyKind{bucket.keys}) || shares_numbers(AnyKind{bucket.values})) {
     const AttendKernel levels = turns ? nullptr : levels_attend_kernel(bucket.keys, bucket.values);
     return levels ? levels : attend_all_kernel();
   }
@@ -77,9 +77,9 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page && job.key_levels == plan.key_levels &&
-                job.value_levels == plan.value_levels,
-            "the plan's longest page and levels");
+  KVA_CHECK(job.longest_page == plan.longest_page && job.key_numbers == plan.key_numbers &&
+                job.value_numbers == plan.value_numbers,
+            "the plan's shared memory");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
   for (const AttentionBucket& bucket : plan.buckets) {

@@ -68,7 +68,9 @@ class ResidualCodec : public SideCodec {
 
   std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override {
     auto format = inner_->device_format(tokens, width);
-    if (!format || !is_packed(format->kind) || has_parts(*format)) return std::nullopt;
+    // Factors are of the codes alone, which kernels do not tell from the rest.
+    if (!format || !is_packed(format->kind) || has_parts(*format) || format->factors_at >= 0)
+      return std::nullopt;
     move_offsets(*format, static_cast<int32_t>(factor_bytes(tokens, width)));
     format->rank = static_cast<int32_t>(rank(tokens, width));
     format->left_at = 0;

@@ -67,7 +67,6 @@ class PqStep : public LearnedFormat {
   explicit PqStep(const Arguments& arguments)
       : LearnedFormat("pq"), m_(arguments.integer("m")), bits_(static_cast<int>(arguments.integer("bits"))) {}
 
-  std::string host_only() const override { return "codes of parts of a token"; }
   void begin(const StepContext& context) override {
     const int width = context.cache.options().head_dim;
     if (width % m_ == 0) return;

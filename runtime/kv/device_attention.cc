@@ -198,8 +198,8 @@ void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans, int64_t
   merges_.upload(plan_.merges);
   states_.reserve(int64_t{plan_.states} * (options_.head_dim + 2));
   launches_.assign(3, {.longest_page = plan_.longest_page,
-                       .key_levels = plan_.key_levels,
-                       .value_levels = plan_.value_levels});
+                       .key_numbers = plan_.key_numbers,
+                       .value_numbers = plan_.value_numbers});
   for (const AttentionBucket& bucket : plan_.buckets)
     launches_[bucket.hadamard_keys ? 1 : 0].buckets.push_back(bucket);
   launches_[2].merges = plan_.merges;
@@ -239,8 +239,8 @@ AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
           .group = options_.heads / options_.kv_heads,
           .scale = options_.scale,
           .longest_page = plan_.longest_page,
-          .key_levels = plan_.key_levels,
-          .value_levels = plan_.value_levels,
+          .key_numbers = plan_.key_numbers,
+          .value_numbers = plan_.value_numbers,
           .state_values = states_.data(),
           .state_max = states_.data() + plan_.states * dim,
           .state_sum = states_.data() + plan_.states * (dim + 1),

@@ -105,7 +105,9 @@ INSTANTIATE_TEST_SUITE_P(
         "quant(k=16, v=4, sinks=5)", "quant(bits=4, sinks=3) | H2O(keep=0.5)",
         "side(v): quant(bits=8, sinks=2); rest: quant(bits=4, sinks=6, axes=kivi)", "gear(rank=3)",
         "keys(plain); gear(bits=2)", "keys(page-relative); gear(bits=3, rank=1, outliers=0)",
-        "gear | H2O(keep=0.5)", "side(k): gear(rank=2); rest: nuq(bits=2)"),
+        "gear | H2O(keep=0.5)", "pq(m=8, bits=4)", "pq(m=1, bits=3)", "pq(m=16, bits=2)",
+        "keys(plain); pq(m=4, bits=4)", "keys(page-relative); pq(m=8, bits=2)", "pq(m=4, bits=8)",
+        "pq(m=8, bits=8) | H2O(keep=0.5)", "side(k): gear(rank=2); rest: nuq(bits=2)"),
     name_of);
 
 using DeviceRefusal = DeviceRecipe;
@@ -118,8 +120,7 @@ TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
-                         testing::Values("pq(m=8)", "lowrank(fit_tokens=32)", "minicache(start=0)",
-                                         "turboquant", "zstd",
+                         testing::Values("lowrank(fit_tokens=32)", "minicache(start=0)", "turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
 

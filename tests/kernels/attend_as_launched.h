@@ -11,7 +11,7 @@ inline void attend_as_launched(HostWarp::Lane& lane, const AttentionJob& job, co
                                const AttentionItem& item, float* shared) {
   if (bucket.parts)
     attend_item<true, true>(lane, job, AnyKind{bucket.keys}, AnyKind{bucket.values}, item, shared);
-  else if (has_levels(bucket.keys) || has_levels(bucket.values))
+  else if (shares_numbers(AnyKind{bucket.keys}) || shares_numbers(AnyKind{bucket.values}))
     attend_item<true>(lane, job, AnyKind{bucket.keys}, AnyKind{bucket.values}, item, shared);
   else
     attend_item<true>(lane, job, bucket.keys, bucket.values, item, shared);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <random>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -40,8 +41,13 @@ struct AttentionCase {
 
   // A page at the end of the table that is being made; contiguous pages follow `start`.
   void add_page(int32_t tokens, int32_t start, const SideSpec& key, const SideSpec& value, bool has_places) {
-    keys.push_back(make_side(draw_rows(tokens * head_dim), head_dim, key, random()));
-    values.push_back(make_side(draw_rows(tokens * head_dim), head_dim, value, random()));
+    HostSide of_keys = make_side(draw_rows(tokens * head_dim), head_dim, key, random());
+    add_page(tokens, start, std::move(of_keys),
+             make_side(draw_rows(tokens * head_dim), head_dim, value, random()), has_places);
+  }
+  void add_page(int32_t tokens, int32_t start, HostSide key, HostSide value, bool has_places) {
+    keys.push_back(std::move(key));
+    values.push_back(std::move(value));
     biases.emplace_back();
     if (has_places)
       for (int32_t t = 0; t < tokens; ++t)
@@ -58,11 +64,13 @@ struct AttentionCase {
     formats.push_back(values.back().format);
   }
 
-  // Addresses of the payloads, which stay where they are from here on.
+  // Addresses of payloads and of what is shared, which stay where they are from here on.
   void settle() {
     for (std::size_t i = 0; i < pages.size(); ++i) {
       pages[i].keys = keys[i].payload.data();
       pages[i].values = values[i].payload.data();
+      if (!keys[i].shared.empty()) formats[pages[i].key_format].shared[0] = keys[i].shared.data();
+      if (!values[i].shared.empty()) formats[pages[i].value_format].shared[0] = values[i].shared.data();
       pages[i].biases = biases[i].empty() ? nullptr : biases[i].data();
     }
   }

@@ -31,7 +31,8 @@ struct SideSpec {
 struct HostSide {
   SideFormat format;
   std::vector<std::byte> payload;
-  std::vector<float> numbers;  // [tokens, width]
+  std::vector<float> numbers;         // [tokens, width]
+  std::vector<uint16_t> shared = {};  // f16, what its codes stand for (device_shared_sides.h)
 };
 
 // As a vector that grows by two-byte numbers, at even places.

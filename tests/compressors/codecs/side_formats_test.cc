@@ -10,6 +10,7 @@
 #include "compressors/codecs/codebook_codec.h"
 #include "compressors/codecs/front_dense_codec.h"
 #include "compressors/codecs/hadamard_codec.h"
+#include "compressors/codecs/pq_codec.h"
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/codecs/residual_codec.h"
 #include "tests/kernels/attention_on_host.h"
@@ -161,6 +162,22 @@ TEST_F(SideFormats, LowRankPartsAreAdded) {
   const Codec plain = make_quant_codec(quantized(4, false));
   expect_reads(with_rank(64, 4, true), plain, 33, 64, 2, "rank 64, in keys");
   expect_reads(plain, with_rank(3, 4, false), 33, 64, 2, "in values");
+}
+
+// Parts of fewer numbers than a lane takes, of as many and of more; tables that fit the shared memory and
+// such that do not.
+TEST_F(SideFormats, LanesReadCentroids) {
+  for (const int64_t width : {64, 80, 128})
+    for (const int64_t m : {int64_t{1}, int64_t{4}, int64_t{16}, width})
+      for (const int bits : {2, 3, 4, 8}) {
+        const PqShape shape{.width = width, .m = m, .bits = bits};
+        const std::vector<float> numbers = random_rows(width * shape.entries(), 9);
+        const Codec codec = make_pq_codec(shape, make_f16_array(memory, numbers, "centroids"));
+        for (const int64_t tokens : {1, 15, 16, 17})
+          for (const int32_t group : {1, 9})
+            expect_reads(codec, codec, tokens, width, group,
+                         std::to_string(m) + " parts of " + std::to_string(bits) + " bits");
+      }
 }
 
 // What kernels have no code for has no format.
