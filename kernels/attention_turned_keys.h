@@ -61,6 +61,30 @@ KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int3
   }
 }
 
+// Calls body(channel, number - what its code stands for) for the numbers that a packed page keeps of a token
+// beside its codes: those of this lane, of 32.
+template <class Body>
+KVA_LANE_CODE inline void for_kept_of_token(const SidePage& page, int32_t token, int lane, const Body& body) {
+  const SideFormat& format = *page.format;
+  const auto keep = [&](int32_t channel, float number) {
+    body(channel, number - kept_code_value(format, page.payload, token, channel));
+  };
+  if (format.outliers > 0) {
+    const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
+    const uint8_t* list = page.payload + format.places_at;
+    for (int32_t i = first_outlier(format, page.payload, end - format.width) + lane; i < format.outliers;
+         i += 32) {
+      const uint32_t place = listed_place(list, format.place_bits, i);
+      if (place >= end) break;
+      keep(static_cast<int32_t>(place) - token * format.width,
+           f16_at(page.payload, format.outlier_values_at, i));
+    }
+  }
+  const auto* channels = reinterpret_cast<const uint16_t*>(page.payload + format.channels_at);
+  for (int32_t i = lane; i < format.dense_channels; i += 32)
+    keep(channels[i], f16_at(page.payload, format.channel_values_at, i * page.tokens + token));
+}
+
 KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) {
   if (!page.has_places) return page.start + token;
   if (page.wide_offsets) return page.start + static_cast<const int32_t*>(page.offsets)[token];
@@ -92,24 +116,8 @@ struct ScoreTurnedPage {
   }
   // The lane's part of what is kept beside a token's codes.
   KVA_LANE_CODE void add_kept(float (&sums)[kItemRows], int32_t token, int32_t position) const {
-    const SideFormat& format = *keys.format;
-    const auto add_one = [&](int32_t channel, float number) {
-      add(sums, position, channel, number - kept_code_value(format, keys.payload, token, channel));
-    };
-    if (format.outliers > 0) {
-      const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
-      const uint8_t* list = keys.payload + format.places_at;
-      for (int32_t i = first_outlier(format, keys.payload, end - format.width) + warp.lane();
-           i < format.outliers; i += 32) {
-        const uint32_t place = listed_place(list, format.place_bits, i);
-        if (place >= end) break;
-        add_one(static_cast<int32_t>(place) - token * format.width,
-                f16_at(keys.payload, format.outlier_values_at, i));
-      }
-    }
-    const auto* channels = reinterpret_cast<const uint16_t*>(keys.payload + format.channels_at);
-    for (int32_t i = warp.lane(); i < format.dense_channels; i += 32)
-      add_one(channels[i], f16_at(keys.payload, format.channel_values_at, i * keys.tokens + token));
+    for_kept_of_token(keys, token, warp.lane(),
+                      [&](int32_t channel, float beyond_code) { add(sums, position, channel, beyond_code); });
   }
 
   template <SideKind kind>

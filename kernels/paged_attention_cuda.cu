@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <utility>
+
 #include "kernels/attend_kernel.cuh"
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
@@ -15,7 +18,9 @@ __global__ void __launch_bounds__(kMostWarps * 32)
   attend_warp<true>(job, keys, values, first, count);
 }
 
-AttendKernel attend_kernel_for(const AttentionJob& job, SideKind keys, SideKind values) {
+AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
+  const auto [keys, values] = std::pair(bucket.keys, bucket.values);
+  if (bucket.general) return general_attend_kernel();
   if (job.turning != KeyTurning::kNone) return attend_any_kernel;
   if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
   if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
@@ -33,8 +38,6 @@ __global__ void merge_kernel(const AttentionMerge* merges, AttentionJob job, flo
     if (job.masses.pages && threadIdx.x == 0) put_finals(merge, row, job);
   }
 }
-
-__global__ void __launch_bounds__(kMostWarps * 32) observe_kernel(AttentionJob job) { observe_warp(job); }
 
 // Bytes of shared memory that a block of the device may have.
 int64_t shared_limit() {
@@ -58,12 +61,16 @@ void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
                "allowing shared memory");
 }
 
+// Numbers of a query row in an item's shared memory, where its kernel reads any side.
+int64_t widest_row(const AttentionJob& job) { return std::max(job.head_dim, job.widest); }
+
 void observe(const AttentionJob& job, cudaStream_t on) {
   const AttentionLaunch launch =
-      attention_launch(job.masses.count, job.head_dim, job.longest_page, shared_limit());
-  allow_shared(observe_kernel, launch);
-  observe_kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
-                   static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
+      attention_launch(job.masses.count, widest_row(job), job.longest_page, shared_limit());
+  const ObserveKernel kernel = observe_kernel();
+  allow_shared(kernel, launch);
+  kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+           static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
   cuda_check(cudaGetLastError(), "launching the observation of attention");
 }
 
@@ -72,19 +79,21 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page, "the plan's longest page");
+  KVA_CHECK(job.longest_page == plan.longest_page && job.widest == plan.widest, "the plan's longest page");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
+  project_cuda(plan, job, stream);
   for (const AttentionBucket& bucket : plan.buckets) {
-    const AttentionLaunch launch =
-        attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
-    const AttendKernel kernel = attend_kernel_for(job, bucket.keys, bucket.values);
+    const AttentionLaunch launch = attention_launch(
+        bucket.count, bucket.general ? widest_row(job) : job.head_dim, job.longest_page, shared_limit());
+    const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);
     kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
              static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
                                                                   bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
+  lift_cuda(plan, job, stream);
   int32_t rows = 0;
   for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
   if (rows == 0) return;

@@ -95,21 +95,45 @@ INSTANTIATE_TEST_SUITE_P(
         "H2O(keep=30, recent=5) | quant(bits=4)@tokens>64", "SnapKV(window=8, capacity=0.4)",
         "PyramidKV(window=4, capacity=20) | quant(bits=8)", "AdaKV(window=4, kernel=3, capacity=0.3)",
         "FastGen(T=0.8, r_f=0.2, r_l=0.2)", "DuoAttention(retrieval=0.5, sink=2, recent=20)",
-        "quant(bits=4, rotate=true) | H2O(keep=0.5)"),
+        "quant(bits=4, rotate=true) | H2O(keep=0.5)", "minicache(start=0)",
+        "minicache(start=0, retain=0.3) | quant(bits=4)", "minicache(start=0, retain=0)",
+        "minicache(start=0, retain=1) | quant(k=3, v=2, axes=kivi, outliers=0.05, norm_correct=true)",
+        "keys(plain); minicache(start=0, retain=0.2) | quant(bits=8)",
+        "keys(page-relative); minicache(start=0, retain=0.2) | dense(f32)",
+        "minicache(start=0, retain=0.1)@seal | quant(bits=4)@tokens>40", "minicache(start=0) | H2O(keep=0.5)",
+        "Random(keep=0.5) | minicache(start=0)", "lowrank(rank=8, fit_tokens=16)",
+        "lowrank(rank=5, fit_tokens=16)", "lowrank(rank=1, fit_tokens=8)",
+        "lowrank(rank=8, fit_tokens=16) | quant(bits=4)", "lowrank(rank=7, fit_tokens=16) | quant(bits=3)",
+        "lowrank(rank=5, fit_tokens=16) | quant(k=4,v=2,axes=kivi,group=4,outliers=0.1,norm_correct=true)",
+        "lowrank(rank=3, fit_tokens=16) | quant(bits=2, dense_channels=1, outliers=0.05)",
+        "lowrank(rank=8, fit_tokens=16) | quant(bits=4, rotate=true)",
+        "lowrank(rank=6, fit_tokens=8, refresh=0.3)", "lowrank(energy=0.9, fit_tokens=16) | quant(bits=8)",
+        "lowrank(rank=33, layers=2, fit_tokens=40)",
+        "lowrank(rank=12, layers=2, fit_tokens=16) | quant(bits=4)",
+        "lowrank(rank=16, layers=2, fit_tokens=16) | quant(bits=4, rotate=true)",
+        "side(k): lowrank(rank=5, fit_tokens=16); rest: quant(bits=4, rotate=true)",
+        "side(v): lowrank(rank=9, fit_tokens=16); rest: minicache(start=0)",
+        "keys(plain); side(v): lowrank(rank=5, fit_tokens=16) | quant(bits=4); rest: quant(bits=4, "
+        "axes=kivi)",
+        "lowrank(rank=8, method=randomized, fit_tokens=16) | dense(fp8)",
+        "lowrank(rank=6, fit_tokens=16) | H2O(keep=0.5)"),
     name_of);
 
 using DeviceRefusal = DeviceRecipe;
 
 TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
+  const Projections source(kShape, 40, 2);
   const auto make = [&] {
-    CompressedCache(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+    CompressedCache c(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+    c.prompt(c.driver.add(source), 40, 40);
   };
   EXPECT_THAT(error_of(make), AllOf(HasSubstr(device->name()), HasSubstr("use --device cpu")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
-                         testing::Values("nuq", "pq(m=8)", "lowrank(fit_tokens=32)", "minicache(start=0)",
-                                         "gear(rank=3)", "turboquant", "zstd", "quant(bits=4, sinks=3)",
+                         testing::Values("nuq", "pq(m=8)", "keys(plain); lowrank(fit_tokens=16)",
+                                         "minicache(start=0) | quant(bits=4, rotate=true)", "gear(rank=3)",
+                                         "turboquant", "zstd", "quant(bits=4, sinks=3)",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
 
