@@ -65,6 +65,30 @@ KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int3
   }
 }
 
+// Calls body(channel, number - what its code stands for) for the numbers that a packed page keeps of a token
+// beside its codes: those of this lane, of 32.
+template <bool kLevels, class Body>
+KVA_LANE_CODE inline void for_kept_of_token(const SidePage& page, int32_t token, int lane, const Body& body) {
+  const SideFormat& format = *page.format;
+  const auto keep = [&](int32_t channel, float number) {
+    body(channel, number - left_code_value<kLevels>(page, token, channel));
+  };
+  if (format.outliers > 0) {
+    const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
+    const uint8_t* list = page.payload + format.places_at;
+    for (int32_t i = first_outlier(format, page.payload, end - format.width) + lane; i < format.outliers;
+         i += 32) {
+      const uint32_t place = listed_place(list, format.place_bits, i);
+      if (place >= end) break;
+      keep(static_cast<int32_t>(place) - token * format.width,
+           f16_at(page.payload, format.outlier_values_at, i));
+    }
+  }
+  const auto* channels = reinterpret_cast<const uint16_t*>(page.payload + format.channels_at);
+  for (int32_t i = lane; i < format.dense_channels; i += 32)
+    keep(channels[i], f16_at(page.payload, format.channel_values_at, i * page.tokens + token));
+}
+
 KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) {
   if (!page.has_places) return page.start + token;
   if (page.wide_offsets) return page.start + static_cast<const int32_t*>(page.offsets)[token];
@@ -95,30 +119,6 @@ struct ScoreTurnedPage {
   KVA_LANE_CODE void add(float (&sums)[kItemRows], int32_t position, int32_t channel, float number) const {
     for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(turned_back(r, position, channel), number, sums[r]);
   }
-  // The lane's part of what is kept beside the codes of a token, which stands at `position`.
-  template <bool kLevels>
-  KVA_LANE_CODE void add_kept(const SidePage& codes, float (&sums)[kItemRows], int32_t token,
-                              int32_t position) const {
-    const SideFormat& format = *codes.format;
-    const auto add_one = [&](int32_t channel, float number) {
-      add(sums, position, channel, number - left_code_value<kLevels>(codes, token, channel));
-    };
-    if (format.outliers > 0) {
-      const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
-      const uint8_t* list = codes.payload + format.places_at;
-      for (int32_t i = first_outlier(format, codes.payload, end - format.width) + warp.lane();
-           i < format.outliers; i += 32) {
-        const uint32_t place = listed_place(list, format.place_bits, i);
-        if (place >= end) break;
-        add_one(static_cast<int32_t>(place) - token * format.width,
-                f16_at(codes.payload, format.outlier_values_at, i));
-      }
-    }
-    const auto* channels = reinterpret_cast<const uint16_t*>(codes.payload + format.channels_at);
-    for (int32_t i = warp.lane(); i < format.dense_channels; i += 32)
-      add_one(channels[i], f16_at(codes.payload, format.channel_values_at, i * codes.tokens + token));
-  }
-
   // A number without what is kept beside its code. codes: the page's coded part.
   template <SideKind kind>
   KVA_LANE_CODE float number(const SidePage& codes, int32_t token, int32_t channel) const {
@@ -126,8 +126,9 @@ struct ScoreTurnedPage {
       const int32_t front = keys.format->front;
       if (token < front) return side_number<SideKind::kF16>(keys, token, channel);
       return side_number<kind>(codes, token - front, channel) + low_rank_number(keys, token, channel);
+    } else {
+      return side_number<kind>(keys, token, channel);
     }
-    return side_number<kind>(keys, token, channel);
   }
 
   template <SideKind kind>
@@ -142,7 +143,9 @@ struct ScoreTurnedPage {
         add(sums, position, c, number<kind>(codes, token, c));
       float factor = 1.0f;
       if (is_packed(kind) && token >= front) {
-        add_kept<has_levels(kind)>(codes, sums, token - front, position);
+        for_kept_of_token<has_levels(kind)>(
+            codes, token - front, warp.lane(),
+            [&](int32_t channel, float beyond_code) { add(sums, position, channel, beyond_code); });
         if (format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token - front);
       }
       for (int r = 0; r < kItemRows; ++r) {

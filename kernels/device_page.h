@@ -37,8 +37,10 @@ enum class SideKind : uint8_t {
   kLevels3ByChannel,
   kLevels2ByChannel,
   kCentroids,
+  // The numbers of a base, each token's multiplied by one of its own, and some tokens' own rows.
+  kScaledBase,
 };
-inline constexpr int kSideKinds = 22;
+inline constexpr int kSideKinds = 23;
 
 KVA_HOST_DEVICE constexpr bool is_packed(SideKind kind) { return kind >= SideKind::kBits8; }
 KVA_HOST_DEVICE constexpr bool has_levels(SideKind kind) {
@@ -75,8 +77,7 @@ KVA_HOST_DEVICE constexpr int level_count(SideKind kind) {
 
 // What sides share (runtime/kv/side_memory.h), by its place in SideFormat::shared.
 inline constexpr int kSharedNumbers = 0;  // what codes stand for: levels, centroids
-inline constexpr int kSharedBasis = 1;    // of coordinates
-inline constexpr int kSharedArrays = 2;
+inline constexpr int kSharedArrays = 1;
 
 // Where in a payload what is, in bytes from its start, which is 16-byte aligned. Dense sides hold rows of
 // tokens and nothing else. Packed ones are for pages of one number of tokens; their scales are f16 by
@@ -87,7 +88,10 @@ struct SideFormat {
   // Rows are those of the tokens turned by kernels/hadamard.h. Kernels read them as they are: they are given
   // queries that are turned likewise, and what they sum is turned back.
   bool hadamard = false;
-  int32_t width = 0;     // numbers of a token: a multiple of 8
+  // Rows are coefficients on the vectors of a basis, f16 [width, head dimension], at the page's key_base or
+  // value_base; with `hadamard`, turned ones. Queries and sums go the same way.
+  bool on_basis = false;
+  int32_t width = 0;     // numbers of a token: a multiple of 8, but on a basis
   int32_t tokens = 0;    // of a packed page
   int32_t group = 1;     // numbers that share a scale: channels of a token, else tokens of a channel
   int32_t groups = 1;    // PackedPage::groups()
@@ -102,6 +106,10 @@ struct SideFormat {
   int32_t channels_at = -1;        // u16 each
   int32_t channel_values_at = -1;  // [dense channel, token]
   int32_t factors_at = -1;         // f16 [tokens], by which a token's numbers are multiplied
+  int32_t base = -1;               // kScaledBase: the format of the page's key_base or value_base
+  int32_t retained = 0;            // kScaledBase: tokens with rows of their own
+  int32_t retained_at = -1;        // these tokens, u16 each, ascending
+  int32_t retained_rows_at = -1;   // f16 [retained, width]
   // Tokens from the front that are f16 rows at the payload's start; all else is of the others, as a page of
   // its own. Only of packed kinds, as is the low-rank part.
   int32_t front = 0;
@@ -148,6 +156,11 @@ struct DevicePage {
   uint16_t value_format = 0;
   bool has_places = false;
   bool wide_offsets = false;
+  // Which of a table's bases its sides are on, counted from 1; 0: none.
+  uint16_t key_basis = 0;
+  uint16_t value_basis = 0;
+  const std::byte* key_base = nullptr;  // payload of a base or numbers of a basis, as the format asks
+  const std::byte* value_base = nullptr;
 };
 
 // The most tokens a page may have.

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "kernels/attend_kernel.cuh"
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
@@ -16,15 +18,13 @@ __global__ void __launch_bounds__(kMostWarps * 32)
 }
 
 AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
-  const bool turns = job.turning != KeyTurning::kNone;
-  if (bucket.parts) return attend_all_kernel();
-  if (shares_numbers(AnyKind{bucket.keys}) || shares_numbers(AnyKind{bucket.values})) {
-    const AttendKernel levels = turns ? nullptr : levels_attend_kernel(bucket.keys, bucket.values);
-    return levels ? levels : attend_all_kernel();
-  }
-  if (turns) return attend_any_kernel;
-  if (const AttendKernel dense = dense_attend_kernel(bucket.keys, bucket.values)) return dense;
-  if (const AttendKernel packed = packed_attend_kernel(bucket.keys, bucket.values)) return packed;
+  const auto [keys, values] = std::pair(bucket.keys, bucket.values);
+  if (bucket.general) return general_attend_kernel();
+  if (has_levels(keys))
+    return job.turning == KeyTurning::kNone ? levels_attend_kernel(keys, values) : general_attend_kernel();
+  if (job.turning != KeyTurning::kNone) return attend_any_kernel;
+  if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
+  if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
   return attend_any_kernel;
 }
 
@@ -62,6 +62,14 @@ void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
                "allowing shared memory");
 }
 
+// Floats of shared memory that a warp of the bucket's kernel needs.
+int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
+  const bool levels = has_levels(bucket.keys);
+  if (bucket.general || (levels && job.turning != KeyTurning::kNone)) return attention_shared_values(job);
+  return attention_shared_values(job.head_dim, job.longest_page,
+                                 levels ? job.key_numbers + job.value_numbers : 0);
+}
+
 void observe(const AttentionJob& job, cudaStream_t on) {
   const AttentionLaunch launch =
       attention_launch(job.masses.count, attention_shared_values(job), shared_limit());
@@ -77,14 +85,14 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page && job.key_numbers == plan.key_numbers &&
-                job.value_numbers == plan.value_numbers,
+  KVA_CHECK(job.longest_page == plan.longest_page && job.widest == plan.widest &&
+                job.key_numbers == plan.key_numbers && job.value_numbers == plan.value_numbers,
             "the plan's shared memory");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
+  project_cuda(plan, job, stream);
   for (const AttentionBucket& bucket : plan.buckets) {
-    const AttentionLaunch launch =
-        attention_launch(bucket.count, attention_shared_values(job), shared_limit());
+    const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
     const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);
     kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
@@ -92,6 +100,7 @@ void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const Atten
                                                                   bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
+  lift_cuda(plan, job, stream);
   int32_t rows = 0;
   for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
   if (rows == 0) return;

@@ -20,10 +20,12 @@ struct AnyKind {
 
 // Whether sides of the kind share what their codes stand for.
 KVA_HOST_DEVICE constexpr bool shares_numbers(SideKind) { return false; }
-KVA_HOST_DEVICE constexpr bool shares_numbers(AnyKind any) { return any.kind >= SideKind::kLevels8; }
+KVA_HOST_DEVICE constexpr bool shares_numbers(AnyKind any) {
+  return any.kind >= SideKind::kLevels8 && any.kind <= SideKind::kCentroids;
+}
 template <SideKind kind>
 KVA_HOST_DEVICE constexpr bool shares_numbers(KnownKind<kind>) {
-  return kind >= SideKind::kLevels8;
+  return shares_numbers(AnyKind{kind});
 }
 
 // Calls body.template run<kind>().

@@ -35,6 +35,7 @@ void cut(CountedVector<PageShape>& shapes, int64_t pages, int64_t wanted) {
 }  // namespace
 
 std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens, int64_t width) {
+  if (const DeviceBasis basis = codec.device_basis(); basis.array) basis.array->on_device();
   std::optional<SideFormat> format = codec.device_format(tokens, width);
   if (!format) return format;
   const DeviceArrays arrays = codec.device_arrays();
@@ -114,6 +115,7 @@ void DeviceTables::lay_out() {
       longest = std::max(longest, table.pages);
       table.copied = 0;
       table.shapes.clear();
+      table.bases.clear();
     }
     of.first = places;
     of.room = of.tables.empty() ? 0 : roomy(longest);
@@ -145,8 +147,13 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
   cut(to.shapes, to.shapes.empty() ? 0 : to.copied + 1, first);
   changed_.clear();
   for (int64_t page = first; page <= last; ++page) {
-    const DevicePage entry = entry_of(from.pages[index(page)]);
-    PageShape shape{1, entry.tokens, alike_[entry.key_format], alike_[entry.value_format]};
+    const DevicePage entry = entry_of(from.pages[index(page)], to);
+    PageShape shape{1,
+                    entry.tokens,
+                    alike_[entry.key_format],
+                    alike_[entry.value_format],
+                    entry.key_basis,
+                    entry.value_basis};
     if (!to.shapes.empty() && to.shapes.back().alike(shape))
       ++to.shapes.back().pages;
     else
@@ -159,14 +166,45 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
   from.changed_from = std::numeric_limits<int32_t>::max();
 }
 
-DevicePage DeviceTables::entry_of(const PageRef& ref) {
-  DevicePage page{.keys = store_.data(ref.k).payload,
-                  .values = store_.data(ref.v).payload,
+// Which of the table's bases it is.
+uint16_t DeviceTables::basis_of(const std::byte* vectors, Table& table) const {
+  const auto known = std::find(table.bases.begin(), table.bases.end(), vectors);
+  const auto at = known - table.bases.begin() + 1;
+  if (at > std::numeric_limits<uint16_t>::max())
+    throw InputError(
+        fmt::format("{}: expected pages on up to {} bases in a sequence, found more; use --device cpu or a "
+                    "larger refresh",
+                    backend_.name(), at - 1));
+  if (known == table.bases.end()) table.bases.push_back(vectors);
+  return static_cast<uint16_t>(at);
+}
+
+DeviceTables::SideEntry DeviceTables::side_of(SideId side, Table& table) {
+  const SideData data = store_.data(side);
+  SideEntry entry{data.payload ? data.payload : data.base, nullptr, format_of(side), 0};
+  const SideFormat& format = formats_[entry.format];
+  if (format.kind == SideKind::kScaledBase) entry.base = data.base;
+  if (!format.on_basis) return entry;
+  const DeviceBasis basis = store_.codec(side).device_basis();
+  entry.base = basis.array->on_device() + basis.offset;
+  entry.basis = basis_of(entry.base, table);
+  return entry;
+}
+
+DevicePage DeviceTables::entry_of(const PageRef& ref, Table& table) {
+  const SideEntry keys = side_of(ref.k, table);
+  const SideEntry values = side_of(ref.v, table);
+  DevicePage page{.keys = keys.payload,
+                  .values = values.payload,
                   .tokens = ref.tokens,
                   .start = ref.start,
-                  .key_format = format_of(ref.k),
-                  .value_format = format_of(ref.v),
-                  .has_places = ref.where != kNoSide};
+                  .key_format = keys.format,
+                  .value_format = values.format,
+                  .has_places = ref.where != kNoSide,
+                  .key_basis = keys.basis,
+                  .value_basis = values.basis,
+                  .key_base = keys.base,
+                  .value_base = values.base};
   if (!page.has_places) return page;
   // As packed_places() lays them out.
   const PagePlaces places(store_, ref);
@@ -180,11 +218,19 @@ DevicePage DeviceTables::entry_of(const PageRef& ref) {
 }
 
 uint16_t DeviceTables::format_of(SideId side) {
-  const std::optional<SideFormat> format =
-      readable_format(store_.codec(side), store_.tokens(side), store_.width(side));
+  const SideId base = store_.base(side);
+  const SideCodec& codec = store_.codec(side);
+  std::optional<SideFormat> format = readable_format(codec, store_.tokens(side), store_.width(side));
+  if (base != kNoSide) {
+    const auto of_base = readable_format(store_.codec(base), store_.tokens(base), store_.width(base));
+    KVA_CHECK(of_base, "a base that device kernels read");
+    format = codec.device_format_on(*of_base, store_.tokens(side), store_.width(side));
+  }
   KVA_CHECK(format, "a side that device kernels read");
+  if (format->kind == SideKind::kScaledBase) format->base = format_of(base);
   SideFormat alike = *format;
   std::fill_n(alike.shared, kSharedArrays, nullptr);
+  if (alike.base >= 0) alike.base = alike_[index(alike.base)];
   const uint16_t first = add_format(alike);
   const uint16_t at = add_format(*format);
   alike_[at] = first;

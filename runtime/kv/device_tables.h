@@ -33,8 +33,9 @@ struct DeviceSpan {
   std::size_t first_table = 0;
 };
 
-// As device kernels read sides of the codec, brought to the device where they share something; nullopt: they
-// cannot. Throws InputError when the device is out of memory. By one thread at a time.
+// As device kernels read sides of the codec that build on no other; nullopt: they cannot, or the sides build
+// on others. What the codec shares is brought to the device. Throws InputError when the device is out of
+// memory. By one thread at a time.
 std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens, int64_t width);
 
 // Neighbouring pages of a table that are read alike.
@@ -44,9 +45,13 @@ struct PageShape {
   // Of formats that differ in nothing but what they share, the first: a plan for one holds for all.
   uint16_t key_format = 0;
   uint16_t value_format = 0;
+  // As DevicePage has them.
+  uint16_t key_basis = 0;
+  uint16_t value_basis = 0;
 
   bool alike(const PageShape& other) const {
-    return tokens == other.tokens && key_format == other.key_format && value_format == other.value_format;
+    return tokens == other.tokens && key_format == other.key_format && value_format == other.value_format &&
+           key_basis == other.key_basis && value_basis == other.value_basis;
   }
   friend bool operator==(const PageShape&, const PageShape&) = default;
 };
@@ -82,8 +87,10 @@ class DeviceTables {
 
  private:
   struct Table {
-    explicit Table(const CountingAllocator<PageShape>& allocator) : shapes(allocator) {}
+    explicit Table(const CountingAllocator<PageShape>& allocator)
+        : shapes(allocator), bases(CountingAllocator<const std::byte*>(allocator)) {}
     CountedVector<PageShape> shapes;
+    CountedVector<const std::byte*> bases;  // that its pages have been on since the last layout
     int64_t pages = 0;
     int64_t copied = 0;  // pages from the front whose entries are in their places; shapes are of one more
   };
@@ -98,7 +105,15 @@ class DeviceTables {
   void make_room(int layer, std::span<const DeviceSpan> spans);
   void lay_out();
   void update(int layer, const DeviceSpan& of, int kv_head);
-  DevicePage entry_of(const PageRef& ref);
+  struct SideEntry {
+    const std::byte* payload;
+    const std::byte* base;
+    uint16_t format;
+    uint16_t basis;
+  };
+  DevicePage entry_of(const PageRef& ref, Table& table);
+  SideEntry side_of(SideId side, Table& table);
+  uint16_t basis_of(const std::byte* vectors, Table& table) const;
   uint16_t format_of(SideId side);
   uint16_t add_format(const SideFormat& format);
 

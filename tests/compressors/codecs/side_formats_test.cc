@@ -10,6 +10,7 @@
 #include "compressors/codecs/codebook_codec.h"
 #include "compressors/codecs/front_dense_codec.h"
 #include "compressors/codecs/hadamard_codec.h"
+#include "compressors/codecs/minicache_codec.h"
 #include "compressors/codecs/pq_codec.h"
 #include "compressors/codecs/quant_codec.h"
 #include "compressors/codecs/residual_codec.h"
@@ -189,6 +190,8 @@ TEST_F(SideFormats, PartsOfPartsAreRefused) {
   // Nothing but the front is a dense page.
   EXPECT_EQ(make_front_dense_codec(16, codes)->device_format(16, 64),
             make_dense_codec(DType::kF16)->device_format(16, 64));
+  EXPECT_FALSE(make_minicache_codec(0.0)->device_format_on(
+      *make_front_dense_codec(2, codes)->device_format(16, 64), 16, 64));
   EXPECT_TRUE(make_hadamard_codec(make_front_dense_codec(2, codes))->device_format(16, 64)->hadamard);
 }
 
