@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "kernels/attend_kernel.cuh"
+#include "kernels/attention_observe.h"
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
 #include "kernels/paged_attention_cuda.h"
