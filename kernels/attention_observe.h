@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/attention_general.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_math.h"
 #include "kernels/attention_warp.h"
@@ -56,18 +57,18 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
   const MassTable& table = job.masses.tables[of.table];
   const DevicePage& page = job.pages[job.page_list[entry]];
   const SideFormat& format = job.formats[page.key_format];
-  AttentionJob asked = job;
-  if (format.hadamard) asked.queries = job.masses.hadamard_queries;
-  float* scores = shared + kItemRows * job.head_dim;
+  float* scores = shared_scores(job, shared);
+  NumberRoom numbers{scores + kItemRows * job.longest_page, false};
   for (int32_t row = 0; row < table.rows; row += kItemRows) {
     const AttentionItem item{.kv_head = table.kv_head,
                              .batch_row = table.batch_row,
                              .position = table.position,
                              .first_row = row,
-                             .rows = table.rows - row < kItemRows ? table.rows - row : kItemRows};
-    load_queries(warp, asked, item, shared);
-    warp.sync();
-    score_page<true>(warp, asked, item, page, format.kind, shared, scores);
+                             .rows = table.rows - row < kItemRows ? table.rows - row : kItemRows,
+                             .queries = of.queries,
+                             .key_width = static_cast<uint16_t>(coordinate_stride(format.width))};
+    load_general_queries(warp, job, item, format.width, shared);
+    score_general_page(warp, job, item, page, numbers, shared, scores);
     add_masses(warp, job, item, table, page, of.first, scores);
     warp.sync();
   }
@@ -76,12 +77,12 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
 // Row `row` of a table's queries, once its states are there.
 KVA_HOST_DEVICE inline void put_finals(const AttentionMerge& merge, int32_t row, const AttentionJob& job) {
   float max = kNoScore;
-  for (int32_t n = 0; n < merge.count(); ++n) {
+  for (int32_t n = 0; n < merge.partials; ++n) {
     const float of_state = job.state_max[merge.state(n, row)];
     max = of_state > max ? of_state : max;
   }
   float sum = 0.0f;
-  for (int32_t n = 0; n < merge.count(); ++n) {
+  for (int32_t n = 0; n < merge.partials; ++n) {
     const int64_t state = merge.state(n, row);
     sum = fmaf(state_share(job.state_max[state], max), job.state_sum[state], sum);
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention_job.h"
+#include "kernels/attention_parts.h"
 #include "kernels/attention_units.h"
 #include "kernels/decoder_lanes.h"
 #include "kernels/host_device.h"
@@ -44,21 +45,48 @@ KVA_LANE_CODE void turn_queries(Warp& warp, const AttentionJob& job, const Atten
 template <SideKind kind>
 KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int32_t channel) {
   const SideFormat& format = *page.format;
-  if constexpr (is_packed(kind)) {
+  if constexpr (kind == SideKind::kCentroids) {
+    const Centroids of(page);
+    return of.number(channel, of.code(token, channel / of.part_width));
+  } else if constexpr (is_packed(kind)) {
     constexpr int kBits = side_bits(kind);
     const int32_t row = is_by_channel(kind) ? channel : token;
     const int32_t at = is_by_channel(kind) ? token : channel;
-    const int32_t length = is_by_channel(kind) ? format.tokens : format.width;
+    const int32_t length = is_by_channel(kind) ? page.tokens : format.width;
     const uint8_t* codes = page.payload + format.codes_at + row * packed_bytes(kBits, length);
-    return coded_number(format, page.payload, static_cast<float>(packed_code(codes, kBits, length, at)),
-                        token, channel);
+    return scaled_number<kind>(page, code_number<kind>(page, packed_code(codes, kBits, length, at)), token,
+                               channel);
   } else {
-    const uint8_t* row = page.payload + int64_t{token} * format.bytes;
+    const uint8_t* row = page.payload + int64_t{token} * format.width * side_bits(kind) / 8;
     if constexpr (kind == SideKind::kF32) return reinterpret_cast<const float*>(row)[channel];
     if constexpr (kind == SideKind::kF16) return f16_value(reinterpret_cast<const uint16_t*>(row)[channel]);
     if constexpr (kind == SideKind::kBF16) return bf16_value(reinterpret_cast<const uint16_t*>(row)[channel]);
     return fp8_value(row[channel], kind == SideKind::kE4M3 ? Fp8::kE4M3 : Fp8::kE5M2);
   }
+}
+
+// Calls body(channel, number - what its code stands for) for the numbers that a packed page keeps of a token
+// beside its codes: those of this lane, of 32.
+template <bool kLevels, class Body>
+KVA_LANE_CODE inline void for_kept_of_token(const SidePage& page, int32_t token, int lane, const Body& body) {
+  const SideFormat& format = *page.format;
+  const auto keep = [&](int32_t channel, float number) {
+    body(channel, number - left_code_value<kLevels>(page, token, channel));
+  };
+  if (format.outliers > 0) {
+    const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
+    const uint8_t* list = page.payload + format.places_at;
+    for (int32_t i = first_outlier(format, page.payload, end - format.width) + lane; i < format.outliers;
+         i += 32) {
+      const uint32_t place = listed_place(list, format.place_bits, i);
+      if (place >= end) break;
+      keep(static_cast<int32_t>(place) - token * format.width,
+           f16_at(page.payload, format.outlier_values_at, i));
+    }
+  }
+  const auto* channels = reinterpret_cast<const uint16_t*>(page.payload + format.channels_at);
+  for (int32_t i = lane; i < format.dense_channels; i += 32)
+    keep(channels[i], f16_at(page.payload, format.channel_values_at, i * page.tokens + token));
 }
 
 KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) {
@@ -68,7 +96,8 @@ KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) 
 }
 
 // scores[r * job.longest_page + t] = query r · token t turned to its position; the queries are turned.
-template <class Warp>
+// kParts: whether pages may have parts.
+template <bool kParts, class Warp>
 struct ScoreTurnedPage {
   Warp& warp;
   const AttentionJob& job;
@@ -90,39 +119,35 @@ struct ScoreTurnedPage {
   KVA_LANE_CODE void add(float (&sums)[kItemRows], int32_t position, int32_t channel, float number) const {
     for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(turned_back(r, position, channel), number, sums[r]);
   }
-  // The lane's part of what is kept beside a token's codes.
-  KVA_LANE_CODE void add_kept(float (&sums)[kItemRows], int32_t token, int32_t position) const {
-    const SideFormat& format = *keys.format;
-    const auto add_one = [&](int32_t channel, float number) {
-      add(sums, position, channel, number - kept_code_value(format, keys.payload, token, channel));
-    };
-    if (format.outliers > 0) {
-      const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
-      const uint8_t* list = keys.payload + format.places_at;
-      for (int32_t i = first_outlier(format, keys.payload, end - format.width) + warp.lane();
-           i < format.outliers; i += 32) {
-        const uint32_t place = listed_place(list, format.place_bits, i);
-        if (place >= end) break;
-        add_one(static_cast<int32_t>(place) - token * format.width,
-                f16_at(keys.payload, format.outlier_values_at, i));
-      }
+  // A number without what is kept beside its code. codes: the page's coded part.
+  template <SideKind kind>
+  KVA_LANE_CODE float number(const SidePage& codes, int32_t token, int32_t channel) const {
+    if constexpr (kParts && is_packed(kind)) {
+      const int32_t front = keys.format->front;
+      if (token < front) return side_number<SideKind::kF16>(keys, token, channel);
+      return side_number<kind>(codes, token - front, channel) + low_rank_number(keys, token, channel);
+    } else {
+      return side_number<kind>(keys, token, channel);
     }
-    const auto* channels = reinterpret_cast<const uint16_t*>(keys.payload + format.channels_at);
-    for (int32_t i = warp.lane(); i < format.dense_channels; i += 32)
-      add_one(channels[i], f16_at(keys.payload, format.channel_values_at, i * keys.tokens + token));
   }
 
   template <SideKind kind>
   KVA_LANE_CODE void run() {
     const SideFormat& format = *keys.format;
+    const int32_t front = kParts ? format.front : 0;
+    const SidePage codes = coded_part(keys);
     for (int32_t token = 0; token < keys.tokens; ++token) {
       const int32_t position = position_of(page, token);
       float sums[kItemRows] = {};
       for (int32_t c = warp.lane(); c < format.width; c += 32)
-        add(sums, position, c, side_number<kind>(keys, token, c));
-      if constexpr (is_packed(kind)) add_kept(sums, token, position);
+        add(sums, position, c, number<kind>(codes, token, c));
       float factor = 1.0f;
-      if (is_packed(kind) && format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token);
+      if (is_packed(kind) && token >= front) {
+        for_kept_of_token<has_levels(kind)>(
+            codes, token - front, warp.lane(),
+            [&](int32_t channel, float beyond_code) { add(sums, position, channel, beyond_code); });
+        if (format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token - front);
+      }
       for (int r = 0; r < kItemRows; ++r) {
         const float sum = warp_sum(warp, sums[r]);
         if (warp.lane() == r) scores[r * job.longest_page + token] = sum * factor;

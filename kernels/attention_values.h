@@ -59,53 +59,66 @@ KVA_LANE_CODE UnitPlaces value_places(int32_t width, int lane) {
   return unit_address<kind>(width, lane % lane_split(width).lanes).places;
 }
 
+// Calls body(token, channel, number) for all that a packed page keeps beside its codes.
+template <class Body>
+KVA_LANE_CODE inline void for_kept(const SidePage& page, const Body& body) {
+  const SideFormat& format = *page.format;
+  for (int32_t i = 0; i < format.outliers; ++i) {
+    const auto place =
+        static_cast<int32_t>(listed_place(page.payload + format.places_at, format.place_bits, i));
+    const int32_t token = place / format.width;
+    body(token, place - token * format.width, f16_at(page.payload, format.outlier_values_at, i));
+  }
+  const auto* channels = reinterpret_cast<const uint16_t*>(page.payload + format.channels_at);
+  for (int32_t i = 0; i < format.dense_channels; ++i)
+    for (int32_t token = 0; token < page.tokens; ++token)
+      body(token, channels[i], f16_at(page.payload, format.channel_values_at, i * page.tokens + token));
+}
+
 // Adds what is kept beside a packed side's codes: the lane that owns a channel adds its numbers.
-template <class Warp>
+template <bool kLevels, class Warp>
 KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& places, const float* weights,
                             int32_t stride, ValueSums& sums) {
   const SideFormat& format = *page.format;
   const int32_t width = format.width;
   const LaneSplit split = lane_split(width);
   const bool owns = warp.lane() < split.lanes && warp.lane() * kUnit < width;
-  const auto add = [&](int32_t token, int32_t channel, float number) {
-    const float beyond_code = number - kept_code_value(format, page.payload, token, channel);
+  for_kept(page, [&](int32_t token, int32_t channel, float number) {
+    const float beyond_code = number - left_code_value<kLevels>(page, token, channel);
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       if (!owns || places.place(j) != channel) continue;
       KVA_UNROLL
       for (int r = 0; r < kItemRows; ++r) sums[r][j] += weights[r * stride + token] * beyond_code;
     }
-  };
-  for (int32_t i = 0; i < format.outliers; ++i) {
-    const auto place =
-        static_cast<int32_t>(listed_place(page.payload + format.places_at, format.place_bits, i));
-    const int32_t token = place / width;
-    add(token, place - token * width, f16_at(page.payload, format.outlier_values_at, i));
+  });
+}
+
+// weights of a page's tokens times what the tokens are multiplied by.
+template <class Warp>
+KVA_LANE_CODE void scale_weights(Warp& warp, const SidePage& page, float* weights, int32_t stride) {
+  for (int32_t token = warp.lane(); token < page.tokens; token += 32) {
+    const float factor = f16_at(page.payload, page.format->factors_at, token);
+    KVA_UNROLL
+    for (int r = 0; r < kItemRows; ++r) weights[r * stride + token] *= factor;
   }
-  const auto* channels = reinterpret_cast<const uint16_t*>(page.payload + format.channels_at);
-  for (int32_t i = 0; i < format.dense_channels; ++i)
-    for (int32_t token = 0; token < page.tokens; ++token)
-      add(token, channels[i], f16_at(page.payload, format.channel_values_at, i * page.tokens + token));
+  warp.sync();
 }
 
 // Adds one page. weights are changed where the format has factors.
 template <SideKind kind, class Warp>
 KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights, int32_t stride,
                                ValueSums& sums) {
-  if constexpr (is_packed(kind)) {
-    if (page.format->factors_at >= 0) {
-      for (int32_t token = warp.lane(); token < page.tokens; token += 32) {
-        const float factor = f16_at(page.payload, page.format->factors_at, token);
-        KVA_UNROLL
-        for (int r = 0; r < kItemRows; ++r) weights[r * stride + token] *= factor;
-      }
-      warp.sync();
-    }
+  if constexpr (kind == SideKind::kCentroids) {
+    return add_centroids(warp, page, weights, stride, sums);
+  } else if constexpr (is_packed(kind)) {
+    if (page.format->factors_at >= 0) scale_weights(warp, page, weights, stride);
     if (page.format->outliers > 0 || page.format->dense_channels > 0)
-      add_kept(warp, page, value_places<kind>(page.format->width, warp.lane()), weights, stride, sums);
+      add_kept<has_levels(kind)>(warp, page, value_places<kind>(page.format->width, warp.lane()), weights,
+                                 stride, sums);
     if (units_share_scales(*page.format)) return add_tokens<kind, true>(warp, page, weights, stride, sums);
   }
-  add_tokens<kind, false>(warp, page, weights, stride, sums);
+  if constexpr (kind != SideKind::kCentroids) add_tokens<kind, false>(warp, page, weights, stride, sums);
 }
 
 template <class Warp>

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <compare>
 #include <limits>
+#include <map>
 #include <utility>
 
 #include "kernels/check.h"
@@ -10,21 +12,65 @@
 namespace kva {
 namespace {
 
-constexpr int kKindPairs = kSideKinds * kSideKinds;
-constexpr int kPairs = 4 * kKindPairs;  // of each side, turned or not
+// How a page side is read. Sides of one item are read alike.
+struct Reading {
+  SideKind kind = SideKind::kF16;
+  SideKind base = SideKind::kF16;  // of kScaledBase
+  bool hadamard = false;
+  bool parts = false;
+  uint16_t basis = 0;
+  int32_t width = 0;
 
-int pair_of(const DevicePage& page, std::span<const SideFormat> formats) {
-  const SideFormat& key = formats[page.key_format];
-  const SideFormat& value = formats[page.value_format];
-  return (2 * int{value.hadamard} + int{key.hadamard}) * kKindPairs +
-         static_cast<int>(key.kind) * kSideKinds + static_cast<int>(value.kind);
+  Reading(uint16_t format_at, uint16_t basis_at, std::span<const SideFormat> formats) {
+    const SideFormat& format = formats[format_at];
+    kind = format.kind;
+    if (kind == SideKind::kScaledBase) base = formats[static_cast<std::size_t>(format.base)].kind;
+    hadamard = format.hadamard;
+    parts = has_parts(format);
+    basis = basis_at;
+    width = format.width;
+  }
+  bool has_coordinates() const { return hadamard || basis > 0; }
+  bool is_general() const { return kind >= SideKind::kCentroids || basis > 0 || parts; }
+  auto operator<=>(const Reading&) const = default;
+};
+
+struct PairReading {
+  Reading key;
+  Reading value;
+
+  PairReading(const DevicePage& page, std::span<const SideFormat> formats)
+      : key(page.key_format, page.key_basis, formats), value(page.value_format, page.value_basis, formats) {}
+  bool is_general() const {
+    return key.is_general() || value.is_general() || has_levels(key.kind) != has_levels(value.kind) ||
+           (has_levels(key.kind) && side_bits(key.kind) != side_bits(value.kind));
+  }
+  auto operator<=>(const PairReading&) const = default;
+};
+
+constexpr int kGeneral = kSideKinds * kSideKinds;  // the bucket behind those of pairs of kinds
+
+int bucket_of(const PairReading& pair) {
+  return pair.is_general() ? kGeneral
+                           : static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
 }
-bool has_turned_keys(int pair) { return pair / kKindPairs % 2 != 0; }
-bool has_turned_values(int pair) { return pair / kKindPairs >= 2; }
 
-void check_side(const DevicePage& page, const SideFormat& format) {
-  KVA_CHECK(format.width > 0 && format.width % 8 == 0, "a width that is a multiple of 8");
+void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format,
+                std::span<const SideFormat> formats) {
+  KVA_CHECK(format.width > 0 && (format.on_basis || format.width % 8 == 0),
+            "a width that is a multiple of 8");
   KVA_CHECK(!is_packed(format.kind) || format.tokens == page.tokens, "the format of so many tokens");
+  KVA_CHECK(format.on_basis == (basis > 0), "a basis where numbers are on one");
+  KVA_CHECK(!format.hadamard || format.width <= kMostHadamard, "a rotation of so many numbers");
+  KVA_CHECK(!has_parts(format) ||
+                (is_packed(format.kind) && format.front < page.tokens && reads_units(format.width)),
+            "parts beside codes");
+  if (format.kind != SideKind::kScaledBase) return;
+  KVA_CHECK(format.base >= 0 && static_cast<std::size_t>(format.base) < formats.size(), "a known base");
+  const SideFormat& base = formats[static_cast<std::size_t>(format.base)];
+  KVA_CHECK(base.kind != SideKind::kScaledBase && !has_parts(base) && !base.hadamard && !base.on_basis &&
+                !format.hadamard && !format.on_basis && base.width == format.width,
+            "a base of plain numbers");
 }
 
 class Planner {
@@ -46,8 +92,8 @@ class Planner {
                          .partials = 0,
                          .rows = table.tokens * limits_.group,
                          .batch_row = table.batch_row,
-                         .kv_head = table.kv_head,
-                         .first_turned = plan_.turned_states};
+                         .kv_head = table.kv_head};
+    projected_.clear();
     const int64_t run = run_tokens(tokens, merge.rows, limits_);
     int64_t seen = 0;
     int32_t page = table.first_page;
@@ -58,29 +104,22 @@ class Planner {
       if (page > first) add_run(table, first, page, merge);
     }
     const int64_t states = int64_t{plan_.states} + int64_t{merge.partials} * merge.rows;
-    const int64_t turned = int64_t{plan_.turned_states} + int64_t{merge.turned} * merge.rows;
-    KVA_CHECK(states + turned <= std::numeric_limits<int32_t>::max(), "states that an index reaches");
+    KVA_CHECK(states <= std::numeric_limits<int32_t>::max(), "states that an index reaches");
     plan_.states = static_cast<int32_t>(states);
-    plan_.turned_states = static_cast<int32_t>(turned);
     plan_.merges.push_back(merge);
   }
 
   AttentionPlan take() {
-    // Turned states lie behind the others.
-    for (AttentionMerge& merge : plan_.merges) merge.first_turned += plan_.states;
-    for (int pair = 0; pair < kPairs; ++pair) {
-      std::vector<AttentionItem>& items = buckets_[index(pair)];
+    for (int bucket = 0; bucket <= kGeneral; ++bucket) {
+      const std::vector<AttentionItem>& items = buckets_[index(bucket)];
       if (items.empty()) continue;
-      if (has_turned_values(pair))
-        for (AttentionItem& item : items) item.state += plan_.states;
-      plan_.buckets.push_back({.keys = static_cast<SideKind>(pair % kKindPairs / kSideKinds),
-                               .values = static_cast<SideKind>(pair % kSideKinds),
+      plan_.buckets.push_back({.keys = static_cast<SideKind>(bucket / kSideKinds % kSideKinds),
+                               .values = static_cast<SideKind>(bucket % kSideKinds),
                                .first = static_cast<int32_t>(plan_.items.size()),
                                .count = static_cast<int32_t>(items.size()),
-                               .hadamard_keys = has_turned_keys(pair)});
+                               .general = bucket == kGeneral});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
-    plan_.states += plan_.turned_states;
     return std::move(plan_);
   }
 
@@ -90,33 +129,87 @@ class Planner {
   const DevicePage& checked(int32_t i) {
     const DevicePage& page = pages_[index(i)];
     KVA_CHECK(page.key_format < formats_.size() && page.value_format < formats_.size(), "a known format");
-    check_side(page, formats_[page.key_format]);
-    check_side(page, formats_[page.value_format]);
-    KVA_CHECK(!is_by_channel(formats_[page.value_format].kind), "values packed by token");
+    check_side(page, page.key_basis, formats_[page.key_format], formats_);
+    check_side(page, page.value_basis, formats_[page.value_format], formats_);
+    const Reading value(page.value_format, page.value_basis, formats_);
+    KVA_CHECK(!is_by_channel(value.kind) && !is_by_channel(value.base), "values packed by token");
     KVA_CHECK(page.tokens > 0 && page.tokens <= kMostPageTokens, "a page of 1 to 256 tokens");
     plan_.longest_page = std::max(plan_.longest_page, page.tokens);
+    for (const SideFormat* key : sides(page.key_format))
+      plan_.key_numbers = std::max(plan_.key_numbers, key_numbers(*key));
+    for (const SideFormat* of : sides(page.value_format))
+      plan_.value_numbers = std::max(plan_.value_numbers, value_numbers(*of));
     return page;
   }
 
-  // The run's pages of each pair of kinds, in order, for every block of query rows.
+  // A side, and its base or itself.
+  std::array<const SideFormat*, 2> sides(uint16_t format_at) const {
+    const SideFormat& side = formats_[format_at];
+    return {&side, side.base < 0 ? &side : &formats_[index(side.base)]};
+  }
+
+  // Rows of `width` numbers in coordinates of their own, behind what `units` says; where they begin.
+  static int32_t take_rows(int32_t rows, int32_t width, int32_t& units) {
+    const int32_t at = units;
+    const int64_t end = int64_t{units} + int64_t{rows} * (coordinate_stride(width) / 8);
+    KVA_CHECK(end <= std::numeric_limits<int32_t>::max(), "coordinates that an index reaches");
+    units = static_cast<int32_t>(end);
+    return at;
+  }
+
+  // Where the table's queries are, for keys that are read so.
+  int32_t queries_of(const AttentionTable& table, const Reading& key, int32_t page, int32_t rows) {
+    if (!key.has_coordinates()) return -1;
+    // Whatever their kinds, keys of one basis and turn have the same coordinates.
+    const auto [known, added] = projected_.try_emplace({key.basis, key.hadamard}, 0);
+    if (added) {
+      known->second = take_rows(rows, key.width, plan_.coordinate_queries);
+      plan_.projections.push_back({page, table.kv_head, table.batch_row, rows, known->second});
+    }
+    return known->second;
+  }
+
+  // The run's pages that are read alike, in order, for every block of query rows.
   void add_run(const AttentionTable& table, int32_t first, int32_t end, AttentionMerge& merge) {
-    std::array<bool, kPairs> present{};
-    for (int32_t i = first; i < end; ++i) present[index(pair_of(pages_[index(i)], formats_))] = true;
-    for (int pair = 0; pair < kPairs; ++pair) {
-      if (!present[index(pair)]) continue;
-      const auto listed = static_cast<int32_t>(plan_.page_list.size());
-      for (int32_t i = first; i < end; ++i)
-        if (pair_of(pages_[index(i)], formats_) == pair) plan_.page_list.push_back(i);
-      const std::span<const int32_t> of_pair =
-          std::span<const int32_t>(plan_.page_list).subspan(index(listed));
-      const int32_t first_state = has_turned_values(pair) ? merge.first_turned + merge.turned++ * merge.rows
-                                                          : merge.first_state + merge.partials++ * merge.rows;
-      for (int32_t row = 0; row < merge.rows; row += kItemRows) {
-        const int32_t rows = std::min(kItemRows, merge.rows - row);
-        const int32_t last_position = table.position + (row + rows - 1) / limits_.group;
-        buckets_[index(pair)].push_back({listed, seen_pages(of_pair, last_position), table.kv_head,
-                                         table.batch_row, table.position, row, rows, first_state + row});
+    std::map<PairReading, std::vector<int32_t>> pages;
+    auto like = pages.end();  // the page before
+    for (int32_t i = first; i < end; ++i) {
+      const PairReading pair(pages_[index(i)], formats_);
+      if (like == pages.end() || like->first != pair) like = pages.try_emplace(pair).first;
+      like->second.push_back(i);
+    }
+    for (const auto& [pair, of_pair] : pages) {
+      AttentionItem item{.first_page = static_cast<int32_t>(plan_.page_list.size()),
+                         .kv_head = table.kv_head,
+                         .batch_row = table.batch_row,
+                         .position = table.position,
+                         .state = merge.first_state + merge.partials++ * merge.rows,
+                         .queries = queries_of(table, pair.key, of_pair.front(), merge.rows),
+                         .key_width = static_cast<uint16_t>(coordinate_stride(pair.key.width)),
+                         .value_width = static_cast<uint16_t>(coordinate_stride(pair.value.width))};
+      plan_.page_list.insert(plan_.page_list.end(), of_pair.begin(), of_pair.end());
+      if (pair.value.has_coordinates()) {
+        item.sums = take_rows(merge.rows, pair.value.width, plan_.coordinate_sums);
+        plan_.lifts.push_back({of_pair.front(), item.state, merge.rows, item.sums});
       }
+      if (pair.is_general())
+        for (const int32_t width : {pair.key.width, pair.value.width})
+          if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
+      add_items(table, item, of_pair, merge.rows, buckets_[index(bucket_of(pair))]);
+    }
+  }
+
+  // `of_all`, for every block of the table's `rows` query rows.
+  void add_items(const AttentionTable& table, const AttentionItem& of_all, std::span<const int32_t> of_pair,
+                 int32_t rows, std::vector<AttentionItem>& items) {
+    for (int32_t row = 0; row < rows; row += kItemRows) {
+      AttentionItem item = of_all;
+      item.first_row = row;
+      item.rows = std::min(kItemRows, rows - row);
+      item.page_count = seen_pages(of_pair, table.position + (row + item.rows - 1) / limits_.group);
+      item.state += row;
+      if (item.sums >= 0) item.sums += row * (item.value_width / 8);
+      items.push_back(item);
     }
   }
 
@@ -130,7 +223,9 @@ class Planner {
   std::span<const DevicePage> pages_;
   std::span<const SideFormat> formats_;
   const AttentionLimits& limits_;
-  std::array<std::vector<AttentionItem>, kPairs> buckets_;
+  std::array<std::vector<AttentionItem>, kGeneral + 1> buckets_;
+  // Of the table under way: where its queries are, by the basis of keys and whether they are turned.
+  std::map<std::pair<uint16_t, bool>, int32_t> projected_;
   AttentionPlan plan_;
 };
 
@@ -150,6 +245,17 @@ AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const 
   return planner.take();
 }
 
+namespace {
+
+// A page side's payload and that of its base.
+int64_t stored_bytes(std::span<const SideFormat> formats, uint16_t format_at, int64_t tokens) {
+  const SideFormat& format = formats[format_at];
+  return side_bytes(format, tokens) +
+         (format.base < 0 ? 0 : side_bytes(formats[static_cast<std::size_t>(format.base)], tokens));
+}
+
+}  // namespace
+
 int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> pages,
                         std::span<const SideFormat> formats, int64_t head_dim) {
   int64_t bytes = 0;
@@ -161,13 +267,23 @@ int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> p
     for (int32_t i = 0; i < item.page_count; ++i) {
       const std::size_t listed = static_cast<std::size_t>(item.first_page) + static_cast<std::size_t>(i);
       const DevicePage& page = pages[static_cast<std::size_t>(plan.page_list[listed])];
-      bytes += side_bytes(formats[page.key_format], page.tokens) +
-               side_bytes(formats[page.value_format], page.tokens) + int64_t{sizeof(DevicePage)} +
+      bytes += stored_bytes(formats, page.key_format, page.tokens) +
+               stored_bytes(formats, page.value_format, page.tokens) + int64_t{sizeof(DevicePage)} +
                (page.biases ? page.tokens * int64_t{sizeof(float)} : 0) + int64_t{sizeof(int32_t)};
     }
   }
   for (const AttentionMerge& merge : plan.merges)
-    bytes += merge.rows * (merge.count() * (head_dim + 2) + head_dim) * int64_t{sizeof(float)};
+    bytes += merge.rows * (merge.partials * (head_dim + 2) + head_dim) * int64_t{sizeof(float)};
+  // The queries or sums of a table's rows twice, and the basis once.
+  const auto coordinates = [&](uint16_t format_at, int64_t rows) {
+    const SideFormat& format = formats[format_at];
+    return rows * (format.width + head_dim) * int64_t{sizeof(float)} +
+           (format.on_basis ? 2 * format.width * head_dim : 0);
+  };
+  for (const AttentionProjection& of : plan.projections)
+    bytes += coordinates(pages[static_cast<std::size_t>(of.page)].key_format, of.rows);
+  for (const AttentionLift& of : plan.lifts)
+    bytes += coordinates(pages[static_cast<std::size_t>(of.page)].value_format, of.rows);
   return bytes;
 }
 

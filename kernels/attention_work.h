@@ -39,32 +39,54 @@ struct AttentionItem {
   int32_t first_row = 0;
   int32_t rows = 0;
   int32_t state = 0;  // of the first row; the others' follow
+  // Where its keys are read in coordinates of their own, the table's projection (its `at`); -1: they are not.
+  int32_t queries = -1;
+  // The same of values: where the item's first row is summed, in units of 8 numbers; -1: in its state.
+  int32_t sums = -1;
+  // Numbers from one row of queries, and of sums, to the next.
+  uint16_t key_width = 0;
+  uint16_t value_width = 0;
 };
 
-// Items [first, first + count) of one pair of kinds.
+// Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
+// codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
+// page's formats.
 struct AttentionBucket {
   SideKind keys;
   SideKind values;
   int32_t first;
   int32_t count;
-  bool hadamard_keys = false;  // their queries are turned likewise
+  bool general = false;
 };
 
-// A table's states: state of row r, n-th in merging order: first_state + n * rows + r. Behind those come the
-// `turned` states of values with SideFormat::hadamard, at first_turned.
+// A table's query rows in the coordinates that some of its pages' keys have. (kernels/attention_coordinates.h
+// makes them.)
+struct AttentionProjection {
+  int32_t page;  // one of those pages; it names the basis, where they have one
+  int32_t kv_head;
+  int32_t batch_row;
+  int32_t rows;
+  int32_t at;  // first row among the plan's coordinate queries, in units of 8 numbers
+};
+
+// Sums of values in coordinates of their own, to be brought to the states of the same rows.
+struct AttentionLift {
+  int32_t page;
+  int32_t state;  // of the first row
+  int32_t rows;
+  int32_t at;  // first row among the plan's coordinate sums, in units of 8 numbers
+};
+
+// A table's states: state of row r, n-th in merging order: first_state + n * rows + r.
 struct AttentionMerge {
   int32_t first_state;
   int32_t partials;
   int32_t rows;
   int32_t batch_row;
   int32_t kv_head;
-  int32_t first_turned = 0;
-  int32_t turned = 0;
 
-  KVA_HOST_DEVICE int32_t count() const { return partials + turned; }
   KVA_HOST_DEVICE int64_t state(int32_t n, int32_t row) const {
-    return n < partials ? int64_t{first_state} + int64_t{n} * rows + row
-                        : int64_t{first_turned} + int64_t{n - partials} * rows + row;
+    return int64_t{first_state} + int64_t{n} * rows + row;
   }
 };
 
@@ -83,12 +105,39 @@ struct AttentionPlan {
   std::vector<int32_t> page_list;  // indices into the batch's pages
   std::vector<AttentionMerge> merges;
   int32_t states = 0;
-  int32_t turned_states = 0;  // the last of them: their sums are to be turned back before they are merged
-  int32_t longest_page = 0;   // tokens
+  int32_t longest_page = 0;  // tokens
+  // Before items run, and before states are merged.
+  std::vector<AttentionProjection> projections;
+  std::vector<AttentionLift> lifts;
+  int32_t coordinate_queries = 0;  // units of 8 numbers that the projections fill
+  int32_t coordinate_sums = 0;     // the same of what is lifted
+  int32_t widest = 0;              // of the rows that items of a general bucket read by units
+  int32_t key_numbers = 0;         // key_numbers() of a page, at most
+  int32_t value_numbers = 0;
 };
 
-// pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and a
-// width that is a multiple of 8; values are not packed by channel.
+// Floats of shared memory that a warp gets for what a side's codes stand for: its levels; the products of an
+// item's queries with centroids, where they are not too many.
+inline constexpr int32_t kMostProducts = 4096;
+KVA_HOST_DEVICE constexpr int32_t value_numbers(const SideFormat& format) { return level_count(format.kind); }
+KVA_HOST_DEVICE constexpr int32_t key_numbers(const SideFormat& format) {
+  if (format.kind != SideKind::kCentroids) return level_count(format.kind);
+  const int32_t products = kItemRows * (format.parts << format.code_bits);
+  return products <= kMostProducts ? products : 0;
+}
+
+// Rows in coordinates lie so many numbers apart.
+KVA_HOST_DEVICE constexpr int32_t coordinate_stride(int32_t width) { return (width + 7) / 8 * 8; }
+// Whether lanes read rows of so many numbers by units (kernels/packed_math.h), all at once.
+inline constexpr int32_t kMostUnitWidth = 256;
+KVA_HOST_DEVICE constexpr bool reads_units(int32_t width) {
+  return width % 8 == 0 && width <= kMostUnitWidth;
+}
+// A Hadamard rotation on a device takes so many numbers at most.
+inline constexpr int32_t kMostHadamard = 1024;
+
+// pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and,
+// but on a basis, a width that is a multiple of 8; values, and bases of values, are not packed by channel.
 AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const SideFormat> formats,
                              std::span<const AttentionTable> tables, const AttentionLimits& limits);
 

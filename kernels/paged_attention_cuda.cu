@@ -1,4 +1,7 @@
+#include <utility>
+
 #include "kernels/attend_kernel.cuh"
+#include "kernels/attention_observe.h"
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
 #include "kernels/paged_attention_cuda.h"
@@ -8,14 +11,18 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Any pair of kinds, and of keys that are not cached as their positions turn them, known at run time only:
-// more registers, so fewer warps at once.
+// Any pair of kinds that share nothing, and of keys that are not cached as their positions turn them, known
+// at run time only: more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
     attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
   attend_warp<true>(job, keys, values, first, count);
 }
 
-AttendKernel attend_kernel_for(const AttentionJob& job, SideKind keys, SideKind values) {
+AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
+  const auto [keys, values] = std::pair(bucket.keys, bucket.values);
+  if (bucket.general) return general_attend_kernel();
+  if (has_levels(keys))
+    return job.turning == KeyTurning::kNone ? levels_attend_kernel(keys, values) : general_attend_kernel();
   if (job.turning != KeyTurning::kNone) return attend_any_kernel;
   if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
   if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
@@ -33,8 +40,6 @@ __global__ void merge_kernel(const AttentionMerge* merges, AttentionJob job, flo
     if (job.masses.pages && threadIdx.x == 0) put_finals(merge, row, job);
   }
 }
-
-__global__ void __launch_bounds__(kMostWarps * 32) observe_kernel(AttentionJob job) { observe_warp(job); }
 
 // Bytes of shared memory that a block of the device may have.
 int64_t shared_limit() {
@@ -58,12 +63,21 @@ void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
                "allowing shared memory");
 }
 
+// Floats of shared memory that a warp of the bucket's kernel needs.
+int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
+  const bool levels = has_levels(bucket.keys);
+  if (bucket.general || (levels && job.turning != KeyTurning::kNone)) return attention_shared_values(job);
+  return attention_shared_values(job.head_dim, job.longest_page,
+                                 levels ? job.key_numbers + job.value_numbers : 0);
+}
+
 void observe(const AttentionJob& job, cudaStream_t on) {
   const AttentionLaunch launch =
-      attention_launch(job.masses.count, job.head_dim, job.longest_page, shared_limit());
-  allow_shared(observe_kernel, launch);
-  observe_kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
-                   static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
+      attention_launch(job.masses.count, attention_shared_values(job), shared_limit());
+  const ObserveKernel kernel = observe_kernel();
+  allow_shared(kernel, launch);
+  kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+           static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
   cuda_check(cudaGetLastError(), "launching the observation of attention");
 }
 
@@ -72,19 +86,22 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page, "the plan's longest page");
+  KVA_CHECK(job.longest_page == plan.longest_page && job.widest == plan.widest &&
+                job.key_numbers == plan.key_numbers && job.value_numbers == plan.value_numbers,
+            "the plan's shared memory");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
+  project_cuda(plan, job, stream);
   for (const AttentionBucket& bucket : plan.buckets) {
-    const AttentionLaunch launch =
-        attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
-    const AttendKernel kernel = attend_kernel_for(job, bucket.keys, bucket.values);
+    const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
+    const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);
     kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
              static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
                                                                   bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
+  lift_cuda(plan, job, stream);
   int32_t rows = 0;
   for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
   if (rows == 0) return;

@@ -67,6 +67,7 @@ class HadamardCodec : public SideCodec {
   }
 
   bool device_codes() const override { return inner_->device_codes(); }
+  DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
 
   CodecSpec spec() const override { return {.kind = "hadamard", .inner = {inner_}}; }
   bool takes(int64_t width, int64_t base_width) const override {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/attention_work.h"
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
@@ -60,6 +61,16 @@ class LowRankPart {
     tile_product_add(coords, part, rows);
   }
   int64_t decode_scratch(int64_t tokens) const { return rank() * (tokens + basis_->width()); }
+
+  // How a device reads coefficients that it would read as `format`.
+  std::optional<SideFormat> on_basis(SideFormat format) const {
+    if (format.on_basis || format.kind == SideKind::kScaledBase || format.width != rank() ||
+        (has_parts(format) && !reads_units(format.width)))
+      return std::nullopt;
+    format.on_basis = true;
+    return format;
+  }
+  DeviceBasis device_basis() const { return {&basis_->array(), part_ - basis_->array().data()}; }
 
  private:
   std::shared_ptr<const LowRankBasis> basis_;
@@ -126,6 +137,13 @@ class LowRankCodec : public SideCodec {
     part_.lift(own, out);
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t) const override {
+    const auto inner = inner_->device_format(tokens, part_.rank());
+    return inner ? part_.on_basis(*inner) : inner;
+  }
+  DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
+  DeviceBasis device_basis() const override { return part_.device_basis(); }
+
   CodecSpec spec() const override {
     CodecSpec spec = part_.spec("lowrank", 0);
     spec.inner = {inner_};
@@ -191,6 +209,11 @@ class LowRankPartCodec : public SideCodec {
     part_.project(queries, coords);
   }
   void lift(MatView<const float> coords, MatView<float> out) const override { part_.lift(coords, out); }
+
+  std::optional<SideFormat> device_format_on(const SideFormat& base, int64_t, int64_t) const override {
+    return part_.on_basis(base);
+  }
+  DeviceBasis device_basis() const override { return part_.device_basis(); }
 
   CodecSpec spec() const override { return part_.spec("lowrank part", cell_); }
   bool takes(int64_t width, int64_t base_width) const override {

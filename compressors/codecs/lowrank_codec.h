@@ -30,6 +30,7 @@ class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
   int64_t cells() const { return cells_; }
   int64_t width() const { return width_; }  // of a cell
   int64_t bytes() const { return memory_->bytes(); }
+  const SideArray& array() const { return *memory_; }
   std::span<const std::byte> stored() const { return bytes_of(*memory_); }
   // The cell's part of each vector: [rank, width] f16.
   const std::byte* part(int64_t cell) const;

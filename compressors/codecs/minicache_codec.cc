@@ -126,6 +126,23 @@ class MiniCacheCodec : public SideCodec {
                                 scratch + scratch_values(weights.rows, tokens, out.cols), out);
   }
 
+  std::optional<SideFormat> device_format_on(const SideFormat& base, int64_t tokens,
+                                             int64_t width) const override {
+    if (base.hadamard || base.on_basis || base.kind == SideKind::kScaledBase || has_parts(base) ||
+        base.width != width)
+      return std::nullopt;
+    SideFormat format;
+    format.kind = SideKind::kScaledBase;
+    format.width = static_cast<int32_t>(width);
+    format.tokens = static_cast<int32_t>(tokens);
+    format.factors_at = 0;
+    format.retained = static_cast<int32_t>(retained(tokens));
+    format.retained_at = static_cast<int32_t>(tokens * 2);
+    format.retained_rows_at = format.retained_at + format.retained * 2;
+    format.bytes = static_cast<int32_t>(bytes(tokens, width));
+    return format;
+  }
+
   CodecSpec spec() const override { return {.kind = "minicache", .numbers = {{"retain", retain_}}}; }
   bool takes(int64_t width, int64_t base_width) const override { return base_width == width; }
   bool accepts(const SideData& side, int64_t tokens, int64_t width) const override {

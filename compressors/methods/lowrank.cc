@@ -72,7 +72,6 @@ class LowRankStep : public Step {
   void begin(const StepContext& context) override;
   int64_t tokens_to_begin() const override { return fit_pages_ * page_tokens_; }
   bool ready(const StepContext& context, SequenceId sequence, int64_t page) override;
-  std::string host_only() const override { return "coordinates of a low-rank basis"; }
   void run(const StepContext& context, Draft& draft) override;
   void forked(const StepContext&, SequenceId sequence, SequenceId copy, int64_t pages) override;
   void forget(const StepContext&, SequenceId sequence) override;

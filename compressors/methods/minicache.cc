@@ -61,7 +61,6 @@ class MiniCacheStep : public Step {
     start_ = first_layer(arguments_, "start", context.layers());
   }
 
-  std::string host_only() const override { return "pages that build on shared ones"; }
   void run(const StepContext& context, Draft& draft) override {
     std::vector<std::pair<std::size_t, std::size_t>> pairs;
     for (std::size_t i = 0; i < draft.streams.size(); ++i) {

@@ -42,7 +42,6 @@ class QuantStep : public Step {
 
   int64_t window_tokens() const override { return window_; }
   bool reads_numbers() const override { return false; }
-  std::string host_only() const override { return sinks_ > 0 ? "pages of f16 tokens before codes" : ""; }
 
   void run(const StepContext&, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {

@@ -44,6 +44,10 @@ void SideCodec::lift(MatView<const float>, MatView<float>) const {
 
 std::optional<SideFormat> SideCodec::device_format(int64_t, int64_t) const { return std::nullopt; }
 
+std::optional<SideFormat> SideCodec::device_format_on(const SideFormat&, int64_t, int64_t) const {
+  return std::nullopt;
+}
+
 CodecSpec SideCodec::spec() const { return {}; }
 
 bool SideCodec::takes(int64_t, int64_t base_width) const { return base_width == 0; }

@@ -6,6 +6,7 @@
 // their base. All calls are thread-safe.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -21,7 +22,17 @@
 
 namespace kva {
 
+class SideArray;
 class SideCodec;
+
+// Arrays at the places of SideFormat::shared.
+using DeviceArrays = std::array<const SideArray*, kSharedArrays>;
+
+// Vectors in side memory, `offset` bytes from the beginning of their array.
+struct DeviceBasis {
+  const SideArray* array = nullptr;
+  int64_t offset = 0;
+};
 
 // Query rows that scores() and accumulate() are given at most; more of them read a decoded tile.
 inline constexpr int64_t kMaxCodecQueries = 16;
@@ -106,10 +117,20 @@ class SideCodec {
   virtual void lift(MatView<const float> coords, MatView<float> out) const;
 
   // How device kernels read a page side of `tokens` tokens (1 to kMostPageTokens) of `width` numbers each (a
-  // multiple of 8); nullopt: they cannot.
+  // multiple of 8); nullopt: they cannot. SideFormat::shared is left to readable_format().
   virtual std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const;
   // Whether DeviceOps::pack() writes what encode() does, by that format.
   virtual bool device_codes() const { return false; }
+  // Of its side memory, what those kernels read beside payloads, as SideFormat::shared lists it; null:
+  // nothing.
+  virtual DeviceArrays device_arrays() const { return {}; }
+  // The basis that the side's numbers are on, where its format says so (SideFormat::on_basis).
+  virtual DeviceBasis device_basis() const { return {}; }
+
+  // The same of a side that builds on one which device kernels read in the format `base`. Of kScaledBase, or
+  // of numbers that are all in the base's payload: then its own is empty.
+  virtual std::optional<SideFormat> device_format_on(const SideFormat& base, int64_t tokens,
+                                                     int64_t width) const;
 
   virtual CodecSpec spec() const;
   // For payloads from files. Whether it can hold rows of this width, building on a side of base_width numbers

@@ -26,6 +26,13 @@ SideKind open_kind(const SideCodec& codec, int page_tokens, int head_dim) {
   return format->kind;
 }
 
+// How a device reads a side that builds on no other.
+std::optional<SideFormat> own_format(const NewSide& side) {
+  return side.codec->device_format(side.tokens, side.width);
+}
+
+bool has_channels(const std::optional<SideFormat>& base) { return base && is_by_channel(base->kind); }
+
 }  // namespace
 
 void check_device_options(const KvCacheOptions& options) {
@@ -45,15 +52,23 @@ void check_device_options(const KvCacheOptions& options) {
 }
 
 void check_device_plan(const Plan& plan, const KvCacheOptions& options) {
-  // Queries would have to be turned by positions before they are by the matrix, page by page.
-  const bool no_hadamard_keys = options.rope && options.key_basis != KeyBasis::kRotated;
+  // Queries would have to be turned by positions before they are brought to coordinates, page by page.
+  const bool plain_keys = options.rope && options.key_basis != KeyBasis::kRotated;
   for (const NewSide& side : plan.sides) {
-    const bool readable = side.base < 0 && side.tokens > 0 && side.tokens <= kMostPageTokens;
-    const auto format = readable ? side.codec->device_format(side.tokens, side.width) : std::nullopt;
-    if (!format || (side.lane == Lane::kValues && is_by_channel(format->kind)) ||
-        (side.lane == Lane::kKeys && format->hadamard && no_hadamard_keys))
-      throw InputError(fmt::format("pages of {}: {} cannot read these yet; use --device cpu",
-                                   side.codec->name(), options.backend->name()));
+    const SideCodec& codec = *side.codec;
+    std::optional<SideFormat> format, base;
+    if (side.tokens > 0 && side.tokens <= kMostPageTokens) {
+      if (side.base >= 0) base = own_format(plan.sides[index(side.base)]);
+      format = side.base < 0 ? own_format(side)
+               : base        ? codec.device_format_on(*base, side.tokens, side.width)
+                             : std::nullopt;
+    }
+    const bool in_coordinates = format && (format->hadamard || format->on_basis);
+    if (!format || (side.lane == Lane::kValues && (is_by_channel(format->kind) || has_channels(base))) ||
+        (side.lane == Lane::kKeys && in_coordinates && plain_keys) ||
+        (format->hadamard && format->width > kMostHadamard))
+      throw InputError(fmt::format("pages of {}: {} cannot read these yet; use --device cpu", codec.name(),
+                                   options.backend->name()));
   }
 }
 
@@ -71,8 +86,10 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
       items_(backend, kPurpose),
       page_list_(backend, kPurpose),
       merges_(backend, kPurpose),
+      projections_(backend, kPurpose),
+      lifts_(backend, kPurpose),
       queries_(backend, kPurpose),
-      hadamard_queries_(backend, kPurpose),
+      coordinates_(backend, kPurpose),
       states_(backend, kPurpose) {
   append_.kv_heads = options.kv_heads;
   append_.head_dim = options.head_dim;
@@ -147,7 +164,8 @@ void DeviceAttention::describe(int layer, std::span<const DeviceSpan> spans) {
       const auto shapes = tables_.shapes(layer, of.span.sequence, h);
       asked_.push_back(std::ssize(shapes));
       for (const PageShape& shape : shapes)
-        asked_.insert(asked_.end(), {shape.pages, shape.tokens, shape.key_format, shape.value_format});
+        asked_.insert(asked_.end(), {shape.pages, shape.tokens, shape.key_format, shape.value_format,
+                                     shape.key_basis, shape.value_basis});
     }
   }
 }
@@ -162,9 +180,12 @@ void DeviceAttention::list_pages(int layer, std::span<const DeviceSpan> spans) {
     for (int h = 0; h < options_.kv_heads; ++h) {
       const std::size_t first = plan_pages_.size();
       for (const PageShape& shape : tables_.shapes(layer, span.sequence, h))
-        plan_pages_.insert(
-            plan_pages_.end(), index(shape.pages),
-            {.tokens = shape.tokens, .key_format = shape.key_format, .value_format = shape.value_format});
+        plan_pages_.insert(plan_pages_.end(), index(shape.pages),
+                           {.tokens = shape.tokens,
+                            .key_format = shape.key_format,
+                            .value_format = shape.value_format,
+                            .key_basis = shape.key_basis,
+                            .value_basis = shape.value_basis});
       // Pages that hold tokens of the step have no gaps; of those before it is enough that they lie before.
       int64_t end = span.start + span.tokens;
       for (std::size_t p = plan_pages_.size(); p > first && end > span.start; --p) {
@@ -193,14 +214,15 @@ void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans, int64_t
                          {.group = options_.heads / options_.kv_heads, .most_states = kMostStates});
   if (observing_) masses_.plan(spans, plan_, plan_pages_, plan_tables_, rows);
   for (int32_t& page : plan_.page_list) page = plan_places_[index(page)];
+  for (AttentionProjection& of : plan_.projections) of.page = plan_places_[index(of.page)];
+  for (AttentionLift& of : plan_.lifts) of.page = plan_places_[index(of.page)];
   items_.upload(plan_.items);
   page_list_.upload(plan_.page_list);
   merges_.upload(plan_.merges);
+  projections_.upload(plan_.projections);
+  lifts_.upload(plan_.lifts);
+  coordinates_.reserve((int64_t{plan_.coordinate_queries} + plan_.coordinate_sums) * kUnit);
   states_.reserve(int64_t{plan_.states} * (options_.head_dim + 2));
-  launches_.assign(3, {.longest_page = plan_.longest_page});
-  for (const AttentionBucket& bucket : plan_.buckets)
-    launches_[bucket.hadamard_keys ? 1 : 0].buckets.push_back(bucket);
-  launches_[2].merges = plan_.merges;
   planned_ = asked_;
 }
 
@@ -217,14 +239,6 @@ const float* DeviceAttention::turned(MatView<const float> q) {
   return queries_.data();
 }
 
-const float* DeviceAttention::hadamard_queries(const float* queries, int64_t rows) {
-  const int64_t count = rows * options_.heads;
-  hadamard_queries_.reserve(count * options_.head_dim);
-  device_.copy(hadamard_queries_.data(), queries, count * options_.head_dim * int64_t{sizeof(float)});
-  device_.hadamard(hadamard_queries_.data(), count, options_.head_dim);
-  return hadamard_queries_.data();
-}
-
 AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
   const int64_t dim = options_.head_dim;
   return {.items = items_.data(),
@@ -237,26 +251,19 @@ AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
           .group = options_.heads / options_.kv_heads,
           .scale = options_.scale,
           .longest_page = plan_.longest_page,
+          .key_numbers = plan_.key_numbers,
+          .value_numbers = plan_.value_numbers,
           .state_values = states_.data(),
           .state_max = states_.data() + plan_.states * dim,
           .state_sum = states_.data() + plan_.states * (dim + 1),
+          .projections = projections_.data(),
+          .lifts = lifts_.data(),
+          .coordinate_queries = coordinates_.data(),
+          .coordinate_sums = coordinates_.data() + int64_t{plan_.coordinate_queries} * kUnit,
+          .widest = plan_.widest,
           .turning = turning_,
           .rotary_dim = append_.rotary_dim,
           .inverse_frequencies = append_.inverse_frequencies};
-}
-
-// Sides in Hadamard coordinates are read as they lie: their queries are turned before, their sums after.
-void DeviceAttention::launch(const AttentionJob& job, const float* hadamard, MatView<float> out) {
-  if (!hadamard && plan_.turned_states == 0)
-    return device_.attend(plan_, job, merges_.data(), out.data, out.stride);
-  device_.attend(launches_[0], job, nullptr, nullptr, 0);
-  AttentionJob of_turned = job;
-  of_turned.queries = hadamard;
-  device_.attend(launches_[1], of_turned, nullptr, nullptr, 0);
-  if (plan_.turned_states > 0)
-    device_.hadamard(states_.data() + int64_t{plan_.states - plan_.turned_states} * options_.head_dim,
-                     plan_.turned_states, options_.head_dim);
-  device_.attend(launches_[2], job, merges_.data(), out.data, out.stride);
 }
 
 void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<const float> q,
@@ -268,9 +275,8 @@ void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<con
   observing_ = masses_.wanted(spans);
   plan(layer, spans, q.rows);
   AttentionJob asked = job(layer, q);
-  const float* hadamard = launches_[1].buckets.empty() ? nullptr : hadamard_queries(asked.queries, q.rows);
-  if (observing_) asked.masses = masses_.job(hadamard);
-  launch(asked, hadamard, out);
+  if (observing_) asked.masses = masses_.job();
+  device_.attend(plan_, asked, merges_.data(), out.data, out.stride);
   if (observing_) masses_.collect(spans);
 }
 
@@ -280,7 +286,7 @@ void DeviceAttention::add_to(ByteLedger& ledger) const {
   for (const int64_t bytes :
        {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(), targets_.held_bytes(),
         items_.held_bytes(), page_list_.held_bytes(), merges_.held_bytes(), queries_.held_bytes(),
-        hadamard_queries_.held_bytes(), states_.held_bytes()})
+        projections_.held_bytes(), lifts_.held_bytes(), coordinates_.held_bytes(), states_.held_bytes()})
     ledger.workspace += bytes;
 }
 

@@ -62,9 +62,7 @@ class DeviceAttention {
   void describe(int layer, std::span<const DeviceSpan> spans);
   void list_pages(int layer, std::span<const DeviceSpan> spans);
   AttentionJob job(int layer, MatView<const float> q);
-  void launch(const AttentionJob& job, const float* hadamard, MatView<float> out);
   const float* turned(MatView<const float> q);
-  const float* hadamard_queries(const float* queries, int64_t rows);
 
   const KvCacheOptions& options_;
   PageStore& store_;
@@ -85,14 +83,13 @@ class DeviceAttention {
   std::vector<int32_t> plan_places_;    // of their entries
   std::vector<AttentionTable> plan_tables_;
   AttentionPlan plan_;
-  // Where sides are turned, what is launched one after the other: items of plain keys, of turned ones,
-  // merges.
-  std::vector<AttentionPlan> launches_;
   DeviceArray<AttentionItem> items_;
   DeviceArray<int32_t> page_list_;
   DeviceArray<AttentionMerge> merges_;
-  DeviceArray<float> queries_, hadamard_queries_;
-  DeviceArray<float> states_;  // o [states, head_dim], m [states], l [states]
+  DeviceArray<AttentionProjection> projections_;
+  DeviceArray<AttentionLift> lifts_;
+  DeviceArray<float> queries_, coordinates_;  // the latter: the plan's queries, then its sums
+  DeviceArray<float> states_;                 // o [states, head_dim], m [states], l [states]
 };
 
 }  // namespace kva

@@ -12,7 +12,9 @@ constexpr std::string_view kPurpose = "encoding workspace";
 constexpr int64_t kMostScratch = int64_t{16} << 20;
 constexpr std::size_t kNoRows = SIZE_MAX;
 
+// Of a side that tokens can join: rows as they came.
 std::optional<SideFormat> dense_format(const PageStore& store, SideId id) {
+  if (!store.codec(id).appendable()) return std::nullopt;
   const auto format = store.codec(id).device_format(std::max<int64_t>(store.tokens(id), 1), store.width(id));
   return format && !is_packed(format->kind) ? format : std::nullopt;
 }

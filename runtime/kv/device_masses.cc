@@ -71,6 +71,9 @@ void DeviceMasses::plan(std::span<const DeviceSpan> spans, const AttentionPlan& 
   std::vector<MassPage> listed;
   listed.reserve(plan.page_list.size());
   for (const int32_t page : plan.page_list) listed.push_back(of_pages[index(page)]);
+  for (const AttentionItem& item : plan.items)
+    for (int32_t i = item.first_page; i < item.first_page + item.page_count; ++i)
+      listed[index(i)].queries = item.queries;
   entries_ = static_cast<int32_t>(listed.size());
   rows_ = batch_rows;
   tables_.upload(of_tables);
@@ -79,11 +82,10 @@ void DeviceMasses::plan(std::span<const DeviceSpan> spans, const AttentionPlan& 
   sums_.reserve(3 * tokens_);
 }
 
-MassJob DeviceMasses::job(const float* hadamard_queries) const {
+MassJob DeviceMasses::job() const {
   return {.pages = pages_.data(),
           .count = entries_,
           .tables = tables_.data(),
-          .hadamard_queries = hadamard_queries,
           .heads = heads_,
           .final_max = finals_.data(),
           .final_sum = finals_.data() + rows_ * heads_,

@@ -31,7 +31,7 @@ class DeviceMasses {
   void plan(std::span<const DeviceSpan> spans, const AttentionPlan& plan, std::span<const DevicePage> pages,
             std::span<const AttentionTable> tables, int64_t batch_rows);
   // What attention is to observe by the latest plan.
-  MassJob job(const float* hadamard_queries) const;
+  MassJob job() const;
   // Adds what it observed to the spans' masses.
   void collect(std::span<const DeviceSpan> spans);
 

@@ -1,15 +1,22 @@
 #include "runtime/kv/device_tables.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <optional>
 
 #include "kernels/check.h"
+#include "runtime/error.h"
+#include "runtime/kv/side_memory.h"
 
 namespace kva {
 namespace {
 
 std::size_t index(int64_t at) { return static_cast<std::size_t>(at); }
+
+// Where sequences bring formats of their own, those of sequences that are gone are forgotten at times.
+constexpr std::size_t kManyFormats = 4096;
 
 // Room to grow by a sixteenth: growing lays everything out anew.
 int64_t roomy(int64_t pages) { return pages + pages / 16 + 2; }
@@ -26,6 +33,16 @@ void cut(CountedVector<PageShape>& shapes, int64_t pages, int64_t wanted) {
 }
 
 }  // namespace
+
+std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens, int64_t width) {
+  if (const DeviceBasis basis = codec.device_basis(); basis.array) basis.array->on_device();
+  std::optional<SideFormat> format = codec.device_format(tokens, width);
+  if (!format) return format;
+  const DeviceArrays arrays = codec.device_arrays();
+  for (std::size_t i = 0; i < arrays.size(); ++i)
+    if (arrays[i]) format->shared[i] = arrays[i]->on_device();
+  return format;
+}
 
 DeviceTables::DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads)
     : store_(store),
@@ -64,11 +81,12 @@ void DeviceTables::forget(SequenceId id) {
   Sequence& gone = sequences_[index(id)];
   gone.tables = CountedVector<Table>(gone.tables.get_allocator());
   gone.room = 0;
+  has_gone_ = true;
 }
 
 void DeviceTables::make_room(int layer, std::span<const DeviceSpan> spans) {
   const int64_t lasts = std::ssize(spans) * kv_heads_;
-  bool fits = lasts <= last_places_ && layer_places_ > 0;
+  bool fits = lasts <= last_places_ && layer_places_ > 0 && !(has_gone_ && formats_.size() > kManyFormats);
   for (const DeviceSpan& of : spans) {
     Sequence& to = sequence(of.span.sequence);
     for (int h = 0; h < kv_heads_; ++h) {
@@ -85,6 +103,11 @@ void DeviceTables::make_room(int layer, std::span<const DeviceSpan> spans) {
 
 void DeviceTables::lay_out() {
   ++layouts_;
+  formats_.clear();
+  alike_.clear();
+  known_formats_.clear();
+  uploaded_formats_ = 0;
+  has_gone_ = false;
   int64_t places = last_places_;
   for (Sequence& of : sequences_) {
     int64_t longest = 0;
@@ -92,6 +115,7 @@ void DeviceTables::lay_out() {
       longest = std::max(longest, table.pages);
       table.copied = 0;
       table.shapes.clear();
+      table.bases.clear();
     }
     of.first = places;
     of.room = of.tables.empty() ? 0 : roomy(longest);
@@ -108,6 +132,10 @@ void DeviceTables::update(int layer, std::span<DeviceSpan> spans) {
   last_.clear();
   for (const DeviceSpan& of : spans)
     for (int h = 0; h < kv_heads_; ++h) update(layer, of, h);
+  if (uploaded_formats_ < formats_.size()) {
+    device_formats_.upload(formats_);
+    uploaded_formats_ = formats_.size();
+  }
   backend_.upload(pages(layer), last_.data(), std::ssize(last_) * int64_t{sizeof(DevicePage)});
 }
 
@@ -119,8 +147,13 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
   cut(to.shapes, to.shapes.empty() ? 0 : to.copied + 1, first);
   changed_.clear();
   for (int64_t page = first; page <= last; ++page) {
-    const DevicePage entry = entry_of(from.pages[index(page)]);
-    PageShape shape{1, entry.tokens, entry.key_format, entry.value_format};
+    const DevicePage entry = entry_of(from.pages[index(page)], to);
+    PageShape shape{1,
+                    entry.tokens,
+                    alike_[entry.key_format],
+                    alike_[entry.value_format],
+                    entry.key_basis,
+                    entry.value_basis};
     if (!to.shapes.empty() && to.shapes.back().alike(shape))
       ++to.shapes.back().pages;
     else
@@ -133,14 +166,45 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
   from.changed_from = std::numeric_limits<int32_t>::max();
 }
 
-DevicePage DeviceTables::entry_of(const PageRef& ref) {
-  DevicePage page{.keys = store_.data(ref.k).payload,
-                  .values = store_.data(ref.v).payload,
+// Which of the table's bases it is.
+uint16_t DeviceTables::basis_of(const std::byte* vectors, Table& table) const {
+  const auto known = std::find(table.bases.begin(), table.bases.end(), vectors);
+  const auto at = known - table.bases.begin() + 1;
+  if (at > std::numeric_limits<uint16_t>::max())
+    throw InputError(
+        fmt::format("{}: expected pages on up to {} bases in a sequence, found more; use --device cpu or a "
+                    "larger refresh",
+                    backend_.name(), at - 1));
+  if (known == table.bases.end()) table.bases.push_back(vectors);
+  return static_cast<uint16_t>(at);
+}
+
+DeviceTables::SideEntry DeviceTables::side_of(SideId side, Table& table) {
+  const SideData data = store_.data(side);
+  SideEntry entry{data.payload ? data.payload : data.base, nullptr, format_of(side), 0};
+  const SideFormat& format = formats_[entry.format];
+  if (format.kind == SideKind::kScaledBase) entry.base = data.base;
+  if (!format.on_basis) return entry;
+  const DeviceBasis basis = store_.codec(side).device_basis();
+  entry.base = basis.array->on_device() + basis.offset;
+  entry.basis = basis_of(entry.base, table);
+  return entry;
+}
+
+DevicePage DeviceTables::entry_of(const PageRef& ref, Table& table) {
+  const SideEntry keys = side_of(ref.k, table);
+  const SideEntry values = side_of(ref.v, table);
+  DevicePage page{.keys = keys.payload,
+                  .values = values.payload,
                   .tokens = ref.tokens,
                   .start = ref.start,
-                  .key_format = format_of(ref.k),
-                  .value_format = format_of(ref.v),
-                  .has_places = ref.where != kNoSide};
+                  .key_format = keys.format,
+                  .value_format = values.format,
+                  .has_places = ref.where != kNoSide,
+                  .key_basis = keys.basis,
+                  .value_basis = values.basis,
+                  .key_base = keys.base,
+                  .value_base = values.base};
   if (!page.has_places) return page;
   // As packed_places() lays them out.
   const PagePlaces places(store_, ref);
@@ -154,17 +218,37 @@ DevicePage DeviceTables::entry_of(const PageRef& ref) {
 }
 
 uint16_t DeviceTables::format_of(SideId side) {
-  const std::optional<SideFormat> format =
-      store_.codec(side).device_format(store_.tokens(side), store_.width(side));
-  KVA_CHECK(format, "a side that device kernels read");
-  const auto known = std::find(formats_.begin(), formats_.end(), *format);
-  const auto at = static_cast<std::size_t>(known - formats_.begin());
-  if (known == formats_.end()) {
-    KVA_CHECK(at <= std::numeric_limits<uint16_t>::max(), "formats that an index reaches");
-    formats_.push_back(*format);
-    device_formats_.upload(formats_);
+  const SideId base = store_.base(side);
+  const SideCodec& codec = store_.codec(side);
+  std::optional<SideFormat> format = readable_format(codec, store_.tokens(side), store_.width(side));
+  if (base != kNoSide) {
+    const auto of_base = readable_format(store_.codec(base), store_.tokens(base), store_.width(base));
+    KVA_CHECK(of_base, "a base that device kernels read");
+    format = codec.device_format_on(*of_base, store_.tokens(side), store_.width(side));
   }
-  return static_cast<uint16_t>(at);
+  KVA_CHECK(format, "a side that device kernels read");
+  if (format->kind == SideKind::kScaledBase) format->base = format_of(base);
+  SideFormat alike = *format;
+  std::fill_n(alike.shared, kSharedArrays, nullptr);
+  if (alike.base >= 0) alike.base = alike_[index(alike.base)];
+  const uint16_t first = add_format(alike);
+  const uint16_t at = add_format(*format);
+  alike_[at] = first;
+  return at;
+}
+
+uint16_t DeviceTables::add_format(const SideFormat& format) {
+  const auto known = known_formats_.find(format);
+  if (known != known_formats_.end()) return known->second;
+  const std::size_t at = formats_.size();
+  if (at > std::numeric_limits<uint16_t>::max())
+    throw InputError(
+        fmt::format("{}: expected pages in up to {} formats at once, found more; use fewer "
+                    "sequences at a time or --device cpu",
+                    backend_.name(), at));
+  formats_.push_back(format);
+  alike_.push_back(static_cast<uint16_t>(at));
+  return known_formats_[format] = static_cast<uint16_t>(at);
 }
 
 void DeviceTables::add_to(ByteLedger& ledger) const {

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,15 +33,25 @@ struct DeviceSpan {
   std::size_t first_table = 0;
 };
 
+// As device kernels read sides of the codec that build on no other; nullopt: they cannot, or the sides build
+// on others. What the codec shares is brought to the device. Throws InputError when the device is out of
+// memory. By one thread at a time.
+std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens, int64_t width);
+
 // Neighbouring pages of a table that are read alike.
 struct PageShape {
   int64_t pages = 0;
   int32_t tokens = 0;  // of each
+  // Of formats that differ in nothing but what they share, the first: a plan for one holds for all.
   uint16_t key_format = 0;
   uint16_t value_format = 0;
+  // As DevicePage has them.
+  uint16_t key_basis = 0;
+  uint16_t value_basis = 0;
 
   bool alike(const PageShape& other) const {
-    return tokens == other.tokens && key_format == other.key_format && value_format == other.value_format;
+    return tokens == other.tokens && key_format == other.key_format && value_format == other.value_format &&
+           key_basis == other.key_basis && value_basis == other.value_basis;
   }
   friend bool operator==(const PageShape&, const PageShape&) = default;
 };
@@ -75,8 +87,10 @@ class DeviceTables {
 
  private:
   struct Table {
-    explicit Table(const CountingAllocator<PageShape>& allocator) : shapes(allocator) {}
+    explicit Table(const CountingAllocator<PageShape>& allocator)
+        : shapes(allocator), bases(CountingAllocator<const std::byte*>(allocator)) {}
     CountedVector<PageShape> shapes;
+    CountedVector<const std::byte*> bases;  // that its pages have been on since the last layout
     int64_t pages = 0;
     int64_t copied = 0;  // pages from the front whose entries are in their places; shapes are of one more
   };
@@ -91,8 +105,17 @@ class DeviceTables {
   void make_room(int layer, std::span<const DeviceSpan> spans);
   void lay_out();
   void update(int layer, const DeviceSpan& of, int kv_head);
-  DevicePage entry_of(const PageRef& ref);
+  struct SideEntry {
+    const std::byte* payload;
+    const std::byte* base;
+    uint16_t format;
+    uint16_t basis;
+  };
+  DevicePage entry_of(const PageRef& ref, Table& table);
+  SideEntry side_of(SideId side, Table& table);
+  uint16_t basis_of(const std::byte* vectors, Table& table) const;
   uint16_t format_of(SideId side);
+  uint16_t add_format(const SideFormat& format);
 
   const PageStore& store_;
   Backend& backend_;
@@ -105,7 +128,13 @@ class DeviceTables {
   int64_t layer_places_ = 0;  // of a layer
   int64_t layouts_ = 0;
   DeviceArray<DevicePage> entries_;  // [layers, layer_places_]
+  // Formats that pages had since the last layout, what of them is uploaded, and of each the first that is
+  // alike.
   std::vector<SideFormat> formats_;
+  std::vector<uint16_t> alike_;
+  std::map<SideFormat, uint16_t> known_formats_;
+  std::size_t uploaded_formats_ = 0;
+  bool has_gone_ = false;  // a sequence, since the last layout
   DeviceArray<SideFormat> device_formats_;
   std::vector<DevicePage> last_, changed_;  // of the update under way
 };

@@ -52,7 +52,8 @@ struct KvCache::Impl {
       : options(checked(asked)),
         pool(pool_),
         host(options.backend->device() ? make_cpu_backend() : options.backend),
-        side_memory(std::make_shared<SideMemory>(host)),
+        side_memory(
+            std::make_shared<SideMemory>(host, options.backend->device() ? options.backend : nullptr)),
         store(*options.backend, *host, options.head_dim, options.page_tokens),
         turns(*host, options.rope),
         attention(options, store, turns, *host, pool),
@@ -101,7 +102,7 @@ struct KvCache::Impl {
   ByteLedger ledger() const {
     ByteLedger result;
     store.add_to(result);
-    result.side += side_memory->held_bytes();
+    result.side += side_memory->held_bytes() + side_memory->device_held_bytes();
     result.tables += table_bytes;
     result.workspace =
         attention.workspace_bytes() + turns.held_bytes() + encode_scratch.held_bytes() + map_bytes;

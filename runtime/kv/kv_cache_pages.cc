@@ -132,7 +132,10 @@ void KvCache::apply(const Plan& plan) {
   for (const PlanRewrite& rewrite : plan.rewrites)
     KVA_CHECK(static_cast<int64_t>(rewrite.positions.size()) <= impl_->options.page_tokens,
               "a page holds page_tokens tokens at most");
-  if (impl_->device) check_device_plan(plan, impl_->options);
+  if (impl_->device) {
+    check_device_plan(plan, impl_->options);
+    for (const NewSide& side : plan.sides) readable_format(*side.codec, side.tokens, side.width);
+  }
   apply_plan(plan, impl_->store, impl_->tables(), [&](const Plan& of, std::span<const SideId> sides) {
     KVA_CHECK(impl_->encoder, "payloads, where the host reads pages");
     if (impl_->encoder->code(of, sides)) impl_->refuse_numbers(of);

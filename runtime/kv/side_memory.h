@@ -1,5 +1,6 @@
-// Memory of what pages share: bases, codebooks. It comes from the cache's backend and counts as `side` in its
-// ledger for as long as it lives, whoever holds it.
+// Memory of what pages share: bases, codebooks. The host has it, since codecs read it there; of arrays that
+// device kernels read there is a copy beside the pages. Both count as `side` in the cache's ledger for as
+// long as they live, whoever holds them.
 #pragma once
 
 #include <cstdint>
@@ -13,18 +14,24 @@ namespace kva {
 
 class SideMemory {
  public:
-  explicit SideMemory(std::shared_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  // backend: the host's. device: where kernels read copies; null: they read none.
+  explicit SideMemory(std::shared_ptr<Backend> backend, std::shared_ptr<Backend> device = nullptr)
+      : backend_(std::move(backend)), device_(std::move(device)) {}
 
   Backend& backend() const { return *backend_; }
-  int64_t held_bytes() const { return held_bytes_; }
+  int64_t held_bytes() const { return held_bytes_; }           // of the host's memory
+  int64_t device_held_bytes() const { return device_bytes_; }  // of the device's
 
  private:
   friend class SideArray;
   std::shared_ptr<Backend> backend_;
+  std::shared_ptr<Backend> device_;
   int64_t held_bytes_ = 0;
+  int64_t device_bytes_ = 0;
 };
 
-// A fixed array of bytes in a SideMemory; move-only. Made and destroyed by one thread at a time.
+// A fixed array of bytes in a SideMemory; move-only. Made, destroyed and brought to a device by one thread at
+// a time.
 class SideArray {
  public:
   SideArray() = default;
@@ -36,9 +43,16 @@ class SideArray {
   std::byte* data() const { return buffer_.data(); }
   int64_t bytes() const { return buffer_.bytes(); }
 
+  // The array where device kernels read it, for as long as it lives: the first call copies it there, so that
+  // it must not change any more. Its memory has a device. Throws InputError, changing nothing, when that has
+  // no memory left.
+  const std::byte* on_device() const;
+
  private:
   std::shared_ptr<SideMemory> memory_;
   Buffer buffer_;
+  mutable Buffer copy_;  // on the device
+  std::string_view purpose_;
 };
 
 inline std::span<const std::byte> bytes_of(const SideArray& array) {

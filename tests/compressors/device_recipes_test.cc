@@ -95,21 +95,62 @@ INSTANTIATE_TEST_SUITE_P(
         "H2O(keep=30, recent=5) | quant(bits=4)@tokens>64", "SnapKV(window=8, capacity=0.4)",
         "PyramidKV(window=4, capacity=20) | quant(bits=8)", "AdaKV(window=4, kernel=3, capacity=0.3)",
         "FastGen(T=0.8, r_f=0.2, r_l=0.2)", "DuoAttention(retrieval=0.5, sink=2, recent=20)",
-        "quant(bits=4, rotate=true) | H2O(keep=0.5)"),
+        "quant(bits=4, rotate=true) | H2O(keep=0.5)", "minicache(start=0)",
+        "minicache(start=0, retain=0.3) | quant(bits=4)", "minicache(start=0, retain=0)",
+        "minicache(start=0, retain=1) | quant(k=3, v=2, axes=kivi, outliers=0.05, norm_correct=true)",
+        "keys(plain); minicache(start=0, retain=0.2) | quant(bits=8)",
+        "keys(page-relative); minicache(start=0, retain=0.2) | dense(f32)",
+        "minicache(start=0, retain=0.1)@seal | quant(bits=4)@tokens>40", "minicache(start=0) | H2O(keep=0.5)",
+        "Random(keep=0.5) | minicache(start=0)", "lowrank(rank=8, fit_tokens=16)",
+        "lowrank(rank=5, fit_tokens=16)", "lowrank(rank=1, fit_tokens=8)",
+        "lowrank(rank=8, fit_tokens=16) | quant(bits=4)", "lowrank(rank=7, fit_tokens=16) | quant(bits=3)",
+        "lowrank(rank=5, fit_tokens=16) | quant(k=4,v=2,axes=kivi,group=4,outliers=0.1,norm_correct=true)",
+        "lowrank(rank=3, fit_tokens=16) | quant(bits=2, dense_channels=1, outliers=0.05)",
+        "lowrank(rank=8, fit_tokens=16) | quant(bits=4, rotate=true)",
+        "lowrank(rank=6, fit_tokens=8, refresh=0.3)", "lowrank(energy=0.9, fit_tokens=16) | quant(bits=8)",
+        "lowrank(rank=33, layers=2, fit_tokens=40)",
+        "lowrank(rank=12, layers=2, fit_tokens=16) | quant(bits=4)",
+        "lowrank(rank=16, layers=2, fit_tokens=16) | quant(bits=4, rotate=true)",
+        "side(k): lowrank(rank=5, fit_tokens=16); rest: quant(bits=4, rotate=true)",
+        "side(v): lowrank(rank=9, fit_tokens=16); rest: minicache(start=0)",
+        "keys(plain); side(v): lowrank(rank=5, fit_tokens=16) | quant(bits=4); rest: quant(bits=4, "
+        "axes=kivi)",
+        "lowrank(rank=8, method=randomized, fit_tokens=16) | dense(fp8)",
+        "lowrank(rank=6, fit_tokens=16) | H2O(keep=0.5)", "nuq", "nuq(bits=4, axes=token)",
+        "nuq(bits=2, axes=channel, outliers=0.05)", "nuq(bits=8, outliers=0)", "keys(plain); nuq",
+        "keys(page-relative); nuq(bits=4)", "side(k): nuq; rest: quant(bits=4)",
+        "side(v): nuq(bits=4); rest: dense(f16)", "nuq | H2O(keep=0.4)",
+        "AttentionSink(sink=2, window=24) | nuq", "minicache(start=0) | nuq(bits=4)",
+        "lowrank(rank=5, fit_tokens=16) | nuq(bits=4, outliers=0.1)", "turboquant", "turboquant(bits=2)",
+        "side(k): turboquant; rest: nuq", "keys(plain); side(v): turboquant(bits=3); rest: nuq",
+        "turboquant | H2O(keep=0.5)", "quant(bits=4, sinks=3)",
+        "keys(plain); quant(bits=4, sinks=3, axes=kivi, outliers=0.05, norm_correct=true)",
+        "keys(page-relative); quant(bits=3, sinks=11)", "quant(bits=4, sinks=5, rotate=true)",
+        "quant(k=16, v=4, sinks=5)", "quant(bits=4, sinks=3) | H2O(keep=0.5)",
+        "side(v): quant(bits=8, sinks=2); rest: quant(bits=4, sinks=6, axes=kivi)",
+        "lowrank(rank=8, fit_tokens=16) | quant(bits=4, sinks=3)", "gear(rank=3)",
+        "keys(plain); gear(bits=2)", "keys(page-relative); gear(bits=3, rank=1, outliers=0)",
+        "gear | H2O(keep=0.5)", "side(k): gear(rank=2); rest: nuq(bits=2)", "pq(m=8, bits=4)",
+        "pq(m=1, bits=3)", "pq(m=16, bits=2)", "keys(plain); pq(m=4, bits=4)",
+        "keys(page-relative); pq(m=8, bits=2)", "pq(m=4, bits=8)", "pq(m=8, bits=8) | H2O(keep=0.5)"),
     name_of);
 
 using DeviceRefusal = DeviceRecipe;
 
 TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
+  const Projections source(kShape, 40, 2);
   const auto make = [&] {
-    CompressedCache(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+    CompressedCache c(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
+    c.prompt(c.driver.add(source), 40, 40);
   };
   EXPECT_THAT(error_of(make), AllOf(HasSubstr(device->name()), HasSubstr("use --device cpu")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
-                         testing::Values("nuq", "pq(m=8)", "lowrank(fit_tokens=32)", "minicache(start=0)",
-                                         "gear(rank=3)", "turboquant", "zstd", "quant(bits=4, sinks=3)",
+                         testing::Values("keys(plain); lowrank(fit_tokens=16)",
+                                         "minicache(start=0) | quant(bits=4, rotate=true)",
+                                         "minicache(start=0) | gear(rank=3)", "keys(plain); turboquant",
+                                         "minicache(start=0) | turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
 

@@ -1,16 +1,19 @@
 // A batch of page tables for attention's device kernels, and what attention over it is by the CPU's kernels.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_work.h"
 #include "kernels/dense_rows.h"
+#include "tests/kernels/device_based_sides.h"
 #include "tests/kernels/device_sides.h"
 
 namespace kva {
@@ -40,8 +43,13 @@ struct AttentionCase {
 
   // A page at the end of the table that is being made; contiguous pages follow `start`.
   void add_page(int32_t tokens, int32_t start, const SideSpec& key, const SideSpec& value, bool has_places) {
-    keys.push_back(make_side(draw_rows(tokens * head_dim), head_dim, key, random()));
-    values.push_back(make_side(draw_rows(tokens * head_dim), head_dim, value, random()));
+    HostSide of_keys = make_side(draw_rows(tokens * head_dim), head_dim, key, random());
+    add_sides(tokens, start, std::move(of_keys),
+              make_side(draw_rows(tokens * head_dim), head_dim, value, random()), has_places);
+  }
+  void add_sides(int32_t tokens, int32_t start, HostSide key, HostSide value, bool has_places) {
+    keys.push_back(std::move(key));
+    values.push_back(std::move(value));
     biases.emplace_back();
     if (has_places)
       for (int32_t t = 0; t < tokens; ++t)
@@ -53,16 +61,31 @@ struct AttentionCase {
     page.has_places = has_places;
     page.key_format = static_cast<uint16_t>(2 * pages.size());
     page.value_format = static_cast<uint16_t>(page.key_format + 1);
+    page.key_basis = keys.back().basis;
+    page.value_basis = values.back().basis;
     pages.push_back(page);
     formats.push_back(keys.back().format);
     formats.push_back(values.back().format);
   }
 
-  // Addresses of the payloads, which stay where they are from here on.
+  // Addresses of the payloads, which stay where they are from here on; and the formats of bases, behind the
+  // pages' own.
   void settle() {
+    formats.resize(2 * pages.size());
+    const auto base_of = [this](const HostSide& side, uint16_t format) {
+      if (side.format.kind != SideKind::kScaledBase) return;
+      formats[format].base = static_cast<int32_t>(formats.size());
+      formats.push_back(side.base_format);
+    };
     for (std::size_t i = 0; i < pages.size(); ++i) {
       pages[i].keys = keys[i].payload.data();
       pages[i].values = values[i].payload.data();
+      if (!keys[i].shared.empty()) formats[pages[i].key_format].shared[0] = keys[i].shared.data();
+      if (!values[i].shared.empty()) formats[pages[i].value_format].shared[0] = values[i].shared.data();
+      pages[i].key_base = keys[i].base.data();
+      pages[i].value_base = values[i].base.data();
+      base_of(keys[i], pages[i].key_format);
+      base_of(values[i], pages[i].value_format);
       pages[i].biases = biases[i].empty() ? nullptr : biases[i].data();
     }
   }
@@ -73,6 +96,10 @@ struct ExpectedAttention {
   std::vector<float> out;
   std::vector<float> bound;
 };
+
+inline double magnitude_of(const HostSide& side, std::size_t number) {
+  return side.magnitudes.empty() ? std::abs(double{side.numbers[number]}) : double{side.magnitudes[number]};
+}
 
 inline ExpectedAttention expected_attention(const AttentionCase& c) {
   ExpectedAttention expected{std::vector<float>(c.queries.size()), std::vector<float>(c.queries.size())};
@@ -86,7 +113,7 @@ inline ExpectedAttention expected_attention(const AttentionCase& c) {
       float max = 0.0f, sum = 0.0f;
       const PartialState state{{o.data(), 1, dim}, &max, &sum};
       clear(state);
-      int64_t tokens = 0;
+      int64_t tokens = 0, terms = 0;
       double products = 0.0, largest = 0.0;
       for (int32_t p = table.first_page; p < table.first_page + table.page_count; ++p) {
         const auto i = static_cast<std::size_t>(p);
@@ -102,12 +129,13 @@ inline ExpectedAttention expected_attention(const AttentionCase& c) {
           double magnitude = 0.0;
           for (int64_t k = 0; k < dim; ++k) {
             const auto n = static_cast<std::size_t>(t * dim + k);
-            magnitude += std::abs(double{query[static_cast<std::size_t>(k)]} * c.keys[i].numbers[n]);
-            largest = std::max(largest, std::abs(double{c.values[i].numbers[n]}));
+            magnitude += std::abs(double{query[static_cast<std::size_t>(k)]} * magnitude_of(c.keys[i], n));
+            largest = std::max(largest, magnitude_of(c.values[i], n));
           }
           products = std::max(products, magnitude);
         }
         tokens += page.tokens;
+        terms = std::max({terms, c.keys[i].terms, c.values[i].terms});
         softmax_update(view, state);
         dense_accumulate(view, c.values[i].numbers.data(), DType::kF32, state.values);
       }
@@ -117,7 +145,8 @@ inline ExpectedAttention expected_attention(const AttentionCase& c) {
       // code * scale + zero rounds once or twice, which counts as two more products.
       const double epsilon = 0x1p-24;
       const double relative =
-          2.0 * epsilon * (static_cast<double>(dim + 8) * products + static_cast<double>(tokens) + 16.0);
+          2.0 * epsilon *
+          (static_cast<double>(dim + terms + 8) * products + static_cast<double>(tokens + terms) + 16.0);
       std::fill_n(expected.bound.begin() + at, dim, static_cast<float>(2.0 * relative * largest));
     }
   }

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention_warp.h"
 #include "tests/kernels/attention_case.h"
+#include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -20,6 +20,8 @@ inline std::vector<float> run_on_host(const AttentionCase& c, const AttentionPla
   const auto states = static_cast<std::size_t>(plan.states);
   std::vector<float> values(states * static_cast<std::size_t>(c.head_dim), poison), max(states, poison),
       sum(states, poison);
+  std::vector<float> coordinate_queries(static_cast<std::size_t>(plan.coordinate_queries) * kUnit, poison),
+      coordinate_sums(static_cast<std::size_t>(plan.coordinate_sums) * kUnit, poison);
   const AttentionJob job{.items = plan.items.data(),
                          .page_list = plan.page_list.data(),
                          .pages = c.pages.data(),
@@ -30,26 +32,19 @@ inline std::vector<float> run_on_host(const AttentionCase& c, const AttentionPla
                          .group = c.group,
                          .scale = c.scale,
                          .longest_page = plan.longest_page,
+                         .key_numbers = plan.key_numbers,
+                         .value_numbers = plan.value_numbers,
                          .state_values = values.data(),
                          .state_max = max.data(),
-                         .state_sum = sum.data()};
+                         .state_sum = sum.data(),
+                         .projections = plan.projections.data(),
+                         .lifts = plan.lifts.data(),
+                         .coordinate_queries = coordinate_queries.data(),
+                         .coordinate_sums = coordinate_sums.data(),
+                         .widest = plan.widest};
   HostWarp warp;
-  std::vector<float> shared(static_cast<std::size_t>(attention_shared_values(c.head_dim, plan.longest_page)));
-  for (const AttentionBucket& bucket : plan.buckets)
-    for (int32_t i = 0; i < bucket.count; ++i) {
-      std::fill(shared.begin(), shared.end(), poison);
-      const AttentionItem& item = plan.items[static_cast<std::size_t>(bucket.first + i)];
-      warp.run([&](HostWarp::Lane& lane) {
-        attend_item(lane, job, bucket.keys, bucket.values, item, shared.data());
-      });
-    }
   std::vector<float> out(c.queries.size(), poison);
-  for (const AttentionMerge& merge : plan.merges)
-    for (int32_t row = 0; row < merge.rows; ++row) {
-      float* to = out.data() + result_at(merge, row, c.group, job.head_dim, c.query_stride());
-      for (int32_t k = 0; k < job.head_dim; ++k)
-        to[k] = merged_value(merge, row, k, job.head_dim, values.data(), max.data(), sum.data());
-    }
+  attend_by_lanes<false>(warp, plan, job, plan.merges.data(), out.data(), c.query_stride());
   return out;
 }
 

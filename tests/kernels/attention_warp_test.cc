@@ -14,34 +14,44 @@ TEST(AttentionWarp, EveryKindAtAwkwardSizes) { awkward_sizes(expect_attention); 
 TEST(AttentionWarp, OddHeadSizes) { odd_head_sizes(expect_attention); }
 TEST(AttentionWarp, KeysPackedByChannel) { keys_by_channel(expect_attention); }
 TEST(AttentionWarp, EveryKindOfScaleAndOfWhatIsKeptBeside) { scales_and_kept_numbers(expect_attention); }
+TEST(AttentionWarp, LevelsOfTwoCodebooks) { shared_levels(expect_attention); }
+TEST(AttentionWarp, Centroids) { shared_centroids(expect_attention); }
+TEST(AttentionWarp, FrontsAndLowRankParts) { sides_of_parts(expect_attention); }
 TEST(AttentionWarp, ARaggedBatchOfMixedPages) { ragged_batches(expect_attention); }
 
-// Turned back or not, states are merged from both of their places.
-TEST(AttentionWarp, StatesOfTurnedValuesLieBehindTheOthers) {
+TEST(AttentionWarp, SidesThatScaleABase) { scaled_sides(expect_attention); }
+TEST(AttentionWarp, SidesOnABasis) { sides_on_a_basis(expect_attention); }
+TEST(AttentionWarp, ARaggedBatchOfCoordinates) { ragged_coordinates(expect_attention); }
+
+// Each table has its queries once for every basis and turn of its keys; every run's sums are lifted to its
+// states.
+TEST(AttentionWarp, QueriesAreProjectedOnceForATable) {
   AttentionCase c;
   c.group = 3;
-  for (int32_t page = 0; page < 12; ++page)
-    c.add_page(16, page * 16, {.kind = SideKind::kF16},
-               {.kind = page % 2 ? SideKind::kBits4 : SideKind::kF32}, false);
-  for (std::size_t page = 0; page < c.pages.size(); ++page) {
-    c.formats[2 * page].hadamard = page % 3 == 0;
-    c.formats[2 * page + 1].hadamard = page % 4 == 1;
-  }
-  c.tables = {{.page_count = 7, .position = 7 * 16 - 1},
-              {.first_page = 7, .page_count = 5, .batch_row = 1, .tokens = 2, .position = 12 * 16 - 2}};
+  const std::vector<std::vector<float>> bases = {make_basis(5, 64, 1), make_basis(16, 64, 2)};
+  const auto on = [&](uint16_t which, SideKind kind) {
+    const std::vector<float>& basis = bases[which - 1u];
+    return make_basis_side(c.draw_rows(16 * std::ssize(basis) / 64), basis, 64, which, {.kind = kind}, false,
+                           3);
+  };
+  for (int32_t page = 0; page < 8; ++page)
+    c.add_sides(16, page * 16, on(page < 6 ? 1 : 2, page % 2 ? SideKind::kF16 : SideKind::kBits4),
+                on(1, SideKind::kF16), false);
+  c.tables = {{.page_count = 4, .position = 63},
+              {.first_page = 4, .page_count = 4, .batch_row = 1, .tokens = 2, .position = 126}};
   c.queries = c.draw_rows(3 * c.query_stride());
   const AttentionLimits limits{.group = 3, .item_tokens = 32};
-  expect_attention(c, limits, "turned pages");
+  c.settle();
   const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, limits);
-  // Runs of two pages: of the first table the pages 1 and 5, of the second 9 alone.
-  EXPECT_EQ(plan.turned_states, 2 * 3 + 1 * 6);
-  for (const AttentionBucket& bucket : plan.buckets)
-    for (int32_t i = bucket.first; i < bucket.first + bucket.count; ++i) {
-      const AttentionItem& item = plan.items[static_cast<std::size_t>(i)];
-      const int32_t page = plan.page_list[static_cast<std::size_t>(item.first_page)];
-      EXPECT_EQ(bucket.hadamard_keys, page % 3 == 0);
-      EXPECT_EQ(item.state >= plan.states - plan.turned_states, page % 4 == 1);
-    }
+  ASSERT_EQ(plan.projections.size(), 3u);
+  EXPECT_EQ(plan.projections[0].rows, 3);
+  EXPECT_EQ(plan.projections[1].rows, 6);
+  EXPECT_EQ(plan.projections[2].page, 7);  // f16 comes first
+  EXPECT_EQ(plan.coordinate_queries, 3 * 1 + 6 * 1 + 6 * 2);
+  // Runs of two pages, and two kinds of keys in each.
+  EXPECT_EQ(plan.lifts.size(), 8u);
+  EXPECT_EQ(plan.coordinate_sums, (4 * 3 + 4 * 6) * 1);
+  expect_attention(c, limits, "two bases");
 }
 
 TEST(AttentionWarp, TablesOfManyQueriesHaveFewerRuns) {
@@ -58,7 +68,7 @@ TEST(AttentionWarp, TablesOfManyQueriesHaveFewerRuns) {
 
 TEST(AttentionWarp, AQueryThatSeesNothingGetsZeros) {
   AttentionCase c;
-  c.add_page(5, 0, {}, {}, true);
+  c.add_page(5, 0, SideSpec{}, SideSpec{}, true);
   c.biases[0].assign(5, -std::numeric_limits<float>::infinity());
   c.tables = {{.page_count = 1, .position = 4}, {.page_count = 0, .batch_row = 1}};
   c.queries = c.draw_rows(2 * c.head_dim);

@@ -31,7 +31,14 @@ struct SideSpec {
 struct HostSide {
   SideFormat format;
   std::vector<std::byte> payload;
-  std::vector<float> numbers;  // [tokens, width]
+  std::vector<float> numbers;  // [tokens, width]; on a basis, of the tokens themselves
+  // tests/kernels/device_based_sides.h: what DevicePage::key_base or value_base points to.
+  std::vector<std::byte> base = {};
+  SideFormat base_format = {};         // of kScaledBase
+  uint16_t basis = 0;                  // DevicePage::key_basis or value_basis
+  std::vector<float> magnitudes = {};  // of the sums that numbers are; empty: numbers are what is stored
+  int64_t terms = 0;                   // of those sums
+  std::vector<uint16_t> shared = {};   // f16, what its codes stand for (device_shared_sides.h)
 };
 
 // As a vector that grows by two-byte numbers, at even places.

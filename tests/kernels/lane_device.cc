@@ -9,8 +9,8 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/attention_observe.h"
 #include "kernels/check.h"
+#include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
 
@@ -229,23 +229,7 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
 void LaneDevice::attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
                         float* out, int64_t out_stride) {
   const Access access(*this);
-  std::vector<float> shared(
-      static_cast<std::size_t>(attention_shared_values(job.head_dim, job.longest_page)));
-  for (const AttentionBucket& bucket : plan.buckets)
-    for (int32_t i = 0; i < bucket.count; ++i)
-      warp_.run([&](HostWarp::Lane& lane) {
-        attend_item<true>(lane, job, bucket.keys, bucket.values, job.items[bucket.first + i], shared.data());
-      });
-  for (std::size_t i = 0; i < plan.merges.size(); ++i)
-    for (int32_t row = 0; row < merges[i].rows; ++row) {
-      float* to = out + result_at(merges[i], row, job.group, job.head_dim, out_stride);
-      for (int32_t c = 0; c < job.head_dim; ++c)
-        to[c] = merged_value(merges[i], row, c, job.head_dim, job.state_values, job.state_max, job.state_sum);
-      if (job.masses.pages) put_finals(merges[i], row, job);
-    }
-  if (plan.merges.empty() || !job.masses.pages) return;
-  for (int32_t entry = 0; entry < job.masses.count; ++entry)
-    warp_.run([&](HostWarp::Lane& lane) { observe_page(lane, job, entry, shared.data()); });
+  attend_by_lanes<true>(warp_, plan, job, merges, out, out_stride);
 }
 
 }  // namespace
