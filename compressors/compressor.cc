@@ -59,11 +59,11 @@ std::vector<Stage> make_stages(const Statement& statement) {
   return stages;
 }
 
-// Throws InputError for a step that a cache on a device has no kernels for.
+// Throws InputError for a step whose pages a device cannot read.
 void expect_device_step(const RecipeStep& text, const Step& step, const std::string& device) {
   if (const std::string lacks = step.host_only(); !lacks.empty())
-    throw InputError(
-        fmt::format("{}: {} has no kernels for {} yet; use --device cpu", text.text(), device, lacks));
+    throw InputError(fmt::format("{}: {} cannot read {}; use --device cpu or leave this step out",
+                                 text.text(), device, lacks));
 }
 
 }  // namespace

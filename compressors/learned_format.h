@@ -19,7 +19,6 @@ class LearnedFormat : public Step {
   explicit LearnedFormat(std::string name) : name_(std::move(name)) {}
 
   bool needs_sample() const final { return true; }
-  std::string host_only() const final { return "codes of a codebook"; }
 
   // Learns every codebook, one layer and side a work item. Throws InputError for a sample that is too small
   // or holds numbers that are not finite.

@@ -9,11 +9,13 @@ namespace kva {
 using AttendKernel = void (*)(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count);
 
 // The kernels compiled for pairs that are common: both sides dense of one kind, or both packed with as many
-// bits. Null for others: attend_any_kernel() takes every pair, with more registers.
+// bits, or codes of as many levels. Null for others: attend_any_kernel() takes every pair without levels,
+// with more registers.
 AttendKernel dense_attend_kernel(SideKind keys, SideKind values);
 AttendKernel packed_attend_kernel(SideKind keys, SideKind values);
+AttendKernel levels_attend_kernel(SideKind keys, SideKind values);
 
-// Of general buckets, whatever their kinds.
+// Of general buckets, whatever their kinds; it reads every other as well.
 AttendKernel general_attend_kernel();
 // Warp w of the grid has entry w of the page list.
 using ObserveKernel = void (*)(AttentionJob job);
@@ -35,8 +37,10 @@ __device__ inline void attend_warp(const AttentionJob& job, KeyKind keys, ValueK
   const int32_t warp = static_cast<int32_t>(blockIdx.x * (blockDim.x / 32)) + warp_of_block;
   if (warp >= count) return;
   DeviceWarp lane;
-  attend_item<kTurns>(lane, job, keys, values, job.items[first + warp],
-                      shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page));
+  const int32_t numbers = shares_numbers(keys) ? job.key_numbers + job.value_numbers : 0;
+  attend_item<kTurns>(
+      lane, job, keys, values, job.items[first + warp],
+      shared + warp_of_block * attention_shared_values(job.head_dim, job.longest_page, numbers));
 }
 
 template <SideKind keys, SideKind values>

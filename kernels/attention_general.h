@@ -51,7 +51,7 @@ KVA_LANE_CODE void score_scaled(Warp& warp, const AttentionJob& job, const Devic
   }
   warp.sync();
   const RetainedRows rows(keys);
-  const ScoreTurnedPage<Warp> turned{warp, job, page, keys, queries, scores};
+  const ScoreTurnedPage<false, Warp> turned{warp, job, page, keys, queries, scores};
   for (int32_t i = 0; i < rows.count; ++i) {
     const int32_t token = rows.tokens[i];
     const int32_t position = position_of(page, token);
@@ -91,7 +91,7 @@ struct ScoreOddPage {
         add(c, side_number<kind>(keys, token, c));
       float factor = job.scale;
       if constexpr (is_packed(kind)) {
-        for_kept_of_token(keys, token, warp.lane(), add);
+        for_kept_of_token<has_levels(kind)>(keys, token, warp.lane(), add);
         if (keys.format->factors_at >= 0) factor *= f16_at(keys.payload, keys.format->factors_at, token);
       }
       put_scores(warp, sums, factor, scores + token, job.longest_page);
@@ -110,17 +110,20 @@ KVA_LANE_CODE void load_general_queries(Warp& warp, const AttentionJob& job, con
 
 template <class Warp>
 KVA_LANE_CODE void score_general_page(Warp& warp, const AttentionJob& job, const AttentionItem& item,
-                                      const DevicePage& page, float* queries, float* scores) {
-  const SidePage keys = key_side(job, page);
+                                      const DevicePage& page, NumberRoom& numbers, float* queries,
+                                      float* scores) {
+  SidePage keys = key_side(job, page);
+  const AnyKind kind{keys.format->kind};
   if (keys.format->kind == SideKind::kScaledBase) {
     const SidePage base = base_of(job, keys, page.key_base);
-    score_side<true>(warp, job, item, page, base, base.format->kind, queries, scores);
+    score_side<true, true>(warp, job, item, page, base, AnyKind{base.format->kind}, numbers, queries, scores);
     score_scaled(warp, job, page, keys, queries, scores);
   } else if (reads_units(keys.format->width)) {
-    score_side<true>(warp, job, item, page, keys, keys.format->kind, queries, scores);
+    score_side<true, true>(warp, job, item, page, keys, kind, numbers, queries, scores);
   } else {
+    if (shares_numbers(kind)) take_numbers(warp, numbers, keys, nullptr);
     ScoreOddPage<Warp> score{warp, job, item, keys, scores};
-    with_kind(keys.format->kind, score);
+    with_kind(kind, score);
   }
 }
 
@@ -186,7 +189,7 @@ struct AddOddPage {
     if constexpr (is_packed(kind))
       for_kept(page, [&](int32_t token, int32_t channel, float number) {
         if (channel % 32 != warp.lane()) return;
-        const float beyond_code = number - kept_code_value(*page.format, page.payload, token, channel);
+        const float beyond_code = number - left_code_value<has_levels(kind)>(page, token, channel);
         for (int r = 0; r < item.rows; ++r)
           sums[r * item.value_width + channel] += weights[r * stride + token] * beyond_code;
       });
@@ -196,15 +199,16 @@ struct AddOddPage {
 // Pages whose values are read by units: their sums stay with the lanes until the end of the item.
 template <class Warp>
 KVA_LANE_CODE void add_general_page(Warp& warp, const AttentionJob& job, const DevicePage& page,
-                                    float* weights, ValueSums& sums) {
+                                    NumberRoom& numbers, float* weights, ValueSums& sums) {
   const SidePage side = value_side(job, page);
   if (side.format->kind == SideKind::kScaledBase) {
-    const SidePage base = base_of(job, side, page.value_base);
+    SidePage base = base_of(job, side, page.value_base);
+    const AnyKind kind{base.format->kind};
+    if (shares_numbers(kind)) take_numbers(warp, numbers, base, nullptr);
     AddScaledPage<Warp> add{warp, side, base, weights, job.longest_page, sums};
-    with_token_kind(base.format->kind, add);
+    with_token_kind(kind, add);
   } else {
-    AddPage<Warp> add{warp, side, weights, job.longest_page, sums};
-    with_token_kind(side.format->kind, add);
+    add_side<true>(warp, side, AnyKind{side.format->kind}, numbers, weights, job.longest_page, sums);
   }
 }
 
@@ -219,7 +223,9 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
   if (item.page_count == 0) {
     for (int32_t i = warp.lane(); i < item.rows * item.value_width; i += 32) sums[i] = 0.0f;
   } else {
-    float* scores = shared + attention_shared_values(job) - kItemRows * job.longest_page;
+    float* scores = shared_scores(job, shared);
+    NumberRoom key_room{scores + kItemRows * job.longest_page, job.turning == KeyTurning::kNone};
+    NumberRoom value_room{key_room.room + job.key_numbers, false};
     const DevicePage& like = job.pages[job.page_list[item.first_page]];
     const SideFormat& of_values = job.formats[like.value_format];
     const bool by_units = reads_units(of_values.width);
@@ -227,7 +233,7 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
     ValueSums values = {};
     for (int32_t i = 0; i < item.page_count; ++i) {
       const DevicePage& page = job.pages[job.page_list[item.first_page + i]];
-      score_general_page(warp, job, item, page, shared, scores);
+      score_general_page(warp, job, item, page, key_room, shared, scores);
       float factors[kItemRows];
       for (int r = 0; r < kItemRows; ++r)
         factors[r] = soften_row(warp, job, item, page, r, scores + r * job.longest_page, max[r], sum[r]);
@@ -235,11 +241,13 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
       if (by_units) {
         for (int r = 0; r < kItemRows; ++r)
           for (int j = 0; j < kUnit; ++j) values[r][j] *= factors[r];
-        add_general_page(warp, job, page, scores, values);
+        add_general_page(warp, job, page, value_room, scores, values);
       } else {
-        const SidePage side = value_side(job, page);
+        SidePage side = value_side(job, page);
+        const AnyKind kind{side.format->kind};
+        if (shares_numbers(kind)) take_numbers(warp, value_room, side, nullptr);
         AddOddPage<Warp> add{warp, side, scores, job.longest_page, item, factors, i == 0, sums};
-        with_token_kind(side.format->kind, add);
+        with_token_kind(kind, add);
       }
       warp.sync();
     }
@@ -247,7 +255,7 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
       const SideKind kind =
           of_values.kind == SideKind::kScaledBase ? job.formats[of_values.base].kind : of_values.kind;
       WriteSums<Warp> write{warp, of_values.width, item.rows, sums, values};
-      with_token_kind(kind, write);
+      with_token_kind(AnyKind{kind}, write);
     }
   }
   for (int r = 0; r < item.rows; ++r) {

@@ -6,9 +6,8 @@
 
 namespace kva {
 
-AttentionLaunch attention_launch(int32_t items, int64_t head_dim, int64_t longest_page,
-                                 int64_t shared_limit) {
-  const int64_t of_warp = attention_shared_values(head_dim, longest_page) * int64_t{sizeof(float)};
+AttentionLaunch attention_launch(int32_t items, int64_t shared_values, int64_t shared_limit) {
+  const int64_t of_warp = shared_values * int64_t{sizeof(float)};
   KVA_CHECK(of_warp <= shared_limit, "a page that fits the shared memory");
   const auto warps = static_cast<int32_t>(std::min<int64_t>(kMostWarps, shared_limit / of_warp));
   return {(items + warps - 1) / warps, warps, warps * of_warp};

@@ -55,6 +55,8 @@ struct AttentionJob {
   int32_t group = 1;
   float scale = 1.0f;
   int32_t longest_page = 0;  // tokens
+  int32_t key_numbers = 0;   // the plan's
+  int32_t value_numbers = 0;
   // Of the items: o [states, head_dim], m and l [states].
   float* state_values = nullptr;
   float* state_max = nullptr;
@@ -71,15 +73,22 @@ struct AttentionJob {
   MassJob masses = {};
 };
 
-// Floats of shared memory that one warp needs: the queries [kItemRows, head_dim], and the scores of a page
-// [kItemRows, longest_page].
-KVA_HOST_DEVICE constexpr int64_t attention_shared_values(int64_t head_dim, int64_t longest_page) {
-  return kItemRows * (head_dim + longest_page);
+// Floats of shared memory that one warp needs: the queries [kItemRows, head_dim], the scores of a page
+// [kItemRows, longest_page], and what codes of keys and of values stand for.
+KVA_HOST_DEVICE constexpr int64_t attention_shared_values(int64_t head_dim, int64_t longest_page,
+                                                          int64_t numbers = 0) {
+  return kItemRows * (head_dim + longest_page) + numbers;
 }
 
-// The same for any item of the plan.
+// The same for any item of the plan, and where the scores are in it.
+KVA_HOST_DEVICE constexpr int32_t widest_row(const AttentionJob& job) {
+  return job.widest > job.head_dim ? job.widest : job.head_dim;
+}
 KVA_HOST_DEVICE constexpr int64_t attention_shared_values(const AttentionJob& job) {
-  return attention_shared_values(job.widest > job.head_dim ? job.widest : job.head_dim, job.longest_page);
+  return attention_shared_values(widest_row(job), job.longest_page, job.key_numbers + job.value_numbers);
+}
+KVA_HOST_DEVICE constexpr float* shared_scores(const AttentionJob& job, float* shared) {
+  return shared + kItemRows * widest_row(job);
 }
 
 // How many warps share a block, and what it takes of shared memory. Warps of a block have neighbouring items:
@@ -90,8 +99,8 @@ struct AttentionLaunch {
   int64_t shared_bytes = 0;
 };
 inline constexpr int kMostWarps = 4;
-// shared_limit: bytes that a block may have, at least one warp's.
-AttentionLaunch attention_launch(int32_t items, int64_t head_dim, int64_t longest_page, int64_t shared_limit);
+// shared_values: of a warp. shared_limit: bytes that a block may have, at least one warp's.
+AttentionLaunch attention_launch(int32_t items, int64_t shared_values, int64_t shared_limit);
 
 // How the lanes of a warp share rows of `width` numbers: `lanes` lanes a row, one unit each (some may have
 // none), and `rows` rows at once.

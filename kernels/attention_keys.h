@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/attention_centroids.h"
 #include "kernels/attention_job.h"
 #include "kernels/attention_units.h"
 #include "kernels/host_device.h"
@@ -91,8 +92,8 @@ KVA_LANE_CODE void score_tokens(Warp& warp, const SidePage& page, const float* q
 }
 
 // The code of one number of a row without whole units.
-KVA_RARE_CODE inline float odd_code(const uint8_t* row, int bits, int32_t length, int32_t index) {
-  return index < length ? static_cast<float>(packed_code(row, bits, length, index)) : 0.0f;
+KVA_RARE_CODE inline uint32_t odd_code(const uint8_t* row, int bits, int32_t length, int32_t index) {
+  return index < length ? packed_code(row, bits, length, index) : 0;
 }
 
 // A unit of tokens of rows of channels, for one lane.
@@ -118,16 +119,16 @@ struct ChannelUnits {
     constexpr int kBits = side_bits(kind);
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
-      values[j] = page.tokens % kUnit == 0
-                      ? static_cast<float>(unit_code<kBits>(bits, j))
-                      : odd_code(rows + channel * row_bytes, kBits, page.tokens, address.places.place(j));
+      values[j] = code_number<kind>(
+          page, page.tokens % kUnit == 0
+                    ? unit_code<kBits>(bits, j)
+                    : odd_code(rows + channel * row_bytes, kBits, page.tokens, address.places.place(j)));
     }
   }
 
   // What the unit's numbers of a channel share.
   KVA_LANE_CODE CodeScale scale(int32_t channel) const {
-    return code_scale(*page.format, side_bits(kind), page.payload,
-                      scale_index(*page.format, address.places.first, channel));
+    return shared_scale<kind>(page, scale_index(*page.format, address.places.first, channel));
   }
 
   SidePage page;
@@ -168,8 +169,7 @@ KVA_LANE_CODE void score_channels(Warp& warp, const SidePage& page, const float*
       } else {
         KVA_UNROLL
         for (int j = 0; j < kUnit; ++j)
-          key[j] = coded_number(*page.format, page.payload, key[j],
-                                page.clipped(units.address.places.place(j)), channel);
+          key[j] = scaled_number<kind>(page, key[j], page.clipped(units.address.places.place(j)), channel);
       }
       KVA_UNROLL
       for (int r = 0; r < kItemRows; ++r) {
@@ -195,14 +195,14 @@ KVA_LANE_CODE void score_channels(Warp& warp, const SidePage& page, const float*
 
 // Adds what is kept beside a packed side's codes, for the tokens that the lane looks after. Each token's
 // outliers are neighbours in their list.
-template <class Warp>
+template <bool kLevels, class Warp>
 KVA_LANE_CODE void score_kept(Warp& warp, const SidePage& page, const float* queries, float* scores,
                               int32_t stride) {
   const SideFormat& format = *page.format;
   const int32_t width = format.width;
   for (int32_t token = warp.lane(); token < page.tokens; token += 32) {
     const auto add = [&](int32_t channel, float number) {
-      const float beyond_code = number - kept_code_value(format, page.payload, token, channel);
+      const float beyond_code = number - left_code_value<kLevels>(page, token, channel);
       KVA_UNROLL
       for (int r = 0; r < kItemRows; ++r)
         scores[r * stride + token] += queries[r * width + channel] * beyond_code;
@@ -239,7 +239,9 @@ struct ScorePage {
   template <SideKind kind>
   KVA_LANE_CODE void run() {
     const SideFormat& format = *page.format;
-    if constexpr (!is_packed(kind)) {
+    if constexpr (kind == SideKind::kCentroids) {
+      score_centroids(warp, page, queries, scores, stride);
+    } else if constexpr (!is_packed(kind)) {
       score_tokens<kind, false>(warp, page, queries, scores, stride);
     } else if constexpr (is_by_channel(kind)) {
       if (units_share_scales(format))
@@ -253,8 +255,8 @@ struct ScorePage {
         score_tokens<kind, false>(warp, page, queries, scores, stride);
     }
     warp.sync();
-    if constexpr (is_packed(kind)) {
-      score_kept(warp, page, queries, scores, stride);
+    if constexpr (is_packed(kind) && kind != SideKind::kCentroids) {
+      score_kept<has_levels(kind)>(warp, page, queries, scores, stride);
       warp.sync();
     }
   }

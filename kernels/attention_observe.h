@@ -57,7 +57,8 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
   const MassTable& table = job.masses.tables[of.table];
   const DevicePage& page = job.pages[job.page_list[entry]];
   const SideFormat& format = job.formats[page.key_format];
-  float* scores = shared + attention_shared_values(job) - kItemRows * job.longest_page;
+  float* scores = shared_scores(job, shared);
+  NumberRoom numbers{scores + kItemRows * job.longest_page, false};
   for (int32_t row = 0; row < table.rows; row += kItemRows) {
     const AttentionItem item{.kv_head = table.kv_head,
                              .batch_row = table.batch_row,
@@ -67,7 +68,7 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
                              .queries = of.queries,
                              .key_width = static_cast<uint16_t>(coordinate_stride(format.width))};
     load_general_queries(warp, job, item, format.width, shared);
-    score_general_page(warp, job, item, page, shared, scores);
+    score_general_page(warp, job, item, page, numbers, shared, scores);
     add_masses(warp, job, item, table, page, of.first, scores);
     warp.sync();
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention_job.h"
+#include "kernels/attention_parts.h"
 #include "kernels/attention_units.h"
 #include "kernels/decoder_lanes.h"
 #include "kernels/host_device.h"
@@ -44,16 +45,19 @@ KVA_LANE_CODE void turn_queries(Warp& warp, const AttentionJob& job, const Atten
 template <SideKind kind>
 KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int32_t channel) {
   const SideFormat& format = *page.format;
-  if constexpr (is_packed(kind)) {
+  if constexpr (kind == SideKind::kCentroids) {
+    const Centroids of(page);
+    return of.number(channel, of.code(token, channel / of.part_width));
+  } else if constexpr (is_packed(kind)) {
     constexpr int kBits = side_bits(kind);
     const int32_t row = is_by_channel(kind) ? channel : token;
     const int32_t at = is_by_channel(kind) ? token : channel;
-    const int32_t length = is_by_channel(kind) ? format.tokens : format.width;
+    const int32_t length = is_by_channel(kind) ? page.tokens : format.width;
     const uint8_t* codes = page.payload + format.codes_at + row * packed_bytes(kBits, length);
-    return coded_number(format, page.payload, static_cast<float>(packed_code(codes, kBits, length, at)),
-                        token, channel);
+    return scaled_number<kind>(page, code_number<kind>(page, packed_code(codes, kBits, length, at)), token,
+                               channel);
   } else {
-    const uint8_t* row = page.payload + int64_t{token} * format.bytes;
+    const uint8_t* row = page.payload + int64_t{token} * format.width * side_bits(kind) / 8;
     if constexpr (kind == SideKind::kF32) return reinterpret_cast<const float*>(row)[channel];
     if constexpr (kind == SideKind::kF16) return f16_value(reinterpret_cast<const uint16_t*>(row)[channel]);
     if constexpr (kind == SideKind::kBF16) return bf16_value(reinterpret_cast<const uint16_t*>(row)[channel]);
@@ -63,11 +67,11 @@ KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int3
 
 // Calls body(channel, number - what its code stands for) for the numbers that a packed page keeps of a token
 // beside its codes: those of this lane, of 32.
-template <class Body>
+template <bool kLevels, class Body>
 KVA_LANE_CODE inline void for_kept_of_token(const SidePage& page, int32_t token, int lane, const Body& body) {
   const SideFormat& format = *page.format;
   const auto keep = [&](int32_t channel, float number) {
-    body(channel, number - kept_code_value(format, page.payload, token, channel));
+    body(channel, number - left_code_value<kLevels>(page, token, channel));
   };
   if (format.outliers > 0) {
     const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
@@ -92,7 +96,8 @@ KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) 
 }
 
 // scores[r * job.longest_page + t] = query r · token t turned to its position; the queries are turned.
-template <class Warp>
+// kParts: whether pages may have parts.
+template <bool kParts, class Warp>
 struct ScoreTurnedPage {
   Warp& warp;
   const AttentionJob& job;
@@ -114,23 +119,35 @@ struct ScoreTurnedPage {
   KVA_LANE_CODE void add(float (&sums)[kItemRows], int32_t position, int32_t channel, float number) const {
     for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(turned_back(r, position, channel), number, sums[r]);
   }
-  // The lane's part of what is kept beside a token's codes.
-  KVA_LANE_CODE void add_kept(float (&sums)[kItemRows], int32_t token, int32_t position) const {
-    for_kept_of_token(keys, token, warp.lane(),
-                      [&](int32_t channel, float beyond_code) { add(sums, position, channel, beyond_code); });
+  // A number without what is kept beside its code. codes: the page's coded part.
+  template <SideKind kind>
+  KVA_LANE_CODE float number(const SidePage& codes, int32_t token, int32_t channel) const {
+    if constexpr (kParts && is_packed(kind)) {
+      const int32_t front = keys.format->front;
+      if (token < front) return side_number<SideKind::kF16>(keys, token, channel);
+      return side_number<kind>(codes, token - front, channel) + low_rank_number(keys, token, channel);
+    } else {
+      return side_number<kind>(keys, token, channel);
+    }
   }
 
   template <SideKind kind>
   KVA_LANE_CODE void run() {
     const SideFormat& format = *keys.format;
+    const int32_t front = kParts ? format.front : 0;
+    const SidePage codes = coded_part(keys);
     for (int32_t token = 0; token < keys.tokens; ++token) {
       const int32_t position = position_of(page, token);
       float sums[kItemRows] = {};
       for (int32_t c = warp.lane(); c < format.width; c += 32)
-        add(sums, position, c, side_number<kind>(keys, token, c));
-      if constexpr (is_packed(kind)) add_kept(sums, token, position);
+        add(sums, position, c, number<kind>(codes, token, c));
       float factor = 1.0f;
-      if (is_packed(kind) && format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token);
+      if (is_packed(kind) && token >= front) {
+        for_kept_of_token<has_levels(kind)>(
+            codes, token - front, warp.lane(),
+            [&](int32_t channel, float beyond_code) { add(sums, position, channel, beyond_code); });
+        if (format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token - front);
+      }
       for (int r = 0; r < kItemRows; ++r) {
         const float sum = warp_sum(warp, sums[r]);
         if (warp.lane() == r) scores[r * job.longest_page + token] = sum * factor;

@@ -69,12 +69,10 @@ KVA_LANE_CODE inline RawUnit load_raw(const uint8_t* at, int32_t plane, bool who
   return raw;
 }
 
-// Number j of a dense unit, or its code.
+// Number j of a dense unit.
 template <SideKind kind>
 KVA_LANE_CODE inline float unit_number(const RawUnit& raw, int j) {
-  if constexpr (is_packed(kind)) {
-    return static_cast<float>(unit_code<side_bits(kind)>({raw.words[0], raw.words[1]}, j));
-  } else if constexpr (kind == SideKind::kF32) {
+  if constexpr (kind == SideKind::kF32) {
     return float_of(raw.words[j]);
   } else if constexpr (side_bits(kind) == 16) {
     const auto code = static_cast<uint16_t>(raw.words[j / 2] >> (16 * (j % 2)));
@@ -102,15 +100,49 @@ KVA_RARE_CODE inline float coded_number(const SideFormat& format, const uint8_t*
   return fmaf(code, of.scale, of.zero);
 }
 
+// The same of a level.
+KVA_RARE_CODE inline float levelled_number(const SideFormat& format, const uint8_t* payload, float level,
+                                           int32_t token, int32_t channel) {
+  const CodeScale of = level_scale(format, payload, scale_index(format, token, channel));
+  return fmaf(level, of.scale, of.zero);
+}
+
 // One page side, at its payload.
 struct SidePage {
   const SideFormat* format;
   const uint8_t* payload;
   int32_t tokens;
+  // What its codes stand for, in memory that the warp's lanes share: levels, or products with centroids.
+  const float* levels = nullptr;
 
   // `token`, or the last one where the page ends before it.
   KVA_LANE_CODE int32_t clipped(int32_t token) const { return token < tokens ? token : tokens - 1; }
 };
+
+// What numbers with this index share.
+template <SideKind kind>
+KVA_LANE_CODE inline CodeScale shared_scale(const SidePage& page, int32_t index) {
+  if constexpr (has_levels(kind)) return level_scale(*page.format, page.payload, index);
+  return code_scale(*page.format, side_bits(kind), page.payload, index);
+}
+// A code as a number to be scaled: itself, or its level.
+template <SideKind kind>
+KVA_LANE_CODE inline float code_number(const SidePage& page, uint32_t code) {
+  if constexpr (has_levels(kind)) return page.levels[code];
+  return static_cast<float>(code);
+}
+// Such a number scaled by itself, where units do not share scales.
+template <SideKind kind>
+KVA_LANE_CODE inline float scaled_number(const SidePage& page, float number, int32_t token, int32_t channel) {
+  if constexpr (has_levels(kind)) return levelled_number(*page.format, page.payload, number, token, channel);
+  return coded_number(*page.format, page.payload, number, token, channel);
+}
+// What the code of a number kept beside the codes decodes to: the lowest one.
+template <bool kLevels>
+KVA_LANE_CODE inline float left_code_value(const SidePage& page, int32_t token, int32_t channel) {
+  if constexpr (kLevels) return levelled_number(*page.format, page.payload, page.levels[0], token, channel);
+  return kept_code_value(*page.format, page.payload, token, channel);
+}
 
 // Asks for a page side's bytes, by all lanes of a warp, some time before they are read.
 KVA_LANE_CODE inline void prefetch_side(const SidePage& page, int lane) {
@@ -144,15 +176,17 @@ struct TokenUnits {
   KVA_LANE_CODE void numbers(const RawUnit& raw, int32_t token, float (&values)[kUnit]) const {
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
-      values[j] = unit_number<kind>(raw, j);
+      if constexpr (is_packed(kind))
+        values[j] = code_number<kind>(page, unit_code<side_bits(kind)>({raw.words[0], raw.words[1]}, j));
+      else
+        values[j] = unit_number<kind>(raw, j);
       if constexpr (is_packed(kind) && !kSharedScales)
-        values[j] = coded_number(*page.format, page.payload, values[j], token, address.places.place(j));
+        values[j] = scaled_number<kind>(page, values[j], token, address.places.place(j));
     }
   }
   // What the unit's numbers of a token share.
   KVA_LANE_CODE CodeScale scale(int32_t token) const {
-    return code_scale(*page.format, side_bits(kind), page.payload,
-                      scale_index(*page.format, token, address.places.first));
+    return shared_scale<kind>(page, scale_index(*page.format, token, address.places.first));
   }
 
   SidePage page;

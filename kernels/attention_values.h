@@ -76,7 +76,7 @@ KVA_LANE_CODE inline void for_kept(const SidePage& page, const Body& body) {
 }
 
 // Adds what is kept beside a packed side's codes: the lane that owns a channel adds its numbers.
-template <class Warp>
+template <bool kLevels, class Warp>
 KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& places, const float* weights,
                             int32_t stride, ValueSums& sums) {
   const SideFormat& format = *page.format;
@@ -84,7 +84,7 @@ KVA_LANE_CODE void add_kept(Warp& warp, const SidePage& page, const UnitPlaces& 
   const LaneSplit split = lane_split(width);
   const bool owns = warp.lane() < split.lanes && warp.lane() * kUnit < width;
   for_kept(page, [&](int32_t token, int32_t channel, float number) {
-    const float beyond_code = number - kept_code_value(format, page.payload, token, channel);
+    const float beyond_code = number - left_code_value<kLevels>(page, token, channel);
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       if (!owns || places.place(j) != channel) continue;
@@ -109,13 +109,16 @@ KVA_LANE_CODE void scale_weights(Warp& warp, const SidePage& page, float* weight
 template <SideKind kind, class Warp>
 KVA_LANE_CODE void add_page_of(Warp& warp, const SidePage& page, float* weights, int32_t stride,
                                ValueSums& sums) {
-  if constexpr (is_packed(kind)) {
+  if constexpr (kind == SideKind::kCentroids) {
+    return add_centroids(warp, page, weights, stride, sums);
+  } else if constexpr (is_packed(kind)) {
     if (page.format->factors_at >= 0) scale_weights(warp, page, weights, stride);
     if (page.format->outliers > 0 || page.format->dense_channels > 0)
-      add_kept(warp, page, value_places<kind>(page.format->width, warp.lane()), weights, stride, sums);
+      add_kept<has_levels(kind)>(warp, page, value_places<kind>(page.format->width, warp.lane()), weights,
+                                 stride, sums);
     if (units_share_scales(*page.format)) return add_tokens<kind, true>(warp, page, weights, stride, sums);
   }
-  add_tokens<kind, false>(warp, page, weights, stride, sums);
+  if constexpr (kind != SideKind::kCentroids) add_tokens<kind, false>(warp, page, weights, stride, sums);
 }
 
 template <class Warp>

@@ -8,6 +8,7 @@
 #include "kernels/attention_job.h"
 #include "kernels/attention_keys.h"
 #include "kernels/attention_math.h"
+#include "kernels/attention_parts.h"
 #include "kernels/attention_turned_keys.h"
 #include "kernels/attention_values.h"
 #include "kernels/side_kinds.h"
@@ -92,29 +93,78 @@ KVA_LANE_CODE inline SidePage value_side(const AttentionJob& job, const DevicePa
   return {job.formats + page.value_format, reinterpret_cast<const uint8_t*>(page.values), page.tokens};
 }
 
+// What a side's codes stand for, in shared memory: `room` has space for that of any page of the launch.
+struct NumberRoom {
+  float* room;
+  bool products;               // whether products of the queries, which stay the same, are worth their time
+  const void* held = nullptr;  // whose numbers are there
+};
+
+// Brings it there, where it is not yet, and tells the page. queries: null for values.
+template <class Warp>
+KVA_LANE_CODE void take_numbers(Warp& warp, NumberRoom& numbers, SidePage& page, const float* queries) {
+  const bool centroids = page.format->kind == SideKind::kCentroids;
+  if (centroids && (!queries || !numbers.products || key_numbers(*page.format) == 0)) return;
+  const void* wanted = page.format->shared[kSharedNumbers];
+  page.levels = numbers.room;
+  if (numbers.held == wanted) return;
+  warp.sync();  // some lanes may still read those of the page before
+  if (centroids)
+    tabulate_centroids(warp, page, queries, numbers.room);
+  else
+    for (int32_t i = warp.lane(); i < level_count(page.format->kind); i += 32)
+      numbers.room[i] = f16_value(static_cast<const uint16_t*>(wanted)[i]);
+  warp.sync();
+  numbers.held = wanted;
+}
+
 // scores of `keys`, as stored for the page, for the item's queries. kTurns: whether job.turning is to be
-// looked at; else it is kNone, and the code is short.
-template <bool kTurns, class Warp, class KeyKind>
+// looked at; else it is kNone. kParts: whether sides may have parts. Without either the code is short.
+template <bool kTurns, bool kParts, class Warp, class KeyKind>
 KVA_LANE_CODE void score_side(Warp& warp, const AttentionJob& job, const AttentionItem& item,
-                              const DevicePage& page, const SidePage& keys, KeyKind key_kind, float* queries,
-                              float* scores) {
+                              const DevicePage& page, SidePage keys, KeyKind key_kind, NumberRoom& numbers,
+                              float* queries, float* scores) {
+  const int32_t stride = job.longest_page;
   if (kTurns && job.turning == KeyTurning::kByPage) turn_queries(warp, job, item, page.start, queries);
+  if (shares_numbers(key_kind)) take_numbers(warp, numbers, keys, queries);
   if (kTurns && job.turning == KeyTurning::kByToken) {
-    ScoreTurnedPage<Warp> score{warp, job, page, keys, queries, scores};
+    ScoreTurnedPage<kParts, Warp> score{warp, job, page, keys, queries, scores};
     with_kind(key_kind, score);
+  } else if (kParts && has_parts(*keys.format)) {
+    score_front(warp, keys, queries, scores, stride);
+    const SidePage codes = coded_part(keys);
+    ScorePage<Warp> score{warp, codes, queries, scores + keys.format->front, stride};
+    with_kind(key_kind, score);
+    score_low_rank(warp, keys, queries, scores, stride);
   } else {
-    ScorePage<Warp> score{warp, keys, queries, scores, job.longest_page};
+    ScorePage<Warp> score{warp, keys, queries, scores, stride};
     with_kind(key_kind, score);
   }
 }
 
-// shared: attention_shared_values() floats, this warp's own. The item's kinds are SideKinds or KnownKinds.
-// kTurns: as score_side().
+// Adds a page of values. weights may change.
+template <bool kParts, class Warp, class ValueKind>
+KVA_LANE_CODE void add_side(Warp& warp, SidePage values, ValueKind kind, NumberRoom& numbers, float* weights,
+                            int32_t stride, ValueSums& sums) {
+  if (shares_numbers(kind)) take_numbers(warp, numbers, values, nullptr);
+  if (kParts && has_parts(*values.format)) {
+    add_parts(warp, values, kind, weights, stride, sums);
+    weights += values.format->front;
+    values = coded_part(values);
+  }
+  AddPage<Warp> add{warp, values, weights, stride, sums};
+  with_token_kind(kind, add);
+}
+
+// shared: attention_shared_values() floats, this warp's own. The item's kinds are SideKinds or KnownKinds,
+// or, in tests, AnyKinds. kTurns: as score_side().
 template <bool kTurns = false, class Warp, class KeyKind, class ValueKind>
 KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_kind, ValueKind value_kind,
                                const AttentionItem& item, float* shared) {
   float* queries = shared;
   float* scores = shared + kItemRows * job.head_dim;
+  NumberRoom key_room{scores + kItemRows * job.longest_page, job.turning == KeyTurning::kNone};
+  NumberRoom value_room{key_room.room + job.key_numbers, false};
   load_queries(warp, job, item, job.head_dim, queries);
   warp.sync();
   float max[kItemRows];
@@ -130,11 +180,11 @@ KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_
       prefetch_side(key_side(job, next), warp.lane());
       prefetch_side(value_side(job, next), warp.lane());
     }
-    score_side<kTurns>(warp, job, item, page, key_side(job, page), key_kind, queries, scores);
+    score_side<kTurns, false>(warp, job, item, page, key_side(job, page), key_kind, key_room, queries,
+                              scores);
     soften_page(warp, job, item, page, scores, max, sum, values);
     warp.sync();
-    AddPage<Warp> add{warp, of_values, scores, job.longest_page, values};
-    with_token_kind(value_kind, add);
+    add_side<false>(warp, of_values, value_kind, value_room, scores, job.longest_page, values);
     warp.sync();
   }
   WriteSums<Warp> write{warp, job.head_dim, item.rows, item_sums(job, item), values};

@@ -17,6 +17,7 @@ struct Reading {
   SideKind kind = SideKind::kF16;
   SideKind base = SideKind::kF16;  // of kScaledBase
   bool hadamard = false;
+  bool parts = false;
   uint16_t basis = 0;
   int32_t width = 0;
 
@@ -25,11 +26,12 @@ struct Reading {
     kind = format.kind;
     if (kind == SideKind::kScaledBase) base = formats[static_cast<std::size_t>(format.base)].kind;
     hadamard = format.hadamard;
+    parts = has_parts(format);
     basis = basis_at;
     width = format.width;
   }
   bool has_coordinates() const { return hadamard || basis > 0; }
-  bool is_general() const { return kind == SideKind::kScaledBase || basis > 0; }
+  bool is_general() const { return kind >= SideKind::kCentroids || basis > 0 || parts; }
   auto operator<=>(const Reading&) const = default;
 };
 
@@ -39,7 +41,10 @@ struct PairReading {
 
   PairReading(const DevicePage& page, std::span<const SideFormat> formats)
       : key(page.key_format, page.key_basis, formats), value(page.value_format, page.value_basis, formats) {}
-  bool is_general() const { return key.is_general() || value.is_general(); }
+  bool is_general() const {
+    return key.is_general() || value.is_general() || has_levels(key.kind) != has_levels(value.kind) ||
+           (has_levels(key.kind) && side_bits(key.kind) != side_bits(value.kind));
+  }
   auto operator<=>(const PairReading&) const = default;
 };
 
@@ -57,11 +62,14 @@ void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format
   KVA_CHECK(!is_packed(format.kind) || format.tokens == page.tokens, "the format of so many tokens");
   KVA_CHECK(format.on_basis == (basis > 0), "a basis where numbers are on one");
   KVA_CHECK(!format.hadamard || format.width <= kMostHadamard, "a rotation of so many numbers");
+  KVA_CHECK(!has_parts(format) ||
+                (is_packed(format.kind) && format.front < page.tokens && reads_units(format.width)),
+            "parts beside codes");
   if (format.kind != SideKind::kScaledBase) return;
   KVA_CHECK(format.base >= 0 && static_cast<std::size_t>(format.base) < formats.size(), "a known base");
   const SideFormat& base = formats[static_cast<std::size_t>(format.base)];
-  KVA_CHECK(base.kind != SideKind::kScaledBase && !base.hadamard && !base.on_basis && !format.hadamard &&
-                !format.on_basis && base.width == format.width,
+  KVA_CHECK(base.kind != SideKind::kScaledBase && !has_parts(base) && !base.hadamard && !base.on_basis &&
+                !format.hadamard && !format.on_basis && base.width == format.width,
             "a base of plain numbers");
 }
 
@@ -127,7 +135,17 @@ class Planner {
     KVA_CHECK(!is_by_channel(value.kind) && !is_by_channel(value.base), "values packed by token");
     KVA_CHECK(page.tokens > 0 && page.tokens <= kMostPageTokens, "a page of 1 to 256 tokens");
     plan_.longest_page = std::max(plan_.longest_page, page.tokens);
+    for (const SideFormat* key : sides(page.key_format))
+      plan_.key_numbers = std::max(plan_.key_numbers, key_numbers(*key));
+    for (const SideFormat* of : sides(page.value_format))
+      plan_.value_numbers = std::max(plan_.value_numbers, value_numbers(*of));
     return page;
+  }
+
+  // A side, and its base or itself.
+  std::array<const SideFormat*, 2> sides(uint16_t format_at) const {
+    const SideFormat& side = formats_[format_at];
+    return {&side, side.base < 0 ? &side : &formats_[index(side.base)]};
   }
 
   // Rows of `width` numbers in coordinates of their own, behind what `units` says; where they begin.

@@ -49,7 +49,8 @@ struct AttentionItem {
 };
 
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
-// codes of as many numbers as a head has: kernels look at each page's formats.
+// codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
+// page's formats.
 struct AttentionBucket {
   SideKind keys;
   SideKind values;
@@ -111,7 +112,19 @@ struct AttentionPlan {
   int32_t coordinate_queries = 0;  // units of 8 numbers that the projections fill
   int32_t coordinate_sums = 0;     // the same of what is lifted
   int32_t widest = 0;              // of the rows that items of a general bucket read by units
+  int32_t key_numbers = 0;         // key_numbers() of a page, at most
+  int32_t value_numbers = 0;
 };
+
+// Floats of shared memory that a warp gets for what a side's codes stand for: its levels; the products of an
+// item's queries with centroids, where they are not too many.
+inline constexpr int32_t kMostProducts = 4096;
+KVA_HOST_DEVICE constexpr int32_t value_numbers(const SideFormat& format) { return level_count(format.kind); }
+KVA_HOST_DEVICE constexpr int32_t key_numbers(const SideFormat& format) {
+  if (format.kind != SideKind::kCentroids) return level_count(format.kind);
+  const int32_t products = kItemRows * (format.parts << format.code_bits);
+  return products <= kMostProducts ? products : 0;
+}
 
 // Rows in coordinates lie so many numbers apart.
 KVA_HOST_DEVICE constexpr int32_t coordinate_stride(int32_t width) { return (width + 7) / 8 * 8; }

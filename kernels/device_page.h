@@ -4,13 +4,16 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 
 #include "kernels/host_device.h"
 
 namespace kva {
 
 // How the numbers of a page side are read. Of packed ones (kernels/packed.h) the rows are tokens, or channels
-// where the name says so; only keys have those.
+// where the name says so; only keys have those. kLevels: the codes are numbers of levels, which sides share
+// (SideFormat::shared); the number is level * scale + zero. kCentroids: the codes are numbers of centroids of
+// parts of a token, which sides share.
 enum class SideKind : uint8_t {
   kF32,
   kF16,
@@ -25,14 +28,27 @@ enum class SideKind : uint8_t {
   kBits4ByChannel,
   kBits3ByChannel,
   kBits2ByChannel,
+  kLevels8,
+  kLevels4,
+  kLevels3,
+  kLevels2,
+  kLevels8ByChannel,
+  kLevels4ByChannel,
+  kLevels3ByChannel,
+  kLevels2ByChannel,
+  kCentroids,
   // The numbers of a base, each token's multiplied by one of its own, and some tokens' own rows.
   kScaledBase,
 };
-inline constexpr int kSideKinds = 14;
+inline constexpr int kSideKinds = 23;
 
 KVA_HOST_DEVICE constexpr bool is_packed(SideKind kind) { return kind >= SideKind::kBits8; }
+KVA_HOST_DEVICE constexpr bool has_levels(SideKind kind) {
+  return kind >= SideKind::kLevels8 && kind <= SideKind::kLevels2ByChannel;
+}
 KVA_HOST_DEVICE constexpr bool is_by_channel(SideKind kind) {
-  return kind >= SideKind::kBits8ByChannel && kind <= SideKind::kBits2ByChannel;
+  return (kind >= SideKind::kBits8ByChannel && kind <= SideKind::kBits2ByChannel) ||
+         (kind >= SideKind::kLevels8ByChannel && kind <= SideKind::kLevels2ByChannel);
 }
 // Bits of a number.
 KVA_HOST_DEVICE constexpr int side_bits(SideKind kind) {
@@ -41,13 +57,22 @@ KVA_HOST_DEVICE constexpr int side_bits(SideKind kind) {
     case SideKind::kF16:
     case SideKind::kBF16: return 16;
     case SideKind::kBits4:
-    case SideKind::kBits4ByChannel: return 4;
+    case SideKind::kBits4ByChannel:
+    case SideKind::kLevels4:
+    case SideKind::kLevels4ByChannel: return 4;
     case SideKind::kBits3:
-    case SideKind::kBits3ByChannel: return 3;
+    case SideKind::kBits3ByChannel:
+    case SideKind::kLevels3:
+    case SideKind::kLevels3ByChannel: return 3;
     case SideKind::kBits2:
-    case SideKind::kBits2ByChannel: return 2;
+    case SideKind::kBits2ByChannel:
+    case SideKind::kLevels2:
+    case SideKind::kLevels2ByChannel: return 2;
     default: return 8;
   }
+}
+KVA_HOST_DEVICE constexpr int level_count(SideKind kind) {
+  return has_levels(kind) ? 1 << side_bits(kind) : 0;
 }
 
 // What sides share (runtime/kv/side_memory.h), by its place in SideFormat::shared.
@@ -85,13 +110,37 @@ struct SideFormat {
   int32_t retained = 0;            // kScaledBase: tokens with rows of their own
   int32_t retained_at = -1;        // these tokens, u16 each, ascending
   int32_t retained_rows_at = -1;   // f16 [retained, width]
-  int32_t bytes = 0;               // of the whole payload; dense: of one token
+  // Tokens from the front that are f16 rows at the payload's start; all else is of the others, as a page of
+  // its own. Only of packed kinds, as is the low-rank part.
+  int32_t front = 0;
+  // Of a low-rank part that is added to what the codes stand for: f16 [rank, tokens] and [rank, width].
+  int32_t rank = 0;
+  int32_t left_at = -1;
+  int32_t right_at = -1;
+  // kCentroids: codes of a token, each for as many channels, and their bits.
+  int32_t parts = 1;
+  int32_t code_bits = 8;
+  int32_t bytes = 0;  // of the whole payload; dense: of one token
   // Addresses of what this side shares with others, f16; null: nothing.
   const void* shared[kSharedArrays] = {};
 
   // NOLINTNEXTLINE(modernize-use-nullptr): the check takes the comparison's own zero for a pointer
   friend auto operator<=>(const SideFormat&, const SideFormat&) = default;
 };
+
+// Whether kernels read parts one after the other: rare, so those that read everything do (AttentionBucket).
+KVA_HOST_DEVICE constexpr bool has_parts(const SideFormat& format) {
+  return format.front > 0 || format.rank > 0;
+}
+
+// Moves what the format has of a payload by `bytes` bytes, for a payload that begins with something else.
+inline void move_offsets(SideFormat& format, int32_t bytes) {
+  for (int32_t* at :
+       {&format.codes_at, &format.scales_at, &format.zeros_at, &format.places_at, &format.outlier_values_at,
+        &format.channels_at, &format.channel_values_at, &format.factors_at})
+    if (*at >= 0) *at += bytes;
+  format.bytes += bytes;
+}
 
 // A page of one KV head. Token j stands at start + j and its score gets no bias, unless it has places: then
 // all its tokens are in every query's past, token j stands at start + offsets[j], and biases [tokens], where

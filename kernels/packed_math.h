@@ -125,6 +125,13 @@ KVA_HOST_DEVICE inline CodeScale code_scale(const SideFormat& format, int bits, 
   return {scale, -static_cast<float>(1 << (bits - 1)) * scale};
 }
 
+// The same of a level's.
+KVA_HOST_DEVICE inline CodeScale level_scale(const SideFormat& format, const uint8_t* payload,
+                                             int32_t index) {
+  return {f16_at(payload, format.scales_at, index),
+          format.zeros_at >= 0 ? f16_at(payload, format.zeros_at, index) : 0.0f};
+}
+
 // What the code of a number kept beside the codes decodes to.
 KVA_HOST_DEVICE inline float kept_code_value(const SideFormat& format, const uint8_t* payload, int32_t token,
                                              int32_t channel) {

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <utility>
 
 #include "kernels/attend_kernel.cuh"
@@ -12,8 +11,8 @@ namespace {
 
 constexpr int kMergeThreads = 128;
 
-// Any pair of kinds, and of keys that are not cached as their positions turn them, known at run time only:
-// more registers, so fewer warps at once.
+// Any pair of kinds that share nothing, and of keys that are not cached as their positions turn them, known
+// at run time only: more registers, so fewer warps at once.
 __global__ void __launch_bounds__(kMostWarps * 32)
     attend_any_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
   attend_warp<true>(job, keys, values, first, count);
@@ -22,6 +21,8 @@ __global__ void __launch_bounds__(kMostWarps * 32)
 AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
   const auto [keys, values] = std::pair(bucket.keys, bucket.values);
   if (bucket.general) return general_attend_kernel();
+  if (has_levels(keys))
+    return job.turning == KeyTurning::kNone ? levels_attend_kernel(keys, values) : general_attend_kernel();
   if (job.turning != KeyTurning::kNone) return attend_any_kernel;
   if (const AttendKernel dense = dense_attend_kernel(keys, values)) return dense;
   if (const AttendKernel packed = packed_attend_kernel(keys, values)) return packed;
@@ -62,12 +63,17 @@ void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
                "allowing shared memory");
 }
 
-// Numbers of a query row in an item's shared memory, where its kernel reads any side.
-int64_t widest_row(const AttentionJob& job) { return std::max(job.head_dim, job.widest); }
+// Floats of shared memory that a warp of the bucket's kernel needs.
+int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
+  const bool levels = has_levels(bucket.keys);
+  if (bucket.general || (levels && job.turning != KeyTurning::kNone)) return attention_shared_values(job);
+  return attention_shared_values(job.head_dim, job.longest_page,
+                                 levels ? job.key_numbers + job.value_numbers : 0);
+}
 
 void observe(const AttentionJob& job, cudaStream_t on) {
   const AttentionLaunch launch =
-      attention_launch(job.masses.count, widest_row(job), job.longest_page, shared_limit());
+      attention_launch(job.masses.count, attention_shared_values(job), shared_limit());
   const ObserveKernel kernel = observe_kernel();
   allow_shared(kernel, launch);
   kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
@@ -80,13 +86,14 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page && job.widest == plan.widest, "the plan's longest page");
+  KVA_CHECK(job.longest_page == plan.longest_page && job.widest == plan.widest &&
+                job.key_numbers == plan.key_numbers && job.value_numbers == plan.value_numbers,
+            "the plan's shared memory");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
   project_cuda(plan, job, stream);
   for (const AttentionBucket& bucket : plan.buckets) {
-    const AttentionLaunch launch = attention_launch(
-        bucket.count, bucket.general ? widest_row(job) : job.head_dim, job.longest_page, shared_limit());
+    const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
     const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);
     kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),

@@ -149,6 +149,9 @@ class CodebookCodec : public SideCodec {
       sparse_accumulate(weights, outliers_of(side.payload, packed, scratch), out);
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override;
+  DeviceArrays device_arrays() const override { return {codebook_.get()}; }
+
   CodecSpec spec() const override {
     return {.kind = "codebook",
             .numbers = {{"bits", format_.bits},
@@ -279,6 +282,37 @@ class CodebookCodec : public SideCodec {
   CodebookFormat format_;
   std::shared_ptr<const SideArray> codebook_;
 };
+
+SideKind kind_of(const PackedPage& page) {
+  switch (page.bits) {
+    case 8: return page.by_channel ? SideKind::kLevels8ByChannel : SideKind::kLevels8;
+    case 4: return page.by_channel ? SideKind::kLevels4ByChannel : SideKind::kLevels4;
+    case 3: return page.by_channel ? SideKind::kLevels3ByChannel : SideKind::kLevels3;
+    default: return page.by_channel ? SideKind::kLevels2ByChannel : SideKind::kLevels2;
+  }
+}
+
+std::optional<SideFormat> CodebookCodec::device_format(int64_t tokens, int64_t width) const {
+  const auto offset = [](int64_t bytes) { return static_cast<int32_t>(bytes); };
+  const PackedPage page = shape(tokens, width);
+  const int64_t vectors = vectors_of(format_.axis, tokens, width);
+  SideFormat side;
+  side.kind = kind_of(page);
+  side.scale_by_token = format_.axis == ScaleAxis::kToken;
+  side.width = offset(width);
+  side.tokens = offset(tokens);
+  side.group = offset(page.group);
+  side.groups = offset(page.groups());
+  side.codes_at = offset(scale_bytes(tokens, width));
+  side.scales_at = 0;
+  if (!by_length()) side.zeros_at = offset(vectors * 2);
+  side.outliers = offset(outliers(tokens, width));
+  side.places_at = offset(vectors * 4);
+  side.place_bits = outlier_place_bits(tokens * width);
+  side.outlier_values_at = offset(side.codes_at - 2 * int64_t{side.outliers});
+  side.bytes = offset(bytes(tokens, width));
+  return side;
+}
 
 }  // namespace
 

@@ -58,6 +58,18 @@ class FrontDenseCodec : public SideCodec {
                        scratch, out);
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override {
+    if (rest(tokens) == 0) return dense_->device_format(tokens, width);
+    auto format = inner_->device_format(rest(tokens), width);
+    if (!format || !is_packed(format->kind) || has_parts(*format)) return std::nullopt;
+    const auto dense = static_cast<int32_t>(dense_bytes(tokens, width));
+    move_offsets(*format, dense);
+    format->front = static_cast<int32_t>(front(tokens));
+    format->tokens = static_cast<int32_t>(tokens);
+    return format;
+  }
+  DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
+
   CodecSpec spec() const override {
     return {.kind = "front", .numbers = {{"tokens", static_cast<double>(front_)}}, .inner = {inner_}};
   }

@@ -66,6 +66,8 @@ class HadamardCodec : public SideCodec {
     return format;
   }
 
+  DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
+
   CodecSpec spec() const override { return {.kind = "hadamard", .inner = {inner_}}; }
   bool takes(int64_t width, int64_t base_width) const override {
     return (width & (width - 1)) == 0 && inner_->takes(width, base_width);

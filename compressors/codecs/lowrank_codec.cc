@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/attention_work.h"
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
@@ -63,7 +64,8 @@ class LowRankPart {
 
   // How a device reads coefficients that it would read as `format`.
   std::optional<SideFormat> on_basis(SideFormat format) const {
-    if (format.on_basis || format.kind == SideKind::kScaledBase || format.width != rank())
+    if (format.on_basis || format.kind == SideKind::kScaledBase || format.width != rank() ||
+        (has_parts(format) && !reads_units(format.width)))
       return std::nullopt;
     format.on_basis = true;
     return format;

@@ -128,7 +128,8 @@ class MiniCacheCodec : public SideCodec {
 
   std::optional<SideFormat> device_format_on(const SideFormat& base, int64_t tokens,
                                              int64_t width) const override {
-    if (base.hadamard || base.on_basis || base.kind == SideKind::kScaledBase || base.width != width)
+    if (base.hadamard || base.on_basis || base.kind == SideKind::kScaledBase || has_parts(base) ||
+        base.width != width)
       return std::nullopt;
     SideFormat format;
     format.kind = SideKind::kScaledBase;

@@ -119,6 +119,19 @@ class PqCodec : public SideCodec {
     }
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override {
+    if (width != shape_.width) return std::nullopt;
+    SideFormat format;
+    format.kind = SideKind::kCentroids;
+    format.width = static_cast<int32_t>(width);
+    format.tokens = static_cast<int32_t>(tokens);
+    format.parts = static_cast<int32_t>(shape_.m);
+    format.code_bits = shape_.bits;
+    format.bytes = static_cast<int32_t>(bytes(tokens, width));
+    return format;
+  }
+  DeviceArrays device_arrays() const override { return {codebook_.get()}; }
+
   CodecSpec spec() const override {
     return {.kind = "pq",
             .numbers = {{"width", static_cast<double>(shape_.width)},

@@ -66,6 +66,19 @@ class ResidualCodec : public SideCodec {
     dense_accumulate(coords, right(side, tokens, width), DType::kF16, out);
   }
 
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override {
+    auto format = inner_->device_format(tokens, width);
+    // Factors are of the codes alone, which kernels do not tell from the rest.
+    if (!format || !is_packed(format->kind) || has_parts(*format) || format->factors_at >= 0)
+      return std::nullopt;
+    move_offsets(*format, static_cast<int32_t>(factor_bytes(tokens, width)));
+    format->rank = static_cast<int32_t>(rank(tokens, width));
+    format->left_at = 0;
+    format->right_at = static_cast<int32_t>(2 * rank(tokens, width) * tokens);
+    return format;
+  }
+  DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
+
   CodecSpec spec() const override {
     return {.kind = "residual", .numbers = {{"rank", static_cast<double>(rank_)}}, .inner = {inner_}};
   }

@@ -71,6 +71,17 @@ class RotationCodec : public SideCodec {
     inner_->accumulate(weights, side, scratch, out);
   }
 
+  // A rotation is a basis of as many vectors as a token has numbers. Read the other way, it has no kernels.
+  std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override {
+    auto format = inner_->device_format(tokens, width);
+    if (!format || !has_coordinates() || format->on_basis || format->hadamard || !takes(width, 0))
+      return std::nullopt;
+    format->on_basis = true;
+    return format;
+  }
+  DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
+  DeviceBasis device_basis() const override { return {rotation_.get(), 0}; }
+
   CodecSpec spec() const override {
     return {.kind = "rotation",
             .numbers = {{"turned_back", has_coordinates() ? 0.0 : 1.0}},

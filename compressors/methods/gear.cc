@@ -17,7 +17,6 @@ class GearStep : public Step {
   explicit GearStep(const Arguments& arguments)
       : codecs_{make_codec(arguments, Side::kKey), make_codec(arguments, Side::kValue)} {}
 
-  std::string host_only() const override { return "codes beside low-rank parts"; }
   void run(const StepContext&, Draft& draft) override {
     for (DraftStream& stream : draft.streams)
       if (stream.unformatted()) stream.format = codecs_[stream.origin.side == Side::kKey ? 0 : 1];

@@ -41,7 +41,6 @@ class QuantStep : public Step {
         sides_{make_side(arguments, Side::kKey), make_side(arguments, Side::kValue)} {}
 
   int64_t window_tokens() const override { return window_; }
-  std::string host_only() const override { return sinks_ > 0 ? "pages of f16 tokens before codes" : ""; }
 
   void run(const StepContext&, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {

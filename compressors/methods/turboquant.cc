@@ -19,7 +19,6 @@ class TurboQuantStep : public Step {
  public:
   explicit TurboQuantStep(const Arguments& arguments) : bits_(static_cast<int>(arguments.integer("bits"))) {}
 
-  std::string host_only() const override { return "codes of a codebook"; }
   void run(const StepContext& context, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {
       if (!stream.unformatted()) continue;

@@ -17,7 +17,7 @@ class ZstdStep : public Step {
 
   int64_t window_tokens() const override { return window_; }
 
-  std::string host_only() const override { return "frames of zstd"; }
+  std::string host_only() const override { return "entropy-coded pages, which are decoded by the CPU only"; }
   void run(const StepContext& context, Draft& draft) override {
     std::vector<Stored> stored(draft.streams.size());
     context.pool.parallel_for(static_cast<int64_t>(stored.size()), [&](int64_t index, int) {

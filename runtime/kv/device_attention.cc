@@ -251,6 +251,8 @@ AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
           .group = options_.heads / options_.kv_heads,
           .scale = options_.scale,
           .longest_page = plan_.longest_page,
+          .key_numbers = plan_.key_numbers,
+          .value_numbers = plan_.value_numbers,
           .state_values = states_.data(),
           .state_max = states_.data() + plan_.states * dim,
           .state_sum = states_.data() + plan_.states * (dim + 1),

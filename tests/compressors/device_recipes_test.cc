@@ -117,7 +117,23 @@ INSTANTIATE_TEST_SUITE_P(
         "keys(plain); side(v): lowrank(rank=5, fit_tokens=16) | quant(bits=4); rest: quant(bits=4, "
         "axes=kivi)",
         "lowrank(rank=8, method=randomized, fit_tokens=16) | dense(fp8)",
-        "lowrank(rank=6, fit_tokens=16) | H2O(keep=0.5)"),
+        "lowrank(rank=6, fit_tokens=16) | H2O(keep=0.5)", "nuq", "nuq(bits=4, axes=token)",
+        "nuq(bits=2, axes=channel, outliers=0.05)", "nuq(bits=8, outliers=0)", "keys(plain); nuq",
+        "keys(page-relative); nuq(bits=4)", "side(k): nuq; rest: quant(bits=4)",
+        "side(v): nuq(bits=4); rest: dense(f16)", "nuq | H2O(keep=0.4)",
+        "AttentionSink(sink=2, window=24) | nuq", "minicache(start=0) | nuq(bits=4)",
+        "lowrank(rank=5, fit_tokens=16) | nuq(bits=4, outliers=0.1)", "turboquant", "turboquant(bits=2)",
+        "side(k): turboquant; rest: nuq", "keys(plain); side(v): turboquant(bits=3); rest: nuq",
+        "turboquant | H2O(keep=0.5)", "quant(bits=4, sinks=3)",
+        "keys(plain); quant(bits=4, sinks=3, axes=kivi, outliers=0.05, norm_correct=true)",
+        "keys(page-relative); quant(bits=3, sinks=11)", "quant(bits=4, sinks=5, rotate=true)",
+        "quant(k=16, v=4, sinks=5)", "quant(bits=4, sinks=3) | H2O(keep=0.5)",
+        "side(v): quant(bits=8, sinks=2); rest: quant(bits=4, sinks=6, axes=kivi)",
+        "lowrank(rank=8, fit_tokens=16) | quant(bits=4, sinks=3)", "gear(rank=3)",
+        "keys(plain); gear(bits=2)", "keys(page-relative); gear(bits=3, rank=1, outliers=0)",
+        "gear | H2O(keep=0.5)", "side(k): gear(rank=2); rest: nuq(bits=2)", "pq(m=8, bits=4)",
+        "pq(m=1, bits=3)", "pq(m=16, bits=2)", "keys(plain); pq(m=4, bits=4)",
+        "keys(page-relative); pq(m=8, bits=2)", "pq(m=4, bits=8)", "pq(m=8, bits=8) | H2O(keep=0.5)"),
     name_of);
 
 using DeviceRefusal = DeviceRecipe;
@@ -132,9 +148,10 @@ TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
-                         testing::Values("nuq", "pq(m=8)", "keys(plain); lowrank(fit_tokens=16)",
-                                         "minicache(start=0) | quant(bits=4, rotate=true)", "gear(rank=3)",
-                                         "turboquant", "zstd", "quant(bits=4, sinks=3)",
+                         testing::Values("keys(plain); lowrank(fit_tokens=16)",
+                                         "minicache(start=0) | quant(bits=4, rotate=true)",
+                                         "minicache(start=0) | gear(rank=3)", "keys(plain); turboquant",
+                                         "minicache(start=0) | turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
 

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/attention_case.h"
+#include "tests/kernels/device_shared_sides.h"
 
 namespace kva {
 
@@ -251,7 +253,97 @@ inline void ragged_coordinates(const AttentionCheck& check) {
   }
 }
 
+// Levels of two codebooks for keys and for values, by token and by channel.
+inline void shared_levels(const AttentionCheck& check) {
+  constexpr SideKind kValueKinds[] = {SideKind::kLevels8, SideKind::kLevels4, SideKind::kLevels3,
+                                      SideKind::kLevels2};
+  for (const int64_t head_dim : {64, 80, 128})
+    for (const int32_t group : {1, 9})
+      for (const int32_t tokens : {1, 15, 16, 17})
+        for (const SideKind kind : kValueKinds)
+          for (const bool by_channel : {false, true})
+            for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel}) {
+              AttentionCase c;
+              c.head_dim = head_dim;
+              c.group = group;
+              SideSpec value{.kind = kind, .axis = axis, .symmetric = group > 1 && axis == ScaleAxis::kToken};
+              if (!value.symmetric) value.outliers = 0.03;
+              SideSpec key = value;
+              if (by_channel) key.kind = static_cast<SideKind>(static_cast<int>(kind) + 4);
+              for (int32_t page = 0; page < 2; ++page) {
+                HostSide keys = make_levels_side(c.draw_rows(tokens * head_dim), head_dim, key, c.random());
+                c.add_sides(tokens, page * tokens, std::move(keys),
+                            make_levels_side(c.draw_rows(tokens * head_dim), head_dim, value, c.random()),
+                            page == 1);
+              }
+              c.add_page(tokens, 2 * tokens, {.kind = SideKind::kF16}, {.kind = SideKind::kBits4}, false);
+              c.tables = {{.page_count = 3, .position = 3 * tokens - 1}};
+              c.queries = c.draw_rows(c.query_stride());
+              check(c, {.group = group},
+                    "levels, kind " + std::to_string(static_cast<int>(key.kind)) + ", head_dim " +
+                        std::to_string(head_dim) + ", " + std::to_string(tokens) + " tokens");
+            }
+}
+
+// Parts of fewer channels than a lane takes, and of more; tables of products that fit, and such that do not.
+inline void shared_centroids(const AttentionCheck& check) {
+  for (const int64_t head_dim : {64, 80, 128})
+    for (const int32_t group : {1, 9})
+      for (const int32_t tokens : {1, 15, 16, 17})
+        for (const int64_t parts : {int64_t{1}, int64_t{16}, head_dim})
+          for (const int bits : {2, 3, 4, 8}) {
+            AttentionCase c;
+            c.head_dim = head_dim;
+            c.group = group;
+            for (int32_t page = 0; page < 2; ++page)
+              c.add_sides(tokens, page * tokens,
+                          make_centroids_side(tokens, head_dim, parts, bits, c.random()),
+                          make_centroids_side(tokens, head_dim, parts, bits, c.random()), page == 1);
+            c.tables = {{.page_count = 2, .position = 2 * tokens - 1}};
+            c.queries = c.draw_rows(c.query_stride());
+            check(c, {.group = group},
+                  std::to_string(parts) + " parts of " + std::to_string(bits) + " bits, head_dim " +
+                      std::to_string(head_dim) + ", " + std::to_string(tokens) + " tokens");
+          }
+}
+
+// Fronts of f16 on both sides, not at the same token; low-rank parts; one of either and neither.
+inline void sides_of_parts(const AttentionCheck& check) {
+  for (const int64_t head_dim : {64, 80, 128})
+    for (const int32_t group : {1, 9})
+      for (const int32_t tokens : {2, 15, 16, 17})
+        for (const SideKind kind : {SideKind::kBits8, SideKind::kBits4, SideKind::kBits3, SideKind::kBits2}) {
+          AttentionCase c;
+          c.head_dim = head_dim;
+          c.group = group;
+          const auto plain = [&](int32_t count, bool by_channel) {
+            const auto of = static_cast<SideKind>(static_cast<int>(kind) + (by_channel ? 4 : 0));
+            return make_side(c.draw_rows(count * head_dim), head_dim,
+                             {.kind = of, .outliers = 0.03, .factors = !by_channel}, c.random());
+          };
+          c.add_sides(tokens, 0, with_front(plain(tokens - 1, true), 1, 1),
+                      with_front(plain(1, false), tokens - 1, 2), false);
+          c.add_sides(tokens, tokens, with_front(plain(tokens / 2, false), tokens - tokens / 2, 3),
+                      plain(tokens, false), true);
+          SideSpec coded{.kind = kind, .outliers = 0.03};
+          const auto coded_side = [&] {
+            return make_side(c.draw_rows(tokens * head_dim), head_dim, coded, c.random());
+          };
+          c.add_sides(tokens, 2 * tokens, with_low_rank(coded_side(), 2, 4),
+                      with_low_rank(coded_side(), 1, 5), false);
+          c.add_sides(tokens, 3 * tokens, plain(tokens, true), with_low_rank(coded_side(), 5, 6), false);
+          c.tables = {{.page_count = 4, .tokens = 2, .position = 4 * tokens - 2}};
+          c.queries = c.draw_rows(2 * c.query_stride());
+          check(c, {.group = group, .item_tokens = 32},
+                "parts of kind " + std::to_string(static_cast<int>(kind)) + ", head_dim " +
+                    std::to_string(head_dim) + ", " + std::to_string(tokens) + " tokens");
+        }
+}
+
 inline void for_attention_cases(const AttentionCheck& check) {
+  shared_levels(check);
+  shared_centroids(check);
+  sides_of_parts(check);
   scaled_sides(check);
   sides_on_a_basis(check);
   ragged_coordinates(check);

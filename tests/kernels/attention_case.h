@@ -80,6 +80,8 @@ struct AttentionCase {
     for (std::size_t i = 0; i < pages.size(); ++i) {
       pages[i].keys = keys[i].payload.data();
       pages[i].values = values[i].payload.data();
+      if (!keys[i].shared.empty()) formats[pages[i].key_format].shared[0] = keys[i].shared.data();
+      if (!values[i].shared.empty()) formats[pages[i].value_format].shared[0] = values[i].shared.data();
       pages[i].key_base = keys[i].base.data();
       pages[i].value_base = values[i].base.data();
       base_of(keys[i], pages[i].key_format);

@@ -30,8 +30,10 @@ void attend_by_lanes(HostWarp& warp, const AttentionPlan& plan, const AttentionJ
     for (int32_t i = 0; i < bucket.count; ++i)
       run([&](HostWarp::Lane& lane) {
         const AttentionItem& item = job.items[bucket.first + i];
-        if (bucket.general)
+        if (bucket.general || (has_levels(bucket.keys) && job.turning != KeyTurning::kNone))
           attend_general_item(lane, job, item, shared.data());
+        else if (has_levels(bucket.keys))
+          attend_item(lane, job, AnyKind{bucket.keys}, AnyKind{bucket.values}, item, shared.data());
         else
           attend_item<kTurns>(lane, job, bucket.keys, bucket.values, item, shared.data());
       });

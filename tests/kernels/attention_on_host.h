@@ -32,6 +32,8 @@ inline std::vector<float> run_on_host(const AttentionCase& c, const AttentionPla
                          .group = c.group,
                          .scale = c.scale,
                          .longest_page = plan.longest_page,
+                         .key_numbers = plan.key_numbers,
+                         .value_numbers = plan.value_numbers,
                          .state_values = values.data(),
                          .state_max = max.data(),
                          .state_sum = sum.data(),

@@ -14,6 +14,9 @@ TEST(AttentionWarp, EveryKindAtAwkwardSizes) { awkward_sizes(expect_attention); 
 TEST(AttentionWarp, OddHeadSizes) { odd_head_sizes(expect_attention); }
 TEST(AttentionWarp, KeysPackedByChannel) { keys_by_channel(expect_attention); }
 TEST(AttentionWarp, EveryKindOfScaleAndOfWhatIsKeptBeside) { scales_and_kept_numbers(expect_attention); }
+TEST(AttentionWarp, LevelsOfTwoCodebooks) { shared_levels(expect_attention); }
+TEST(AttentionWarp, Centroids) { shared_centroids(expect_attention); }
+TEST(AttentionWarp, FrontsAndLowRankParts) { sides_of_parts(expect_attention); }
 TEST(AttentionWarp, ARaggedBatchOfMixedPages) { ragged_batches(expect_attention); }
 
 TEST(AttentionWarp, SidesThatScaleABase) { scaled_sides(expect_attention); }
@@ -65,7 +68,7 @@ TEST(AttentionWarp, TablesOfManyQueriesHaveFewerRuns) {
 
 TEST(AttentionWarp, AQueryThatSeesNothingGetsZeros) {
   AttentionCase c;
-  c.add_page(5, 0, {}, {}, true);
+  c.add_page(5, 0, SideSpec{}, SideSpec{}, true);
   c.biases[0].assign(5, -std::numeric_limits<float>::infinity());
   c.tables = {{.page_count = 1, .position = 4}, {.page_count = 0, .batch_row = 1}};
   c.queries = c.draw_rows(2 * c.head_dim);

@@ -184,11 +184,11 @@ TEST(AttentionWork, BytesByHand) {
 
 // By hand: 4 rows of 128 numbers and of 64 scores are 3072 bytes a warp.
 TEST(AttentionWork, LaunchesByHand) {
-  const AttentionLaunch four = attention_launch(9, 128, 64, 48 << 10);
+  const AttentionLaunch four = attention_launch(9, attention_shared_values(128, 64), 48 << 10);
   EXPECT_EQ(four.warps, 4);
   EXPECT_EQ(four.blocks, 3);
   EXPECT_EQ(four.shared_bytes, 4 * 3072);
-  const AttentionLaunch two = attention_launch(9, 128, 64, 2 * 3072 + 100);
+  const AttentionLaunch two = attention_launch(9, attention_shared_values(128, 64), 2 * 3072 + 100);
   EXPECT_EQ(two.warps, 2);
   EXPECT_EQ(two.blocks, 5);
   EXPECT_EQ(two.shared_bytes, 2 * 3072);

@@ -38,6 +38,7 @@ struct HostSide {
   uint16_t basis = 0;                  // DevicePage::key_basis or value_basis
   std::vector<float> magnitudes = {};  // of the sums that numbers are; empty: numbers are what is stored
   int64_t terms = 0;                   // of those sums
+  std::vector<uint16_t> shared = {};   // f16, what its codes stand for (device_shared_sides.h)
 };
 
 // As a vector that grows by two-byte numbers, at even places.

@@ -32,6 +32,12 @@ std::vector<float> run_on_device(const AttentionCase& c, const AttentionPlan& pl
   const float poison = std::numeric_limits<float>::quiet_NaN();
   std::vector<DeviceBuffer> payloads;  // of keys, values, what they build on, biases by page
   std::vector<DevicePage> pages = c.pages;
+  std::vector<SideFormat> of_sides = c.formats;
+  const auto share = [&](const HostSide& side, uint16_t format) {
+    if (side.shared.empty()) return;
+    payloads.push_back(upload(side.shared));
+    of_sides[format].shared[kSharedNumbers] = payloads.back().as<std::byte>();
+  };
   for (std::size_t i = 0; i < pages.size(); ++i) {
     payloads.push_back(upload(c.keys[i].payload));
     pages[i].keys = payloads.back().as<std::byte>();
@@ -41,13 +47,15 @@ std::vector<float> run_on_device(const AttentionCase& c, const AttentionPlan& pl
     pages[i].key_base = payloads.back().as<std::byte>();
     payloads.push_back(upload(c.values[i].base));
     pages[i].value_base = payloads.back().as<std::byte>();
+    share(c.keys[i], pages[i].key_format);
+    share(c.values[i], pages[i].value_format);
     payloads.push_back(upload(c.biases[i]));
     pages[i].biases = c.biases[i].empty() ? nullptr : payloads.back().as<float>();
   }
   const auto dim = static_cast<std::size_t>(c.head_dim);
   const std::vector<float> states(static_cast<std::size_t>(plan.states) * (dim + 2) + kGuards, poison);
   const std::vector<float> empty(c.queries.size() + kGuards, poison);
-  const DeviceBuffer of_pages = upload(pages), formats = upload(c.formats), items = upload(plan.items),
+  const DeviceBuffer of_pages = upload(pages), formats = upload(of_sides), items = upload(plan.items),
                      page_list = upload(plan.page_list), merges = upload(plan.merges),
                      projections = upload(plan.projections), lifts = upload(plan.lifts),
                      coordinate_queries = upload(
@@ -66,6 +74,8 @@ std::vector<float> run_on_device(const AttentionCase& c, const AttentionPlan& pl
                          .group = c.group,
                          .scale = c.scale,
                          .longest_page = plan.longest_page,
+                         .key_numbers = plan.key_numbers,
+                         .value_numbers = plan.value_numbers,
                          .state_values = of_states.as<float>(),
                          .state_max = of_states.as<float>() + count * dim,
                          .state_sum = of_states.as<float>() + count * (dim + 1),
