@@ -19,6 +19,7 @@
 #include "kernels/encode_lanes.h"
 #include "kernels/nearest_lanes.h"
 #include "kernels/sampling_lanes.h"
+#include "kernels/similarity_job.h"
 
 namespace kva {
 
@@ -72,6 +73,8 @@ class DeviceOps {
                       float* out, int64_t out_stride) = 0;
 
   virtual void nearest(const NearestJob& job) = 0;
+  virtual void count_bits(const BitCountJob& job) = 0;
+  virtual void compare_pairs(const PairJob& job) = 0;
 };
 
 }  // namespace kva

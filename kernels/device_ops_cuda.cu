@@ -11,6 +11,7 @@
 #include "kernels/nearest_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
+#include "kernels/similarity_cuda.h"
 
 namespace kva {
 namespace {
@@ -150,6 +151,8 @@ class CudaDevice : public DeviceOps {
   }
 
   void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }
+  void count_bits(const BitCountJob& job) override { count_bits_cuda(job, stream_.get()); }
+  void compare_pairs(const PairJob& job) override { compare_pairs_cuda(job, stream_.get()); }
 
  private:
   std::string name_;

@@ -2,7 +2,7 @@
 // values. Pure computation on views; the policy (which pairs, which groups) is the analyzer's.
 //
 // CPU: similarity_cpu.cc (products, packing), similarity_simd_cpu.cc (SIMD with run-time dispatch). The CUDA
-// pair is similarity_cuda.h. All functions are thread-safe.
+// device's are similarity_job.h and similarity_lanes.h. All functions are thread-safe.
 #pragma once
 
 #include <cstdint>
