@@ -16,6 +16,7 @@
 #include "kernels/attention_work.h"
 #include "kernels/decoder_lanes.h"
 #include "kernels/device_product.h"
+#include "kernels/duplicates_lanes.h"
 #include "kernels/encode_lanes.h"
 #include "kernels/nearest_lanes.h"
 #include "kernels/sampling_lanes.h"
@@ -75,6 +76,7 @@ class DeviceOps {
   virtual void nearest(const NearestJob& job) = 0;
   virtual void count_bits(const BitCountJob& job) = 0;
   virtual void compare_pairs(const PairJob& job) = 0;
+  virtual void count_duplicates(const DuplicateJob& job) = 0;
 };
 
 }  // namespace kva

@@ -137,9 +137,11 @@ void SidePass::compare(int layer, const Prepared& now, RedundancyResult& result)
   }
   int64_t before = 0;
   const auto compare_pages = [&](const PageMatrix& pages, const PairPlan& by) {
-    AllPairs pairs = compare_all_pairs(pages, grouping, by, context_.pool, [&](int64_t done) {
+    const auto progress = [&](int64_t done) {
       if (context_.progress) context_.progress(before + done);
-    });
+    };
+    AllPairs pairs = device() ? compare_all_pairs_on_device(pages, grouping, by, *device(), progress)
+                              : compare_all_pairs(pages, grouping, by, context_.pool, progress);
     before += pair_count(grouping, by.across_sets);
     return pairs;
   };
@@ -158,18 +160,22 @@ int64_t pairs_of_layer(const Grouping& grouping) {
   return 2 * pair_count(grouping, true) + pair_count(grouping, false);
 }
 
-// Covers and clusters beside the pairs, in pairs: their products alone, where nothing is freed. A product is
-// about three fifths of what a pair costs with all metrics (332 ms of one thread for a cover of 8,192 random
-// pages, 594 for all of their pairs).
+// Covers and clusters beside the pairs, in pairs: their products alone, where nothing is freed; covers on the
+// CPU wherever the rest is. A product is about three fifths of what a pair costs with all metrics (332 ms of
+// one thread for a cover of 8,192 random pages, 594 for all of their pairs).
 double SidePass::seconds_of_layer(const Prepared& now, const PairPlan& plan) const {
   constexpr double kProductShare = 0.6;
   const Grouping& grouping = context_.grouping;
   const auto all = static_cast<double>(pair_count(grouping, true));
   const auto pages = static_cast<double>(grouping.pages());
   const auto clusters = static_cast<double>(cluster_count(grouping.pages(), context_.options.clusters));
-  const double products = 2 * (all + context_.options.cluster_iterations * pages * clusters);
-  const double pairs = static_cast<double>(pairs_of_layer(grouping)) + kProductShare * products;
-  return estimated_seconds(now.real, grouping, plan, context_.pool) * pairs / all;
+  const double covered = kProductShare * 2 * all;
+  const double clustered = kProductShare * 2 * context_.options.cluster_iterations * pages * clusters;
+  const double compared = static_cast<double>(pairs_of_layer(grouping)) + clustered;
+  const double on_cpu = estimated_seconds(now.real, grouping, plan, context_.pool) / all;
+  if (!device()) return on_cpu * (compared + covered);
+  const double on_device = estimated_seconds_on_device(now.real, grouping, plan, *device()) / all;
+  return on_device * compared + on_cpu * covered;
 }
 
 void SidePass::add_similarity(int layer, const Prepared& now, const AllPairs& real,
@@ -265,8 +271,14 @@ DuplicateRow find_duplicates(const AnalysisContext& context, int layer, SideBasi
   row.layer = layer;
   row.side = side;
   row.pages = shape.pages * shape.heads;
-  row.duplicates = shuffled ? count_duplicates(row.pages, page_bytes, reordered)
-                            : count_duplicates(row.pages, page_bytes, as_stored);
+  Backend* device = context.options.device.get();
+  if (device && row.pages <= kMostDevicePages)
+    row.duplicates = count_duplicates_on_device({stored, shape.heads, shape.tokens, token_bytes,
+                                                 shuffled ? context.orders.everywhere.data() : nullptr},
+                                                shape.pages, *device);
+  else
+    row.duplicates = shuffled ? count_duplicates(row.pages, page_bytes, reordered)
+                              : count_duplicates(row.pages, page_bytes, as_stored);
   row.unique = row.pages - row.duplicates;
   row.bytes = row.duplicates * page_bytes;
   return row;
@@ -316,14 +328,19 @@ void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& resu
   Clusters real, shuffled;
   std::vector<Cover> covers(heads), shuffled_covers(heads);
   DuplicateRow duplicates, shuffled_duplicates;
-  Backend* device = context_.options.device.get();
   const auto cluster = [&](const PageMatrix& pages) {
-    return cluster_pages(pages, clustering, context_.pool, device);
+    return cluster_pages(pages, clustering, context_.pool, device());
   };
   std::vector<std::function<void()>> tasks;
-  if (device) {  // which one thread uses at a time
+  const auto find_all_duplicates = [&](bool shuffled_ones) {
+    (shuffled_ones ? shuffled_duplicates : duplicates) =
+        find_duplicates(context_, layer, side_, shuffled_ones);
+  };
+  if (device()) {  // which one thread uses at a time
     real = cluster(now.real);
     shuffled = cluster(now.everywhere);
+    if (is_stored()) find_all_duplicates(false);
+    if (is_stored()) find_all_duplicates(true);
   } else {
     tasks = {[&] { real = cluster(now.real); }, [&] { shuffled = cluster(now.everywhere); }};
   }
@@ -333,9 +350,9 @@ void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& resu
       shuffled_covers[h] = cover_pages(now.everywhere, static_cast<int>(h), context_.thresholds);
     });
   }
-  if (is_stored()) {
-    tasks.push_back([&] { duplicates = find_duplicates(context_, layer, side_, false); });
-    tasks.push_back([&] { shuffled_duplicates = find_duplicates(context_, layer, side_, true); });
+  if (is_stored() && !device()) {
+    tasks.push_back([&] { find_all_duplicates(false); });
+    tasks.push_back([&] { find_all_duplicates(true); });
   }
   context_.pool.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t index, int) {
     throw_if_interrupted();

@@ -148,6 +148,7 @@ class LaneDevice : public DeviceOps {
       for (int32_t c = 0; c < job.columns; ++c) count_bits_of(job, r, c);
   }
   void compare_pairs(const PairJob& job) override;
+  void count_duplicates(const DuplicateJob& job) override;
 
  private:
   // The device's own work: the host may use its memory for so long.
@@ -297,6 +298,22 @@ void LaneDevice::compare_pairs(const PairJob& job) {
   HostBlock block;
   for (uint32_t k = 0; k < *job.near_count; ++k)
     warp_.run([&](HostWarp::Lane& lane) { take_near(lane, block, job, k); });
+}
+
+void LaneDevice::count_duplicates(const DuplicateJob& job) {
+  const Access access(*this);
+  HostBlock block;
+  *job.duplicates = 0;
+  for (int32_t page = 0; page < job.count; ++page) {
+    job.hashes[page] = 0;
+    for (int32_t lane = 0; lane < 32; ++lane) hash_page(block, job, page, lane);
+    job.sorted[page] = page;
+  }
+  std::stable_sort(job.sorted, job.sorted + job.count,
+                   [&](int32_t a, int32_t b) { return job.hashes[a] < job.hashes[b]; });
+  for (int32_t k = 0; k < job.count; ++k) job.sorted_hashes[k] = job.hashes[job.sorted[k]];
+  for (int32_t k = 1; k < job.count; ++k)
+    warp_.run([&](HostWarp::Lane& lane) { count_if_equal(lane, block, job, k); });
 }
 
 }  // namespace

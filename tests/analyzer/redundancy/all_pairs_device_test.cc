@@ -239,6 +239,47 @@ TEST(AllPairsOnADevice, IsEstimatedAndInterrupted) {
   EXPECT_EQ(backend->allocated_bytes(), 0);
 }
 
+TEST(AllPairsOnADevice, AnAnalysisIsTheCpus) {
+  const PageSet set = build_page_set(
+      {.layers = 2, .kv_heads = 2, .head_dim = 8, .rope = true, .sets = {{30, 9}, {24}}}, textured_values(7));
+  ThreadPool pool(2);
+  RedundancyOptions options;
+  options.cluster_iterations = 2;
+  const RedundancyResult host = analyze_redundancy(set, options, pool);
+  options.device = make_device_backend(device_under_test(int64_t{1} << 30));
+  double estimated_s = 0.0;
+  const RedundancyResult device =
+      analyze_redundancy(set, options, pool, {}, [&](double seconds) { estimated_s = seconds; });
+  EXPECT_EQ(options.device->allocated_bytes(), 0);
+  EXPECT_LE(options.device->peak_bytes(), redundancy_device_bytes(set, options));
+  EXPECT_GT(estimated_s, 0.0);
+  ASSERT_EQ(host.similarity.size(), device.similarity.size());
+  for (std::size_t r = 0; r < host.similarity.size(); ++r) {
+    const SimilarityRow& a = host.similarity[r];
+    const SimilarityRow& b = device.similarity[r];
+    EXPECT_EQ(a.group, b.group);
+    EXPECT_EQ(a.real.pairs, b.real.pairs);
+    EXPECT_NEAR(a.real.mean, b.real.mean, 1e-6);
+    EXPECT_NEAR(a.shuffled.mean, b.shuffled.mean, 1e-6);
+    EXPECT_EQ(a.random.mean, b.random.mean);
+    EXPECT_NEAR(a.l2_mean, b.l2_mean, 1e-5 * a.l2_mean + 1e-6);
+    if (a.metric == Metric::kHamming || a.metric == Metric::kJaccard) {
+      EXPECT_EQ(a.real.mean, b.real.mean);
+      EXPECT_EQ(a.real.histogram, b.real.histogram);
+      EXPECT_EQ(a.real.redundancy, b.real.redundancy);
+    }
+  }
+  ASSERT_EQ(host.heatmaps.size(), device.heatmaps.size());
+  for (std::size_t h = 0; h < host.heatmaps.size(); ++h)
+    for (std::size_t c = 0; c < host.heatmaps[h].data.size(); ++c)
+      EXPECT_NEAR(host.heatmaps[h].data[c], device.heatmaps[h].data[c], 1);
+  ASSERT_EQ(host.duplicates.size(), device.duplicates.size());
+  for (std::size_t r = 0; r < host.duplicates.size(); ++r) {
+    EXPECT_EQ(host.duplicates[r].duplicates, device.duplicates[r].duplicates);
+    EXPECT_EQ(host.duplicates[r].shuffled_duplicates, device.duplicates[r].shuffled_duplicates);
+  }
+}
+
 TEST(AllPairsOnADevice, NotEnoughMemoryIsSaid) {
   if (!device_memory_is_chosen()) GTEST_SKIP() << "a device has the memory it has";
   ThreadPool pool(1);
