@@ -18,6 +18,7 @@ struct DeviceBlock {
   __device__ void add_one(uint64_t* to, uint64_t value) const {
     atomicAdd(reinterpret_cast<Wide*>(to), static_cast<Wide>(value));
   }
+  __device__ void join(uint32_t* to, uint32_t bits) const { atomicOr(to, bits); }
   __device__ uint32_t take(uint32_t* from, uint32_t count) const { return atomicAdd(from, count); }
   // What is there only grows, resp. shrinks: where it is enough already, it stays so.
   __device__ void raise(int32_t* to, int32_t value) const {

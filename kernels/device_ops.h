@@ -14,6 +14,7 @@
 
 #include "kernels/attention_job.h"
 #include "kernels/attention_work.h"
+#include "kernels/cover_job.h"
 #include "kernels/decoder_lanes.h"
 #include "kernels/device_product.h"
 #include "kernels/duplicates_lanes.h"
@@ -76,6 +77,7 @@ class DeviceOps {
   virtual void nearest(const NearestJob& job) = 0;
   virtual void count_bits(const BitCountJob& job) = 0;
   virtual void compare_pairs(const PairJob& job) = 0;
+  virtual void cover(const CoverJob& job) = 0;
   virtual void count_duplicates(const DuplicateJob& job) = 0;
 };
 

@@ -2,6 +2,7 @@
 #include <limits>
 #include <mutex>
 
+#include "kernels/cover_cuda.h"
 #include "kernels/cuda_check.cuh"
 #include "kernels/decoder_cuda.h"
 #include "kernels/device_buffer.h"
@@ -147,6 +148,7 @@ class CudaDevice : public DeviceOps {
   void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }
   void count_bits(const BitCountJob& job) override { count_bits_cuda(job, stream_.get()); }
   void compare_pairs(const PairJob& job) override { compare_pairs_cuda(job, stream_.get()); }
+  void cover(const CoverJob& job) override { cover_cuda(job, stream_.get()); }
   void count_duplicates(const DuplicateJob& job) override {
     take_workspace(duplicates_workspace_bytes(job.count), "allocating room to sort pages");
     count_duplicates_cuda(job, workspace_, workspace_bytes_, stream_.get());

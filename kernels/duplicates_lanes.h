@@ -13,7 +13,7 @@ namespace kva {
 
 // Pages of tokens of several heads: page p is head p % heads of the p / heads-th group of pages, whose tokens
 // lie one after the other: [groups, heads, tokens, token_bytes]. token_bytes is even.
-struct StoredPages {
+struct PageTokens {
   const std::byte* stored = nullptr;
   int64_t heads = 0;
   int64_t tokens = 0;  // of a page
@@ -31,7 +31,7 @@ struct StoredPages {
 
 // *duplicates = how many of `count` pages equal an earlier one. All addresses are the device's.
 struct DuplicateJob {
-  StoredPages pages;
+  PageTokens pages;
   int32_t count = 0;
   // Scratch, [count] each.
   uint64_t* hashes = nullptr;
@@ -42,7 +42,7 @@ struct DuplicateJob {
 };
 
 // As SplitMix64 mixes its counter.
-KVA_HOST_DEVICE inline uint64_t mixed(uint64_t value) {
+KVA_HOST_DEVICE inline uint64_t mixed_bits(uint64_t value) {
   value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
   value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
   return value ^ (value >> 31);
@@ -56,7 +56,7 @@ KVA_LANE_CODE void hash_page(Block& block, const DuplicateJob& job, int32_t page
   for (int64_t t = 0; t < job.pages.tokens; ++t) {
     const auto* token = reinterpret_cast<const uint16_t*>(job.pages.token(page, t));
     for (int64_t w = lane; w < words; w += 32)
-      hash += mixed((static_cast<uint64_t>(t * words + w + 1) * 0x9e3779b97f4a7c15u) ^ token[w]);
+      hash += mixed_bits((static_cast<uint64_t>(t * words + w + 1) * 0x9e3779b97f4a7c15u) ^ token[w]);
   }
   block.add(job.hashes + page, hash);
 }

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "analyzer/redundancy/device_pages.h"
 #include "analyzer/redundancy/grouping.h"
 #include "analyzer/redundancy/page_matrix.h"
 #include "analyzer/redundancy/pair_statistics.h"
@@ -64,7 +65,6 @@ AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, co
 // The same on a device, of which backend.device() is not null, in tiles of up to tile_pages pages a side:
 // what the CPU finds up to the rounding of f32 products (integers and orders are the same where products
 // are), but that sums of distances are of rounded ones. Throws InputError where it has not the memory.
-inline constexpr int64_t kDeviceTilePages = 2048;
 AllPairs compare_all_pairs_on_device(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
                                      Backend& backend, const PairProgress& progress = {},
                                      int64_t tile_pages = kDeviceTilePages);

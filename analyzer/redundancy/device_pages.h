@@ -10,6 +10,9 @@
 
 namespace kva {
 
+// Of a tile's side at most, but for tests.
+inline constexpr int64_t kDeviceTilePages = 2048;
+
 // Pages [row, row + rows) against [column, column + columns).
 struct DeviceTile {
   int64_t row = 0;

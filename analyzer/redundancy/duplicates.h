@@ -19,6 +19,6 @@ int64_t count_duplicates(int64_t pages, int64_t page_bytes, const FetchPage& fet
 // The same on a device, with a 64-bit hash; `pages` are the host's, in `groups` groups of pages.heads pages.
 // Throws InputError where backend.device(), which is not null, has not the memory.
 inline constexpr int64_t kMostDevicePages = std::numeric_limits<int32_t>::max();
-int64_t count_duplicates_on_device(const StoredPages& pages, int64_t groups, Backend& backend);
+int64_t count_duplicates_on_device(const PageTokens& pages, int64_t groups, Backend& backend);
 
 }  // namespace kva

@@ -7,7 +7,7 @@
 
 namespace kva {
 
-int64_t count_duplicates_on_device(const StoredPages& pages, int64_t groups, Backend& backend) {
+int64_t count_duplicates_on_device(const PageTokens& pages, int64_t groups, Backend& backend) {
   const int64_t count = groups * pages.heads;
   KVA_CHECK(backend.device() != nullptr && count <= kMostDevicePages, "pages that a device can count");
   DeviceArray<std::byte> stored(backend, "pages as they are stored");

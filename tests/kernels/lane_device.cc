@@ -12,6 +12,7 @@
 
 #include "kernels/attention_observe.h"
 #include "kernels/check.h"
+#include "kernels/cover_lanes.h"
 #include "kernels/similarity_lanes.h"
 #include "tests/kernels/host_warp.h"
 
@@ -24,6 +25,7 @@ constexpr int64_t kAligned = 256;
 struct HostBlock {
   void add(uint64_t* to, uint64_t value) const { *to += value; }
   void add_one(uint64_t* to, uint64_t value) const { *to += value; }
+  void join(uint32_t* to, uint32_t bits) const { *to |= bits; }
   uint32_t take(uint32_t* from, uint32_t count) const { return std::exchange(*from, *from + count); }
   void raise(int32_t* to, int32_t value) const { *to = std::max(*to, value); }
   void lower(int32_t* to, int32_t value) const { *to = std::min(*to, value); }
@@ -148,6 +150,7 @@ class LaneDevice : public DeviceOps {
       for (int32_t c = 0; c < job.columns; ++c) count_bits_of(job, r, c);
   }
   void compare_pairs(const PairJob& job) override;
+  void cover(const CoverJob& job) override;
   void count_duplicates(const DuplicateJob& job) override;
 
  private:
@@ -298,6 +301,22 @@ void LaneDevice::compare_pairs(const PairJob& job) {
   HostBlock block;
   for (uint32_t k = 0; k < *job.near_count; ++k)
     warp_.run([&](HostWarp::Lane& lane) { take_near(lane, block, job, k); });
+}
+
+void LaneDevice::cover(const CoverJob& job) {
+  const Access access(*this);
+  KVA_CHECK(job.rows <= kMostCoverRows && (job.same_pages() || job.column + job.columns <= job.row),
+            "pages that are decided, or the same");
+  HostBlock block;
+  *job.near_count = 0;
+  for (int32_t r = 0; r < job.rows; ++r)
+    for (int32_t c = 0; c < job.columns; ++c) cover_pair(block, job, r, c);
+  for (uint32_t k = 0; k < *job.near_count; ++k)
+    warp_.run([&](HostWarp::Lane& lane) { cover_near_pair(lane, block, job, k); });
+  constexpr int32_t kThreads = 32;
+  for (int32_t r = 0; job.same_pages() && r < job.rows; ++r)
+    for (int32_t thread = 0; thread < kThreads; ++thread)
+      job.freed[job.row + r] |= freed_by_earlier(job, job.freed + job.row, r, thread, kThreads);
 }
 
 void LaneDevice::count_duplicates(const DuplicateJob& job) {

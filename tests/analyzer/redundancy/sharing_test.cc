@@ -95,6 +95,23 @@ TEST(Cover, EveryFreedPageHasAKeptLeaderAndNoKeptPageHasOne) {
   EXPECT_LT(freed_pages, 2 * 2 * 3 * 300);
 }
 
+TEST(Cover, OnADeviceAsOnTheHost) {
+  const PageSet set = cover_pages_set();
+  ThreadPool pool(1);
+  const PageMatrix pages = matrix_of(set, SideBasis::kValue, pool);
+  const std::vector<float> thresholds = {0.5f, 0.8f, 0.9f, 0.99f};
+  const auto device = make_device_backend(make_lane_device());
+  for (const int64_t tile : {int64_t{7}, int64_t{64}, int64_t{300}, kDeviceTilePages}) {
+    const std::vector<Cover> found = cover_heads_on_device(pages, thresholds, *device, tile);
+    ASSERT_EQ(found.size(), 2U);
+    for (int head = 0; head < 2; ++head) {
+      const Cover expected = cover_pages(pages, head, thresholds);
+      EXPECT_EQ(found[static_cast<std::size_t>(head)].cosine, expected.cosine) << "tiles of " << tile;
+      EXPECT_EQ(found[static_cast<std::size_t>(head)].l2, expected.l2) << "tiles of " << tile;
+    }
+  }
+}
+
 TEST(Cover, OpportunityAddsUpTheHeads) {
   const PageSet set = cover_pages_set();
   ThreadPool pool(2);
@@ -196,7 +213,7 @@ TEST(Duplicates, OnADeviceAsOnTheHost) {
       std::reverse(order.begin(), order.end());
       for (const int64_t* by :
            {static_cast<const int64_t*>(nullptr), static_cast<const int64_t*>(order.data())}) {
-        const StoredPages pages{stored.data(), kHeads, kTokens, token_bytes, by};
+        const PageTokens pages{stored.data(), kHeads, kTokens, token_bytes, by};
         const auto fetch = [&](int64_t page, std::byte* buffer) -> const std::byte* {
           for (int64_t t = 0; t < kTokens; ++t)
             std::copy_n(pages.token(page, t), token_bytes, buffer + t * token_bytes);
