@@ -184,124 +184,178 @@ inline void expect_partners(const std::vector<uint64_t>& keys, int partners, con
   }
 }
 
-// All of them once, on that device; the products by it too.
-inline void expect_pairs_as_on_the_cpu(DeviceOps& device, int64_t count, int64_t numbers) {
-  constexpr int kPartners = 3;
-  const std::vector<float> thresholds = {0.1f, 0.5f, 0.8f};
-  const auto pages = static_cast<std::size_t>(count);
-  const SmallPages host = small_pages(count, numbers);
-  const std::vector<PairItem> items = items_of(count);
-  const auto on_device = [&]<typename T>(const std::vector<T>& values) {
-    return OnDevice<T>(device, std::span<const T>(values));
-  };
-  const auto centred = on_device(host.centred), means = on_device(host.means), norm = on_device(host.norm),
-             inverse = on_device(host.inverse), squared = on_device(host.squared),
-             centred_inverse = on_device(host.centred_inverse), mean_dot = on_device(host.mean_dot);
-  const auto exact_norm = on_device(host.exact_norm), exact_centred = on_device(host.exact_centred);
-  const auto item_list = on_device(items);
-  const OnDevice<uint64_t> words(
-      device,
-      std::span(host.signs.data(), static_cast<std::size_t>(host.signs.words() * host.signs.stride())));
-  const OnDevice<float> dots(device, pages * pages, 0.0f);
-  const OnDevice<float> joined(device, pages * pages, 1.0f);
-  const OnDevice<uint32_t> counts(device, pages * pages, 0u), near(device, pages * pages + 1, 0u);
-  const OnDevice<uint64_t> partners(device, pages * kPartners, uint64_t{0});
-  constexpr int32_t kHeatBins = 2;
-  std::vector<int32_t> bin_of_page(pages);
-  for (std::size_t p = 0; p < pages; ++p) bin_of_page[p] = static_cast<int32_t>(p * kHeatBins / pages);
-  const auto heat_bins = on_device(bin_of_page);
-  const OnDevice<uint64_t> heat(device, 2 * kHeatBins * kHeatBins, uint64_t{0});
+// Small pages on a device, with all that jobs ask of them.
+class PagesOnDevice {
+ public:
+  PagesOnDevice(DeviceOps& device, const SmallPages& host)
+      : device_(device),
+        numbers_(host.numbers),
+        mean_squared_(host.mean_squared()),
+        centred_(device, std::span<const float>(host.centred)),
+        means_(device, std::span<const float>(host.means)),
+        norm_(device, std::span<const float>(host.norm)),
+        inverse_(device, std::span<const float>(host.inverse)),
+        squared_(device, std::span<const float>(host.squared)),
+        centred_inverse_(device, std::span<const float>(host.centred_inverse)),
+        mean_dot_(device, std::span<const float>(host.mean_dot)),
+        exact_norm_(device, std::span<const double>(host.exact_norm)),
+        exact_centred_(device, std::span<const double>(host.exact_centred)) {}
 
-  PairJob job;
-  job.items = item_list.data();
-  job.count = static_cast<int32_t>(items.size());
-  job.tile_stride = count;
-  std::copy(thresholds.begin(), thresholds.end(), job.thresholds);
-  job.threshold_count = static_cast<int32_t>(thresholds.size());
-  job.norms = {norm.data(),     inverse.data(),      squared.data(), centred_inverse.data(),
-               mean_dot.data(), host.mean_squared(), kNearlyEqual};
-  job.exact = {.values = centred.data(),
-               .heads = 1,
-               .numbers = static_cast<int32_t>(numbers),
-               .channels = static_cast<int32_t>(numbers),
-               .means = means.data(),
-               .norm = exact_norm.data(),
-               .centred = exact_centred.data()};
-  job.near = near.data() + 1;
-  job.near_count = near.data();
+  PageNorms norms() const {
+    return {norm_.data(),     inverse_.data(), squared_.data(), centred_inverse_.data(),
+            mean_dot_.data(), mean_squared_,   kNearlyEqual};
+  }
+  ExactPages exact() const {
+    return {.values = centred_.data(),
+            .heads = 1,
+            .numbers = static_cast<int32_t>(numbers_),
+            .channels = static_cast<int32_t>(numbers_),
+            .means = means_.data(),
+            .norm = exact_norm_.data(),
+            .centred = exact_centred_.data()};
+  }
+  void multiply(int64_t row, int64_t rows, int64_t column, int64_t columns, float* out) const {
+    device_.multiply({.x = {centred_.data() + row * numbers_, DType::kF32, rows, numbers_, numbers_},
+                      .weights = {centred_.data() + column * numbers_, DType::kF32, columns, numbers_},
+                      .out = {out, DType::kF32, rows, columns, columns}});
+  }
 
-  const auto run = [&](PairKind kind, const std::vector<std::vector<float>>& expected) {
+ private:
+  DeviceOps& device_;
+  const int64_t numbers_;
+  const float mean_squared_;
+  const OnDevice<float> centred_, means_, norm_, inverse_, squared_, centred_inverse_, mean_dot_;
+  const OnDevice<double> exact_norm_, exact_centred_;
+};
+
+// Runs jobs of one set of small pages and holds what comes out against the CPU's.
+class PairsCase {
+ public:
+  PairsCase(DeviceOps& device, int64_t count, int64_t numbers)
+      : device_(device),
+        count_(count),
+        pages_(static_cast<std::size_t>(count)),
+        host_(small_pages(count, numbers)),
+        there_(device, host_),
+        item_list_(device, std::span<const PairItem>(items_of(count))),
+        near_(device, pages_ * pages_ + 1, 0u) {
+    job_.items = item_list_.data();
+    job_.count = static_cast<int32_t>(items_of(count).size());
+    job_.tile_stride = count;
+    std::copy(thresholds_.begin(), thresholds_.end(), job_.thresholds);
+    job_.threshold_count = static_cast<int32_t>(thresholds_.size());
+    job_.norms = there_.norms();
+    job_.exact = there_.exact();
+    job_.near = near_.data() + 1;
+    job_.near_count = near_.data();
+  }
+
+  void expect_products() {
+    constexpr int kPartners = 3;
+    const OnDevice<float> dots(device_, pages_ * pages_, 0.0f), joined(device_, pages_ * pages_, 1.0f);
+    const OnDevice<uint64_t> partners(device_, pages_ * kPartners, uint64_t{0});
+    there_.multiply(0, count_, 0, count_, dots.data());
+    job_.tile = dots.data();
+    job_.joined = joined.data();
+    job_.partners = partners.data();
+    job_.partner_count = kPartners;
+    std::vector<int32_t> bins(pages_);
+    for (std::size_t p = 0; p < pages_; ++p) bins[p] = static_cast<int32_t>(p * kHeatBins / pages_);
+    const OnDevice<int32_t> heat_bins(device_, std::span<const int32_t>(bins));
+    const OnDevice<uint64_t> heat(device_, 2 * kCells, uint64_t{0});
+    job_.heat_bin = heat_bins.data();
+    job_.heat_bins = kHeatBins;
+    job_.heat_sums = heat.data();
+    job_.heat_counts = heat.data() + kCells;
+    const auto similarities = product_similarities(host_);
+    run(PairKind::kProducts, similarities);
+    expect_partners(partners.read(), kPartners, similarities[1], pages_);
+    expect_heat(heat.read(), bins, similarities[1]);
+    const auto sums = joined.read(), found = dots.read();
+    for (std::size_t i = 0; i < pages_; ++i)
+      for (std::size_t j = i + 1; j < pages_; ++j)
+        ASSERT_EQ(sums[i * pages_ + j], 1.0f + found[i * pages_ + j]);
+  }
+
+  void expect_bits() {
+    const BitMatrix& signs = host_.signs;
+    const OnDevice<uint64_t> words(
+        device_, std::span(signs.data(), static_cast<std::size_t>(signs.words() * signs.stride())));
+    const OnDevice<uint32_t> counts(device_, pages_ * pages_, 0u);
+    BitCountJob bits{.words = words.data(),
+                     .pages_stride = signs.stride(),
+                     .count = static_cast<int32_t>(signs.words()),
+                     .rows = static_cast<int32_t>(count_),
+                     .columns = static_cast<int32_t>(count_),
+                     .counts = counts.data(),
+                     .stride = count_};
+    job_.tile = counts.data();
+    job_.size = static_cast<uint32_t>(signs.bits());
+    for (const bool common : {false, true}) {
+      bits.common = common;
+      device_.count_bits(bits);
+      std::vector<std::vector<float>> expected(1);
+      for (int64_t i = 0; i < count_; ++i)
+        for (int64_t j = 0; j < count_; ++j)
+          expected[0].push_back(common ? jaccard_similarity(common_bits(signs, i, signs, j), job_.size)
+                                       : hamming_similarity(differing_bits(signs, i, signs, j), job_.size));
+      run(common ? PairKind::kJaccard : PairKind::kHamming, expected);
+    }
+  }
+
+ private:
+  static constexpr int32_t kHeatBins = 2;
+  static constexpr std::size_t kCells = kHeatBins * kHeatBins;
+
+  void run(PairKind kind, const std::vector<std::vector<float>>& expected) {
     const auto metrics = static_cast<std::size_t>(metrics_of(kind));
-    const OnDevice<PairSums> sums(device, 2 * metrics, PairSums());
-    const OnDevice<uint64_t> histogram(device, 2 * metrics * kHistogramBins, uint64_t{0});
-    const OnDevice<int32_t> later(device, metrics * pages, kNoPairKey),
-        earlier(device, metrics * pages, kNoPairKey);
-    job.kind = kind;
-    job.out = {.totals = sums.data(), .histogram = histogram.data(), .groups = 2, .pages = count};
-    job.out.row_best[1] = later.data();
-    job.out.column_best[1] = earlier.data();
-    device.compare_pairs(job);
+    const OnDevice<PairSums> sums(device_, 2 * metrics, PairSums());
+    const OnDevice<uint64_t> histogram(device_, 2 * metrics * kHistogramBins, uint64_t{0});
+    const OnDevice<int32_t> later(device_, metrics * pages_, kNoPairKey),
+        earlier(device_, metrics * pages_, kNoPairKey);
+    job_.kind = kind;
+    job_.out = {.totals = sums.data(), .histogram = histogram.data(), .groups = 2, .pages = count_};
+    job_.out.row_best[1] = later.data();
+    job_.out.column_best[1] = earlier.data();
+    device_.compare_pairs(job_);
     const auto found = sums.read();
     const auto bins = histogram.read();
     for (std::size_t m = 0; m < metrics; ++m) {
       SCOPED_TRACE(::testing::Message() << "metric " << m);
       EXPECT_EQ(found[2 * m].count, 0U) << "the other group";
-      expect_totals(found[2 * m + 1], bins.data() + (2 * m + 1) * kHistogramBins, expected[m], count,
-                    kind == PairKind::kProducts ? -1.0f : 0.0f, thresholds);
-      expect_bests(later.read(), earlier.read(), m, expected[m], pages);
+      expect_totals(found[2 * m + 1], bins.data() + (2 * m + 1) * kHistogramBins, expected[m], count_,
+                    kind == PairKind::kProducts ? -1.0f : 0.0f, thresholds_);
+      expect_bests(later.read(), earlier.read(), m, expected[m], pages_);
     }
-  };
+  }
 
-  device.multiply({.x = {centred.data(), DType::kF32, count, numbers, numbers},
-                   .weights = {centred.data(), DType::kF32, count, numbers},
-                   .out = {dots.data(), DType::kF32, count, count, count}});
-  job.tile = dots.data();
-  job.joined = joined.data();
-  job.partners = partners.data();
-  job.partner_count = kPartners;
-  job.heat_bin = heat_bins.data();
-  job.heat_bins = kHeatBins;
-  job.heat_sums = heat.data();
-  job.heat_counts = heat.data() + kHeatBins * kHeatBins;
-  const auto similarities = product_similarities(host);
-  run(PairKind::kProducts, similarities);
-  expect_partners(partners.read(), kPartners, similarities[1], pages);
-  const auto cells = heat.read();
-  std::vector<uint64_t> expected_cells(cells.size());
-  const auto sums_of_dots = joined.read(), found_dots = dots.read();
-  for (std::size_t i = 0; i < pages; ++i)
-    for (std::size_t j = i + 1; j < pages; ++j) {
-      ASSERT_EQ(sums_of_dots[i * pages + j], 1.0f + found_dots[i * pages + j]);
-      const auto cell = static_cast<std::size_t>(bin_of_page[i] * kHeatBins + bin_of_page[j]);
-      expected_cells[cell] +=
-          static_cast<uint64_t>(static_cast<int64_t>(similarities[1][i * pages + j] * kFixedOne));
-      ++expected_cells[kHeatBins * kHeatBins + cell];
-    }
-  EXPECT_EQ(cells, expected_cells);
+  void expect_heat(const std::vector<uint64_t>& cells, const std::vector<int32_t>& bins,
+                   const std::vector<float>& similarities) const {
+    std::vector<uint64_t> expected(cells.size());
+    for (std::size_t i = 0; i < pages_; ++i)
+      for (std::size_t j = i + 1; j < pages_; ++j) {
+        const auto cell = static_cast<std::size_t>(bins[i] * kHeatBins + bins[j]);
+        expected[cell] +=
+            static_cast<uint64_t>(static_cast<int64_t>(similarities[i * pages_ + j] * kFixedOne));
+        ++expected[kCells + cell];
+      }
+    EXPECT_EQ(cells, expected);
+  }
 
-  job.joined = nullptr;
-  job.tile = counts.data();
-  BitCountJob bits{.words = words.data(),
-                   .pages_stride = host.signs.stride(),
-                   .count = static_cast<int32_t>(host.signs.words()),
-                   .rows = static_cast<int32_t>(count),
-                   .columns = static_cast<int32_t>(count),
-                   .counts = counts.data(),
-                   .stride = count};
-  const auto run_bits = [&](PairKind kind, bool common, const auto& similarity) {
-    bits.common = common;
-    device.count_bits(bits);
-    std::vector<std::vector<float>> expected(1);
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < count; ++j)
-        expected[0].push_back(similarity(common ? common_bits(host.signs, i, host.signs, j)
-                                                : differing_bits(host.signs, i, host.signs, j)));
-    job.size = static_cast<uint32_t>(numbers);
-    run(kind, expected);
-  };
-  const auto size = static_cast<uint32_t>(numbers);
-  run_bits(PairKind::kHamming, false, [=](uint32_t n) { return hamming_similarity(n, size); });
-  run_bits(PairKind::kJaccard, true, [=](uint32_t n) { return jaccard_similarity(n, size); });
+  DeviceOps& device_;
+  const int64_t count_;
+  const std::size_t pages_;
+  const std::vector<float> thresholds_ = {0.1f, 0.5f, 0.8f};
+  const SmallPages host_;
+  const PagesOnDevice there_;
+  const OnDevice<PairItem> item_list_;
+  const OnDevice<uint32_t> near_;
+  PairJob job_;
+};
+
+inline void expect_pairs_as_on_the_cpu(DeviceOps& device, int64_t count, int64_t numbers) {
+  PairsCase(device, count, numbers).expect_products();
+  PairsCase(device, count, numbers).expect_bits();
 }
 
 }  // namespace kva

@@ -6,6 +6,7 @@
 
 #include "kernels/device_buffer.h"
 #include "kernels/device_ops_cuda.h"
+#include "tests/kernels/sharing_case.h"
 #include "tests/kernels/similarity_case.h"
 
 namespace kva {
@@ -29,7 +30,16 @@ TEST(CudaSimilarity, FindsWhatTheCpuFinds) {
                                        {1030, 1024}}) {
     SCOPED_TRACE(::testing::Message() << pages << " pages of " << numbers);
     expect_pairs_as_on_the_cpu(*device, pages, numbers);
+    expect_cover_as_on_the_cpu(*device, pages, numbers);
   }
+}
+
+TEST(CudaSimilarity, FindsExactDuplicates) {
+  std::string why_not;
+  const auto device = make_cuda_device(&why_not);
+  if (!device) GTEST_SKIP() << why_not;
+  for (const int64_t groups : {1, 2, 9, 33, 65, 5000})
+    for (const int64_t bytes : {2, 10, 128}) expect_duplicates_as_on_the_cpu(*device, groups, bytes);
 }
 
 }  // namespace

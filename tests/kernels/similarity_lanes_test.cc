@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/kernels/lane_device.h"
+#include "tests/kernels/sharing_case.h"
 #include "tests/kernels/similarity_case.h"
 
 namespace kva {
@@ -14,7 +15,14 @@ TEST(SimilarityLanes, FindWhatTheCpuFinds) {
        {std::pair{1, 3}, {2, 1}, {9, 3}, {33, 64}, {65, 100}, {130, 65}, {300, 32}}) {
     SCOPED_TRACE(::testing::Message() << pages << " pages of " << numbers);
     expect_pairs_as_on_the_cpu(*device, pages, numbers);
+    expect_cover_as_on_the_cpu(*device, pages, numbers);
   }
+}
+
+TEST(SimilarityLanes, FindExactDuplicates) {
+  const auto device = make_lane_device();
+  for (const int64_t groups : {1, 2, 9, 33, 65})
+    for (const int64_t bytes : {2, 10, 128}) expect_duplicates_as_on_the_cpu(*device, groups, bytes);
 }
 
 TEST(SimilarityLanes, KeysOrderAsTheNumbers) {

@@ -17,6 +17,13 @@ namespace {
 
 using ::testing::HasSubstr;
 
+class AllPairsOnADevice : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!device_under_test()) GTEST_SKIP() << "no device";
+  }
+};
+
 struct Case {
   PageSetSpec spec;
   int64_t tile_pages = kDeviceTilePages;
@@ -58,7 +65,7 @@ Both compare(const Case& c, const PageValue& value, DType products = DType::kF32
   plan.prompts = c.prompts;
   plan.partners = c.partners;
   plan.heat_bins = c.heat_bins;
-  const auto backend = make_device_backend(device_under_test(int64_t{1} << 30));
+  const auto backend = make_device_backend(device_under_test());
   Both both;
   both.host = compare_all_pairs(pages, grouping, plan, pool);
   int64_t last = 0;
@@ -136,21 +143,21 @@ void expect_exact(const Case& c) {
   expect_equal(compare(c, exact_values_of(c.spec.page_tokens)));
 }
 
-TEST(AllPairsOnADevice, AwkwardCountsOfPages) {
+TEST_F(AllPairsOnADevice, AwkwardCountsOfPages) {
   for (const int64_t pages : {2, 9, 33, 65, 130})
     for (const int64_t tile : {int64_t{32}, kDeviceTilePages})
       expect_exact(
           {.spec = {.kv_heads = 2, .head_dim = 3, .page_tokens = 4, .sets = {{pages}}}, .tile_pages = tile});
 }
 
-TEST(AllPairsOnADevice, AwkwardWidths) {
+TEST_F(AllPairsOnADevice, AwkwardWidths) {
   for (const int head_dim : {1, 5, 32, 33, 64})
     for (const int heads : {1, 3})
       expect_exact(
           {.spec = {.kv_heads = heads, .head_dim = head_dim, .page_tokens = 2, .sets = {{20, 3}, {10}}}});
 }
 
-TEST(AllPairsOnADevice, SetsAndPrompts) {
+TEST_F(AllPairsOnADevice, SetsAndPrompts) {
   const std::vector<std::vector<std::vector<int64_t>>> all = {
       {{1}, {1}}, {{1, 1, 1}, {2}, {40, 1, 7}}, {{70, 3}, {0, 66}, {1}, {5, 5}}, {{0}, {130}}};
   for (const auto& sets : all)
@@ -162,12 +169,12 @@ TEST(AllPairsOnADevice, SetsAndPrompts) {
 }
 
 // More than a block's rows and columns.
-TEST(AllPairsOnADevice, ManyPages) {
+TEST_F(AllPairsOnADevice, ManyPages) {
   expect_exact({.spec = {.kv_heads = 1, .head_dim = 5, .page_tokens = 2, .sets = {{300, 41}, {200}}},
                 .heat_bins = 96});
 }
 
-TEST(AllPairsOnADevice, WhatIsNotAskedForIsLeftOut) {
+TEST_F(AllPairsOnADevice, WhatIsNotAskedForIsLeftOut) {
   const PageSetSpec spec{.kv_heads = 2, .head_dim = 3, .page_tokens = 2, .sets = {{20, 9}, {11}}};
   expect_exact({.spec = spec, .heads = false});
   expect_exact({.spec = spec, .prompts = false, .partners = 0, .heat_bins = 0});
@@ -207,13 +214,13 @@ void expect_near(const Both& both, double tolerance) {
     ASSERT_NEAR(both.host.partners[k].similarity, both.device.partners[k].similarity, tolerance);
 }
 
-TEST(AllPairsOnADevice, RoundedProductsAreNear) {
+TEST_F(AllPairsOnADevice, RoundedProductsAreNear) {
   const Case c{.spec = {.kv_heads = 2, .head_dim = 64, .page_tokens = 8, .sets = {{60, 30}, {40}}},
                .tile_pages = 64};
   expect_near(compare(c, textured_values(3)), 2.0 * 1024 * 0x1p-24 + 1e-6);
 }
 
-TEST(AllPairsOnADevice, TheSameBitsTwice) {
+TEST_F(AllPairsOnADevice, TheSameBitsTwice) {
   const Case c{.spec = {.kv_heads = 2, .head_dim = 16, .page_tokens = 4, .sets = {{90}, {40}}},
                .tile_pages = 64};
   Both first = compare(c, textured_values(4));
@@ -222,7 +229,7 @@ TEST(AllPairsOnADevice, TheSameBitsTwice) {
   expect_equal(first);
 }
 
-TEST(AllPairsOnADevice, IsEstimatedAndInterrupted) {
+TEST_F(AllPairsOnADevice, IsEstimatedAndInterrupted) {
   ThreadPool pool(1);
   const PageSet set = build_page_set({.sets = {{40}}}, textured_values(1));
   RawPages raw = load_pages(set, 0, SideBasis::kValue, pool);
@@ -231,7 +238,7 @@ TEST(AllPairsOnADevice, IsEstimatedAndInterrupted) {
   const Grouping grouping = group_pages(set);
   PairPlan plan;
   plan.thresholds = kThresholds;
-  const auto backend = make_device_backend(device_under_test(int64_t{1} << 30));
+  const auto backend = make_device_backend(device_under_test());
   EXPECT_GT(estimated_seconds_on_device(pages, grouping, plan, *backend), 0.0);
   EXPECT_THROW(compare_all_pairs_on_device(
                    pages, grouping, plan, *backend, [](int64_t) { throw Interrupted(); }, 16),
@@ -239,14 +246,14 @@ TEST(AllPairsOnADevice, IsEstimatedAndInterrupted) {
   EXPECT_EQ(backend->allocated_bytes(), 0);
 }
 
-TEST(AllPairsOnADevice, AnAnalysisIsTheCpus) {
+TEST_F(AllPairsOnADevice, AnAnalysisIsTheCpus) {
   const PageSet set = build_page_set(
       {.layers = 2, .kv_heads = 2, .head_dim = 8, .rope = true, .sets = {{30, 9}, {24}}}, textured_values(7));
   ThreadPool pool(2);
   RedundancyOptions options;
   options.cluster_iterations = 2;
   const RedundancyResult host = analyze_redundancy(set, options, pool);
-  options.device = make_device_backend(device_under_test(int64_t{1} << 30));
+  options.device = make_device_backend(device_under_test());
   double estimated_s = 0.0;
   const RedundancyResult device =
       analyze_redundancy(set, options, pool, {}, [&](double seconds) { estimated_s = seconds; });
@@ -280,7 +287,7 @@ TEST(AllPairsOnADevice, AnAnalysisIsTheCpus) {
   }
 }
 
-TEST(AllPairsOnADevice, NotEnoughMemoryIsSaid) {
+TEST_F(AllPairsOnADevice, NotEnoughMemoryIsSaid) {
   if (!device_memory_is_chosen()) GTEST_SKIP() << "a device has the memory it has";
   ThreadPool pool(1);
   const PageSet set = build_page_set({.sets = {{200}}}, textured_values(1));
