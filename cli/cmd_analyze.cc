@@ -14,15 +14,19 @@ struct AnalyzeJob {
   std::string capture;
   ReportOptions report;
   CommonOptions common;
+  DeviceChoice device;
 };
 
-void run(const AnalyzeJob& job) {
+void run(AnalyzeJob& job) {
   ThreadPool pool(job.common.threads);
   Progress progress(progress_mode(job.common));
+  RunDevice device = open_device(job.device, [&](const std::string& line) { progress.say(line); });
+  job.common.stamp.device = device.name();
   progress.stage("load", 0, "");
   const Capture capture = load_capture(job.capture);
   progress.finish();
-  analyze_and_report(capture.pages, *capture.facts, job.report, job.common, pool, progress);
+  analyze_and_report(capture.pages, *capture.facts, job.report, job.common, job.device, std::move(device),
+                     pool, progress);
 }
 
 }  // namespace
@@ -33,6 +37,7 @@ void add_analyze(CLI::App& app) {
   command->add_option("-c,--capture", job->capture, "Folder that `kvanalyze capture` wrote")->required();
   add_report_options(*command, job->report);
   add_common_options(*command, job->common);
+  add_device_option(*command, job->device.name);
   command->callback([job] { run(*job); });
 }
 

@@ -44,7 +44,10 @@ void run(MainJob& job) {
   const auto judge = [&](nlohmann::ordered_json& report) {
     if (!job.no_ab) add_default_ab(job.capture, job.ab, job.common.stamp, pool, progress, report);
   };
-  analyze_and_report(memory.pages(), facts, job.report, job.common, pool, progress, judge);
+  // Why there is none was said before anything was decoded.
+  RunDevice device = open_device(job.capture.device, [](const std::string&) {});
+  analyze_and_report(memory.pages(), facts, job.report, job.common, job.capture.device, std::move(device),
+                     pool, progress, judge);
 }
 
 }  // namespace

@@ -77,7 +77,7 @@ CLI::Option* add_device_option(CLI::App& app, std::string& device) {
                device = value;
              },
              "auto|cpu|cuda", device,
-             "What decodes; auto: the GPU, where there is one that can run all of it")
+             "What decodes and analyses pages; auto: the GPU, where there is one that can run all of it")
       ->group("Run");
 }
 

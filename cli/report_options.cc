@@ -86,12 +86,14 @@ void write_forms(const nlohmann::ordered_json& report, std::map<std::string, std
 }
 
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
-                        const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
-                        Progress& progress, const Addition& add) {
+                        const ReportOptions& options, const CommonOptions& common, const DeviceChoice& choice,
+                        RunDevice device, ThreadPool& pool, Progress& progress, const Addition& add) {
   RedundancyOptions analysis;
   analysis.seed = common.seed;
   analysis.clusters = options.clusters;
   analysis.products = options.products;
+  analysis.device = analysis_backend(std::move(device), choice, pages, analysis,
+                                     [&](const std::string& line) { progress.say(line); });
   RedundancyReport report = make_redundancy_report(pages, facts, analysis, common.stamp, pool, progress);
   if (add) add(report.json);
   write_forms(report.json, {{"partners.csv", report.partners_csv}}, options.forms, common.quiet, progress);

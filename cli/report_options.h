@@ -10,6 +10,7 @@
 #include "analyzer/redundancy/redundancy.h"
 #include "cli/options.h"
 #include "reports/progress.h"
+#include "reports/run_device.h"
 #include "runtime/kv/page_set.h"
 
 namespace kva::cli {
@@ -56,10 +57,10 @@ Progress::Mode progress_mode(const CommonOptions& common);
 // What a command adds to the report before it is written.
 using Addition = std::function<void(nlohmann::ordered_json& report)>;
 
-// Analyses the pages, writes the report and prints the summary. `facts` are those of run_capture(). Throws
-// InputError; the folder then holds what it held before.
+// Analyses the pages, on `device` where it can be (analysis_backend()), writes the report and prints the
+// summary. `facts` are those of run_capture(). Throws InputError; the folder then holds what it held before.
 void analyze_and_report(const PageSet& pages, const nlohmann::ordered_json& facts,
-                        const ReportOptions& options, const CommonOptions& common, ThreadPool& pool,
-                        Progress& progress, const Addition& add = {});
+                        const ReportOptions& options, const CommonOptions& common, const DeviceChoice& choice,
+                        RunDevice device, ThreadPool& pool, Progress& progress, const Addition& add = {});
 
 }  // namespace kva::cli

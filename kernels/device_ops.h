@@ -16,12 +16,15 @@
 
 #include "kernels/attention_job.h"
 #include "kernels/attention_work.h"
+#include "kernels/cover_job.h"
 #include "kernels/decoder_lanes.h"
 #include "kernels/device_product.h"
+#include "kernels/duplicates_lanes.h"
 #include "kernels/encode_lanes.h"
 #include "kernels/nearest_lanes.h"
 #include "kernels/pack_lanes.h"
 #include "kernels/sampling_lanes.h"
+#include "kernels/similarity_job.h"
 
 namespace kva {
 
@@ -91,6 +94,10 @@ class DeviceOps {
                       float* out, int64_t out_stride) = 0;
 
   virtual void nearest(const NearestJob& job) = 0;
+  virtual void count_bits(const BitCountJob& job) = 0;
+  virtual void compare_pairs(const PairJob& job) = 0;
+  virtual void cover(const CoverJob& job) = 0;
+  virtual void count_duplicates(const DuplicateJob& job) = 0;
 };
 
 }  // namespace kva

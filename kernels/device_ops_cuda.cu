@@ -3,16 +3,19 @@
 #include <mutex>
 #include <optional>
 
+#include "kernels/cover_cuda.h"
 #include "kernels/cuda_check.cuh"
 #include "kernels/decoder_cuda.h"
 #include "kernels/device_buffer.h"
 #include "kernels/device_ops_cuda.h"
+#include "kernels/duplicates_cuda.h"
 #include "kernels/encode_cuda.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/nearest_cuda.h"
 #include "kernels/pack_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
+#include "kernels/similarity_cuda.h"
 
 namespace kva {
 namespace {
@@ -161,14 +164,7 @@ class CudaDevice : public DeviceOps {
   void choose(const SampleJob& job, int32_t* token) override {
     const bool sorts =
         job.temperature > 0.0 && ((job.top_k > 0 && job.top_k < job.vocabulary) || job.top_p < 1.0);
-    const int64_t bytes = choose_workspace_bytes(job.vocabulary, sorts);
-    if (bytes > workspace_bytes_) {
-      free(workspace_);
-      workspace_bytes_ = 0;
-      workspace_ = pool_.take(bytes, stream_.get());
-      if (!workspace_) cuda_check(cudaErrorMemoryAllocation, "allocating room to choose a token");
-      workspace_bytes_ = bytes;
-    }
+    take_workspace(choose_workspace_bytes(job.vocabulary, sorts), "allocating room to choose a token");
     choose_cuda(job, workspace_, workspace_bytes_, token, stream_.get());
   }
 
@@ -183,8 +179,24 @@ class CudaDevice : public DeviceOps {
   }
 
   void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }
+  void count_bits(const BitCountJob& job) override { count_bits_cuda(job, stream_.get()); }
+  void compare_pairs(const PairJob& job) override { compare_pairs_cuda(job, stream_.get()); }
+  void cover(const CoverJob& job) override { cover_cuda(job, stream_.get()); }
+  void count_duplicates(const DuplicateJob& job) override {
+    take_workspace(duplicates_workspace_bytes(job.count), "allocating room to sort pages");
+    count_duplicates_cuda(job, workspace_, workspace_bytes_, stream_.get());
+  }
 
  private:
+  void take_workspace(int64_t bytes, const char* doing) {
+    if (bytes <= workspace_bytes_) return;
+    free(workspace_);
+    workspace_bytes_ = 0;
+    workspace_ = pool_.take(bytes, stream_.get());
+    if (!workspace_) cuda_check(cudaErrorMemoryAllocation, doing);
+    workspace_bytes_ = bytes;
+  }
+
   std::string name_;
   Stream stream_;
   Pool pool_;
@@ -194,7 +206,7 @@ class CudaDevice : public DeviceOps {
   std::mutex fetching_;
   std::optional<PinnedCopies> side_copies_;
   DeviceMatmul matmul_;
-  void* workspace_ = nullptr;  // of choose()
+  void* workspace_ = nullptr;  // of choose() and count_duplicates()
   int64_t workspace_bytes_ = 0;
 };
 

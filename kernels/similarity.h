@@ -1,8 +1,8 @@
 // Similarity of pages, tile by tile: products, packed signs, packed index sets, and the running totals of the
 // values. Pure computation on views; the policy (which pairs, which groups) is the analyzer's.
 //
-// CPU: similarity_cpu.cc (products, packing), similarity_simd_cpu.cc (SIMD with run-time dispatch). The CUDA
-// pair is similarity_cuda.h. All functions are thread-safe.
+// CPU: similarity_cpu.cc (products, packing), similarity_simd_cpu.cc (SIMD with run-time dispatch). A
+// device's: similarity_job.h, similarity_lanes.h. All functions are thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -30,6 +30,9 @@ std::string analyze_redundancy(const RedundancyRequest& request) {
   stamp.device = facts.at("device");
   kva::RedundancyOptions analysis;
   analysis.seed = request.seed;
+  const auto say = [&](const std::string& line) { progress.say(line); };
+  analysis.device = kva::analysis_backend(kva::open_device(options.device, [](const std::string&) {}),
+                                          options.device, memory.pages(), analysis, say);
   const kva::RedundancyReport report =
       kva::make_redundancy_report(memory.pages(), facts, analysis, stamp, pool, progress);
   if (!request.output_folder.empty())

@@ -25,7 +25,7 @@ struct RedundancyRequest {
   int64_t max_context = 0;      // tokens of each prompt, 0 for all that the model takes
   int64_t max_tokens = 0;       // tokens generated after each prompt
   int threads = 0;              // 0: one a hardware thread
-  std::string device = "auto";  // what decodes: cpu, cuda, or cuda where there is one and it can
+  std::string device = "auto";  // cpu, cuda, or cuda where there is one and it can
   uint64_t seed = 0;
   bool plots = true;          // PNGs, where gnuplot is installed
   ProgressCallback progress;  // may be empty
@@ -51,7 +51,7 @@ struct AbRequest {
   std::vector<int64_t> passkey_lengths;  // tokens; empty: 512, 1024 and 2048 where the model has positions
   int passkey_trials = 20;
   int threads = 0;              // 0: one a hardware thread
-  std::string device = "auto";  // what decodes: cpu, cuda, or cuda where there is one and it can
+  std::string device = "auto";  // cpu, cuda, or cuda where there is one and it can
   uint64_t seed = 0;
   bool plots = true;          // PNGs, where gnuplot is installed
   ProgressCallback progress;  // may be empty

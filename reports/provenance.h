@@ -24,7 +24,7 @@ HostInfo host_info();
 struct RunStamp {
   std::string command;  // as typed
   std::chrono::system_clock::time_point started = std::chrono::system_clock::now();
-  std::string device = "cpu";  // what the decoder ran on, as RunDevice::name() has it
+  std::string device = "cpu";  // what decoded, or analysed a capture, as RunDevice::name() has it
 };
 
 // The "provenance" object of report.json, without recipe and options.

@@ -7,11 +7,27 @@
 
 #include "reports/redundancy_json.h"
 #include "reports/text_format.h"
+#include "runtime/error.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
 
 using nlohmann::ordered_json;
+
+std::shared_ptr<Backend> analysis_backend(RunDevice device, const DeviceChoice& choice, const PageSet& pages,
+                                          const RedundancyOptions& analysis, const Say& say) {
+  const auto needs = [&](const RunDevice& chosen) {
+    const int64_t needed = redundancy_device_bytes(pages, analysis);
+    const int64_t free = chosen.ops->memory().free_bytes;
+    if (needed > free)
+      throw InputError(
+          fmt::format("analysis: needs about {} MiB of the GPU's memory, {} MiB are free; analyse fewer "
+                      "prompts (--limit), shorter ones (--max-context), or use --device cpu",
+                      needed >> 20, free >> 20));
+  };
+  device = settled(std::move(device), choice, needs, say);
+  return device.ops ? make_device_backend(device.ops) : nullptr;
+}
 
 RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json& facts,
                                         const RedundancyOptions& analysis, const RunStamp& stamp,
@@ -44,6 +60,8 @@ RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json
   report.json = report_frame("redundancy", stamp, pool.threads(), analysis.seed,
                              facts.at("recipe").get<std::string>(), options);
   ordered_json& json = report.json;
+  json["provenance"]["analysis_device"] =
+      analysis.device ? fmt::format("cuda ({})", analysis.device->device()->name()) : "cpu";
   for (const char* part : {"model", "sets", "prompts", "cache", "timing"}) json[part] = facts.at(part);
   json["timing"]["analysis_s"] = analysis_s;
   json["timing"]["analysis_estimated_s"] = result.estimated_s;

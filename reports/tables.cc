@@ -35,6 +35,13 @@ std::string plain(const Json& value) {
                            : value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+// What decoded, and what analysed where that is another.
+std::string devices_of(const Json& run) {
+  const std::string device = text_at(run, "device"), analysis = text_at(run, "analysis_device");
+  return analysis.empty() || analysis == device ? device
+                                                : fmt::format("{}, analysis on {}", device, analysis);
+}
+
 }  // namespace
 
 Table identity_table(const Json& report) {
@@ -70,7 +77,7 @@ Table identity_table(const Json& report) {
   add(table, "Machine",
       fmt::format("{}, {} cores, {}, {} of memory, device {}, {} threads, seed {}", text_at(host, "cpu"),
                   format_count(number_at(host, "cores")), text_at(host, "simd"),
-                  format_bytes(number_at(host, "memory_bytes")), text_at(run, "device"),
+                  format_bytes(number_at(host, "memory_bytes")), devices_of(run),
                   format_count(number_at(run, "threads")), plain(run.at("seed"))));
   return table;
 }

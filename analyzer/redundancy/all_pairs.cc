@@ -28,29 +28,6 @@ void offer(Partner* list, int size, const Partner& candidate) {
   list[at] = candidate;
 }
 
-AllPairs empty_totals(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan) {
-  AllPairs totals;
-  const std::size_t count = static_cast<std::size_t>(grouping.pages());
-  const std::size_t heads = plan.heads ? static_cast<std::size_t>(pages.shape().heads) : 0;
-  totals.scopes.resize(heads + 1);
-  for (std::size_t s = 0; s <= heads; ++s)
-    for (MetricTotals& metric : totals.scopes[s]) {
-      metric.best_in_set.assign(count, kNone);
-      metric.groups.resize(s < heads ? 1 : grouping.sets.size() + 1);
-      if (s < heads) continue;
-      metric.best_across.assign(count, kNone);
-      metric.best_earlier.assign(count, kNone);
-      metric.best_later.assign(count, kNone);
-      metric.prompts.resize(grouping.prompts.size());
-    }
-  totals.partners.resize(count * static_cast<std::size_t>(plan.partners));
-  totals.heat_bins = plan.heat_bins;
-  totals.heat_sums.resize(static_cast<std::size_t>(plan.heat_bins) *
-                          static_cast<std::size_t>(plan.heat_bins));
-  totals.heat_counts.resize(totals.heat_sums.size());
-  return totals;
-}
-
 void keep_larger(std::vector<float>& into, const std::vector<float>& other) {
   for (std::size_t k = 0; k < into.size(); ++k) into[k] = std::max(into[k], other[k]);
 }
@@ -86,7 +63,7 @@ class PairWorker {
         grouping_(grouping),
         plan_(plan),
         tile_(pages, plan.metrics, plan.heads),
-        totals_(empty_totals(pages, grouping, plan)),
+        totals_(empty_pairs(pages, grouping, plan)),
         worst_partner_(static_cast<std::size_t>(plan.partners > 0 ? grouping.pages() : 0), kNone) {
     KVA_CHECK(plan.metrics.has(Metric::kCosineCentered) || (plan.partners == 0 && plan.heat_bins == 0),
               "partners and a heatmap by cosine_centered");
@@ -231,6 +208,29 @@ using PairWorkers = std::vector<std::unique_ptr<PairWorker>>;
 
 }  // namespace
 
+AllPairs empty_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan) {
+  AllPairs totals;
+  const std::size_t count = static_cast<std::size_t>(grouping.pages());
+  const std::size_t heads = plan.heads ? static_cast<std::size_t>(pages.shape().heads) : 0;
+  totals.scopes.resize(heads + 1);
+  for (std::size_t s = 0; s <= heads; ++s)
+    for (MetricTotals& metric : totals.scopes[s]) {
+      metric.best_in_set.assign(count, kNone);
+      metric.groups.resize(s < heads ? 1 : grouping.sets.size() + 1);
+      if (s < heads) continue;
+      metric.best_across.assign(count, kNone);
+      metric.best_earlier.assign(count, kNone);
+      metric.best_later.assign(count, kNone);
+      metric.prompts.resize(grouping.prompts.size());
+    }
+  totals.partners.resize(count * static_cast<std::size_t>(plan.partners));
+  totals.heat_bins = plan.heat_bins;
+  totals.heat_sums.resize(static_cast<std::size_t>(plan.heat_bins) *
+                          static_cast<std::size_t>(plan.heat_bins));
+  totals.heat_counts.resize(totals.heat_sums.size());
+  return totals;
+}
+
 AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
                            ThreadPool& pool, const PairProgress& progress) {
   const std::vector<TileRange> tiles = tiles_of(grouping, plan.across_sets);
@@ -244,7 +244,7 @@ AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, co
     done += own->take(tiles[static_cast<std::size_t>(index)]);
     if (progress && std::this_thread::get_id() == calling) progress(done);
   });
-  AllPairs result = empty_totals(pages, grouping, plan);
+  AllPairs result = empty_pairs(pages, grouping, plan);
   for (const auto& worker : workers)
     if (worker) merge(result, worker->totals(), plan.partners);
   if (progress) progress(done);

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "analyzer/redundancy/device_pages.h"
 #include "analyzer/redundancy/grouping.h"
 #include "analyzer/redundancy/page_matrix.h"
 #include "analyzer/redundancy/pair_statistics.h"
@@ -61,6 +62,16 @@ using PairProgress = std::function<void(int64_t pairs)>;
 AllPairs compare_all_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
                            ThreadPool& pool, const PairProgress& progress = {});
 
+// The same on a device, of which backend.device() is not null, in tiles of up to tile_pages pages a side:
+// what the CPU finds up to the rounding of f32 products (integers and orders are the same where products
+// are), but that sums of distances are of rounded ones. Throws InputError where it has not the memory.
+AllPairs compare_all_pairs_on_device(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
+                                     Backend& backend, const PairProgress& progress = {},
+                                     int64_t tile_pages = kDeviceTilePages);
+
+// Totals of no pairs at all.
+AllPairs empty_pairs(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan);
+
 // Number of pairs that compare_all_pairs() looks at.
 int64_t pair_count(const Grouping& grouping, bool across_sets);
 
@@ -68,6 +79,9 @@ int64_t pair_count(const Grouping& grouping, bool across_sets);
 // few pages too little to be told. Milliseconds, however many the pages are.
 double estimated_seconds(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
                          ThreadPool& pool);
+// The same of compare_all_pairs_on_device().
+double estimated_seconds_on_device(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,
+                                   Backend& backend);
 
 // The mean of each cell, both triangles, as value * 127.
 std::vector<int8_t> heatmap_of(const AllPairs& pairs);

@@ -26,9 +26,9 @@ class DeviceAssignment : public CentroidAssignment {
         nearest_(backend, "nearest centroids"),
         distances_(backend, "distances to centroids") {
     const MatView<const float> rows = pages.centred();
+    KVA_CHECK(rows.stride == cols_, "pages one after the other");
     points_.reserve(rows.rows * cols_);
-    for (int64_t r = 0; r < rows.rows; ++r)
-      backend_.upload(points_.data() + r * cols_, rows.row(r), cols_ * int64_t{sizeof(float)});
+    backend_.upload(points_.data(), rows.data, rows.rows * cols_ * int64_t{sizeof(float)});
     point_squares_.upload(pages.norms(kJoinedHeads).centred_squared);
   }
 
@@ -37,7 +37,9 @@ class DeviceAssignment : public CentroidAssignment {
     KVA_CHECK(centroids.cols == cols_ && centroids.stride == cols_, "centroids as wide as pages, row by row");
     centroids_.upload({centroids.data, static_cast<std::size_t>(centroids.rows * cols_)});
     squares_.upload({squares, static_cast<std::size_t>(centroids.rows)});
-    const int64_t block = std::clamp<int64_t>(kMostProducts / centroids.rows, 1, count);
+    // Whole multiples of 64 rows, so that products find every block at an aligned address.
+    const int64_t block = std::min(std::max<int64_t>(kMostProducts / centroids.rows / 64 * 64, 64),
+                                   std::max<int64_t>(count, 1));
     dots_.reserve(block * centroids.rows);
     nearest_.reserve(count);
     distances_.reserve(count);

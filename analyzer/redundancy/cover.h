@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "analyzer/redundancy/device_pages.h"
 #include "analyzer/redundancy/page_matrix.h"
 
 namespace kva {
@@ -21,5 +22,10 @@ struct Cover {
 
 // Streams the products again; memory O(pages * thresholds). Runs on the calling thread.
 Cover cover_pages(const PageMatrix& pages, int head, std::span<const float> thresholds);
+
+// The same of each head on a device, in tiles of up to tile_pages pages a side. Throws InputError where
+// backend.device(), which is not null, has not the memory.
+std::vector<Cover> cover_heads_on_device(const PageMatrix& pages, std::span<const float> thresholds,
+                                         Backend& backend, int64_t tile_pages = kDeviceTilePages);
 
 }  // namespace kva

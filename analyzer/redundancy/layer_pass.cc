@@ -2,16 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <functional>
 #include <numeric>
 
-#include "analyzer/redundancy/clusters.h"
-#include "analyzer/redundancy/cover.h"
-#include "analyzer/redundancy/duplicates.h"
 #include "analyzer/redundancy/page_matrix.h"
 #include "analyzer/redundancy/pair_list.h"
-#include "runtime/interrupt.h"
+#include "analyzer/redundancy/shared_parts.h"
 
 namespace kva {
 namespace {
@@ -137,9 +132,11 @@ void SidePass::compare(int layer, const Prepared& now, RedundancyResult& result)
   }
   int64_t before = 0;
   const auto compare_pages = [&](const PageMatrix& pages, const PairPlan& by) {
-    AllPairs pairs = compare_all_pairs(pages, grouping, by, context_.pool, [&](int64_t done) {
+    const auto progress = [&](int64_t done) {
       if (context_.progress) context_.progress(before + done);
-    });
+    };
+    AllPairs pairs = device() ? compare_all_pairs_on_device(pages, grouping, by, *device(), progress)
+                              : compare_all_pairs(pages, grouping, by, context_.pool, progress);
     before += pair_count(grouping, by.across_sets);
     return pairs;
   };
@@ -160,7 +157,7 @@ int64_t pairs_of_layer(const Grouping& grouping) {
 
 // Covers and clusters beside the pairs, in pairs: their products alone, where nothing is freed. A product is
 // about three fifths of what a pair costs with all metrics (332 ms of one thread for a cover of 8,192 random
-// pages, 594 for all of their pairs).
+// pages, 594 for all of their pairs); on a device the same is assumed.
 double SidePass::seconds_of_layer(const Prepared& now, const PairPlan& plan) const {
   constexpr double kProductShare = 0.6;
   const Grouping& grouping = context_.grouping;
@@ -169,7 +166,9 @@ double SidePass::seconds_of_layer(const Prepared& now, const PairPlan& plan) con
   const auto clusters = static_cast<double>(cluster_count(grouping.pages(), context_.options.clusters));
   const double products = 2 * (all + context_.options.cluster_iterations * pages * clusters);
   const double pairs = static_cast<double>(pairs_of_layer(grouping)) + kProductShare * products;
-  return estimated_seconds(now.real, grouping, plan, context_.pool) * pairs / all;
+  const double seconds = device() ? estimated_seconds_on_device(now.real, grouping, plan, *device())
+                                  : estimated_seconds(now.real, grouping, plan, context_.pool);
+  return seconds * pairs / all;
 }
 
 void SidePass::add_similarity(int layer, const Prepared& now, const AllPairs& real,
@@ -242,36 +241,6 @@ FreedPages count_freed(const std::vector<Cover>& heads, std::size_t thresholds) 
   return freed;
 }
 
-// As the pages are stored, and with their tokens in another order.
-DuplicateRow find_duplicates(const AnalysisContext& context, int layer, SideBasis side, bool shuffled) {
-  const PageSet& pages = context.pages;
-  const PageShape shape = shape_of(pages);
-  const int64_t token_bytes = shape.head_dim * dtype_bytes(pages.dtype);
-  const int64_t page_bytes = shape.tokens * token_bytes;
-  const std::byte* stored = pages.side_values(layer, side == SideBasis::kValue ? Side::kValue : Side::kKey);
-  const auto as_stored = [&](int64_t page, std::byte*) { return stored + page * page_bytes; };
-  const auto reordered = [&](int64_t page, std::byte* buffer) {
-    for (int64_t t = 0; t < shape.tokens; ++t) {
-      const int64_t slot = page / shape.heads * shape.tokens + t;
-      const int64_t source = context.orders.everywhere[static_cast<std::size_t>(slot)];
-      const int64_t from =
-          (source / shape.tokens * shape.heads + page % shape.heads) * shape.tokens + source % shape.tokens;
-      std::memcpy(buffer + t * token_bytes, stored + from * token_bytes,
-                  static_cast<std::size_t>(token_bytes));
-    }
-    return static_cast<const std::byte*>(buffer);
-  };
-  DuplicateRow row;
-  row.layer = layer;
-  row.side = side;
-  row.pages = shape.pages * shape.heads;
-  row.duplicates = shuffled ? count_duplicates(row.pages, page_bytes, reordered)
-                            : count_duplicates(row.pages, page_bytes, as_stored);
-  row.unique = row.pages - row.duplicates;
-  row.bytes = row.duplicates * page_bytes;
-  return row;
-}
-
 ClusterRow cluster_row(const AnalysisContext& context, int layer, SideBasis side, const Clusters& real,
                        const Clusters& shuffled) {
   const int64_t pages = context.grouping.pages();
@@ -308,47 +277,13 @@ ClusterRow cluster_row(const AnalysisContext& context, int layer, SideBasis side
 
 }  // namespace
 
-// What sharing pages would free: each part is one task of the pool.
+// What sharing pages would free.
 void SidePass::add_shared(int layer, const Prepared& now, RedundancyResult& result) const {
-  const std::size_t heads = static_cast<std::size_t>(context_.pages.kv_heads);
-  const ClusterOptions clustering = {cluster_count(context_.grouping.pages(), context_.options.clusters),
-                                     context_.options.cluster_iterations, context_.options.seed};
-  Clusters real, shuffled;
-  std::vector<Cover> covers(heads), shuffled_covers(heads);
-  DuplicateRow duplicates, shuffled_duplicates;
-  Backend* device = context_.options.device.get();
-  const auto cluster = [&](const PageMatrix& pages) {
-    return cluster_pages(pages, clustering, context_.pool, device);
-  };
-  std::vector<std::function<void()>> tasks;
-  if (device) {  // which one thread uses at a time
-    real = cluster(now.real);
-    shuffled = cluster(now.everywhere);
-  } else {
-    tasks = {[&] { real = cluster(now.real); }, [&] { shuffled = cluster(now.everywhere); }};
-  }
-  for (std::size_t h = 0; h < heads; ++h) {
-    tasks.push_back([&, h] { covers[h] = cover_pages(now.real, static_cast<int>(h), context_.thresholds); });
-    tasks.push_back([&, h] {
-      shuffled_covers[h] = cover_pages(now.everywhere, static_cast<int>(h), context_.thresholds);
-    });
-  }
-  if (is_stored()) {
-    tasks.push_back([&] { duplicates = find_duplicates(context_, layer, side_, false); });
-    tasks.push_back([&] { shuffled_duplicates = find_duplicates(context_, layer, side_, true); });
-  }
-  context_.pool.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t index, int) {
-    throw_if_interrupted();
-    tasks[static_cast<std::size_t>(index)]();
-  });
-
-  result.clusters.push_back(cluster_row(context_, layer, side_, real, shuffled));
-  if (is_stored()) {
-    duplicates.shuffled_duplicates = shuffled_duplicates.duplicates;
-    result.duplicates.push_back(duplicates);
-  }
-  const FreedPages freed = count_freed(covers, context_.thresholds.size());
-  const FreedPages control = count_freed(shuffled_covers, context_.thresholds.size());
+  const SharedParts parts = find_shared_parts(context_, layer, side_, is_stored(), now.real, now.everywhere);
+  result.clusters.push_back(cluster_row(context_, layer, side_, parts.clusters, parts.shuffled_clusters));
+  if (is_stored()) result.duplicates.push_back(parts.duplicates);
+  const FreedPages freed = count_freed(parts.covers, context_.thresholds.size());
+  const FreedPages control = count_freed(parts.shuffled_covers, context_.thresholds.size());
   const PageShape shape = shape_of(context_.pages);
   const int64_t pages = shape.pages * shape.heads;
   const int64_t page_bytes = shape.head_values() * dtype_bytes(context_.pages.dtype);

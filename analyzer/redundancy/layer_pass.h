@@ -50,6 +50,7 @@ class SidePass {
   void add_adjacent(int layer, const Prepared& now, RedundancyResult& result) const;
   void add_shared(int layer, const Prepared& now, RedundancyResult& result) const;
   bool is_stored() const;
+  Backend* device() const { return context_.options.device.get(); }
   double seconds_of_layer(const Prepared& now, const PairPlan& plan) const;
 
   using Clock = std::chrono::steady_clock;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "analyzer/redundancy/all_pairs.h"
 #include "analyzer/redundancy/pair_tile.h"
 #include "analyzer/redundancy/redundancy.h"
 #include "kernels/similarity.h"
@@ -35,6 +36,26 @@ int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& o
   const double across = static_cast<double>(pages.layers) * values / std::max(1.0, count) * 4;
   const double kept = 3.0 * pages.layers * (partners + 65536);
   const double bytes = matrices + threads * (tile + totals + partners + across) + kept;
+  return bytes < 9e18 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
+}
+
+int64_t redundancy_device_bytes(const PageSet& pages, const RedundancyOptions& options) {
+  const double count = static_cast<double>(pages.page_count());
+  const double values = count * pages.kv_heads * pages.page_tokens * pages.head_dim;
+  const double heads = options.per_head ? pages.kv_heads : 0;
+  const double sets = static_cast<double>(std::min<std::size_t>(pages.prompts.size(), 1000)) + 1;
+  const double prompts = static_cast<double>(pages.prompts.size());
+  const double norms = count * (pages.kv_heads + 1) * (5 * 4 + 2 * 8);
+  const double matrix = values * (4 + 3.0 / 8 + (options.products == DType::kBF16 ? 2 : 0)) + norms;
+  const double side = std::min(count, static_cast<double>(kDeviceTilePages));
+  const double tile = side * side * 4 * 5;
+  const double totals =
+      kMetrics * ((heads + sets) * (kHistogramBins * 8 + 112) + count * 4 * (heads + 4) + prompts * 112);
+  const double partners = count * (options.top_partners * 8 + 4);
+  constexpr double kSlack = 1.25;  // what arrays grow by beforehand, and small ones
+  // Clusters come after all pairs, whose memory is free then.
+  const double clusters = values * 4 * 2 + (int64_t{64} << 20);
+  const double bytes = kSlack * std::max(matrix + tile + totals + partners, clusters);
   return bytes < 9e18 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
 }
 

@@ -81,6 +81,8 @@ class PageMatrix {
 
   const PageShape& shape() const { return shape_; }
   double unit() const { return unit_; }
+  // Of each channel, which centring took away: [heads * head_dim], in raw units.
+  std::span<const float> means() const { return means_; }
   // Centred pages, all heads, resp. one head: [pages, values].
   MatView<const float> centred() const;
   MatView<const float> centred(int head) const;

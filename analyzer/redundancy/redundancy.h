@@ -54,8 +54,9 @@ struct RedundancyOptions {
   bool per_head = true;  // also analyse each KV head
   // What products of pages are computed in, summed in f32: kF32, or kBF16 where the processor multiplies it.
   DType products = DType::kF32;
-  int64_t memory_limit_bytes = 0;             // 0: what the machine has available
-  std::shared_ptr<Backend> device = nullptr;  // clusters pages there; null: on the CPU
+  int64_t memory_limit_bytes = 0;  // 0: what the machine has available
+  // Compares and clusters pages and finds duplicates there; null: on the CPU.
+  std::shared_ptr<Backend> device = nullptr;
 };
 
 // By how much bf16 products can have moved a similarity of two pages, at most (page_matrix.h).
@@ -241,6 +242,9 @@ using AnalysisEstimate = std::function<void(double seconds)>;
 
 // Bytes analyze_redundancy() needs beyond the page set itself.
 int64_t redundancy_memory_bytes(const PageSet& pages, const RedundancyOptions& options, int threads);
+
+// Bytes of options.device that it needs at most, tiles and lists included.
+int64_t redundancy_device_bytes(const PageSet& pages, const RedundancyOptions& options);
 
 // The whole analysis. The same numbers for the same pages and options at any thread count. Throws InputError
 // for options out of range, fewer than two pages, too little memory, and pages with NaN or infinity.

@@ -24,6 +24,7 @@ class DeviceArray {
     buffer_ = Buffer(backend_, bytes + bytes / 8, purpose_);
   }
   void upload(std::span<const T> values) {
+    if (values.empty()) return;
     reserve(std::ssize(values));
     backend_.upload(buffer_.data(), values.data(), static_cast<int64_t>(values.size_bytes()));
   }

@@ -26,6 +26,7 @@ config.write_text(f"model: {model}\nprompts: A prompt of some tokens.\nmax_gen_t
 commands = {
     "main job": ["--model", model, *prompt, "--no-ab", "--no-plots", "--output-dir", work / "main"],
     "capture": ["capture", "--model", model, *prompt, "--output-dir", work / "capture"],
+    "analyze": ["analyze", "--capture", work / "capture", "--no-plots", "--output-dir", work / "analysis"],
     "ab": ["ab", "--model", model, "--text", text, "--recipe", "quant(bits=8)", "--context", 128, "--no-timing",
            "--no-plots", "--output-dir", work / "ab"],
     "generate": ["generate", "--model", model, "--prompt", "A", "--max-tokens", 2],
@@ -40,7 +41,7 @@ has_gpu = shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], ca
 if not has_gpu:
     for name, command in commands.items():
         expect_refusal(f"{name}, no GPU", *command, "--device", "cuda", mentions=["--device cuda", "--device cpu"])
-        check(not (work / "main").exists() and not (work / "ab").exists() and not (work / "capture").exists(),
+        check(not (work / "main").exists() and not (work / "analysis").exists() and not (work / "ab").exists() and not (work / "capture").exists(),
               f"{name}: a refused run wrote something")
     # Said before a model is looked for.
     expect_refusal("no GPU, no model", "--model", work / "nowhere", "--device", "cuda", mentions=["--device cuda"])
@@ -50,6 +51,9 @@ if not has_gpu:
 for name, command in commands.items():
     done = run(*command, "--device", "cpu")
     check(done.returncode == 0, f"{name} on the CPU: {done.stderr}")
+for folder in ("main", "analysis"):
+    provenance = json.loads((work / folder / "report.json").read_text())["provenance"]
+    check(provenance["analysis_device"] == "cpu", f"{folder}: analysed on {provenance['analysis_device']}")
 for folder in ("main", "ab"):
     report = json.loads((work / folder / "report.json").read_text())
     check(report["provenance"]["device"] == "cpu", f"{folder}: device {report['provenance']['device']}")

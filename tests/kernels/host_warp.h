@@ -23,10 +23,11 @@ class HostWarp {
    public:
     Lane(HostWarp& warp, int lane) : warp_(warp), lane_(lane) {}
     int lane() const { return lane_; }
-    float shuffle_xor(float value, int mask) {
+    float shuffle_xor(float value, int mask) { return static_cast<float>(shuffle_xor(double{value}, mask)); }
+    double shuffle_xor(double value, int mask) {
       warp_.values_[static_cast<std::size_t>(lane_)] = value;
       sync();
-      const float other = warp_.values_[static_cast<std::size_t>(lane_ ^ mask)];
+      const double other = warp_.values_[static_cast<std::size_t>(lane_ ^ mask)];
       sync();  // before the next value is written
       return other;
     }
@@ -101,7 +102,7 @@ class HostWarp {
   std::array<jmp_buf, kLanes> to_lane_{};
   std::array<bool, kLanes> entered_{};
   std::array<bool, kLanes> done_{};
-  std::array<float, kLanes> values_{};
+  std::array<double, kLanes> values_{};
   std::array<int64_t, kLanes> meetings_{};
   std::vector<std::unique_ptr<char[]>> stacks_;
 };

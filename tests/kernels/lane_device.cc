@@ -7,9 +7,12 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/cover_lanes.h"
+#include "kernels/similarity_lanes.h"
 #include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
@@ -18,6 +21,17 @@ namespace kva {
 namespace {
 
 constexpr int64_t kAligned = 256;
+
+// The block of kernels/similarity_lanes.h, whose threads run after each other.
+struct HostBlock {
+  void add(uint64_t* to, uint64_t value) const { *to += value; }
+  void add_one(uint64_t* to, uint64_t value) const { *to += value; }
+  void join(uint32_t* to, uint32_t bits) const { *to |= bits; }
+  uint32_t take(uint32_t* from, uint32_t count) const { return std::exchange(*from, *from + count); }
+  void raise(int32_t* to, int32_t value) const { *to = std::max(*to, value); }
+  void lower(int32_t* to, int32_t value) const { *to = std::min(*to, value); }
+  uint64_t raise(uint64_t* to, uint64_t value) const { return std::exchange(*to, std::max(*to, value)); }
+};
 
 class LaneDevice : public DeviceOps {
  public:
@@ -141,6 +155,14 @@ class LaneDevice : public DeviceOps {
     for (int64_t point = 0; point < job.points; ++point)
       warp_.run([&](HostWarp::Lane& lane) { nearest_row(lane, job, point); });
   }
+  void count_bits(const BitCountJob& job) override {
+    const Access access(*this);
+    for (int32_t r = 0; r < job.rows; r += kBitRows)
+      for (int32_t c = 0; c < job.columns; ++c) count_bits_of(job, r, c);
+  }
+  void compare_pairs(const PairJob& job) override;
+  void cover(const CoverJob& job) override;
+  void count_duplicates(const DuplicateJob& job) override;
 
  private:
   // The device's own work: the host may use its memory for so long.
@@ -171,6 +193,8 @@ class LaneDevice : public DeviceOps {
               "bytes of the device");
     return memory;
   }
+  template <PairKind kKind>
+  void compare_items(const PairJob& job);
   template <typename Body>
   void each(int64_t rows, int64_t cols, const Body& body) {
     const Access access(*this);
@@ -230,6 +254,70 @@ void LaneDevice::attend(const AttentionPlan& plan, const AttentionJob& job, cons
                         float* out, int64_t out_stride) {
   const Access access(*this);
   attend_by_lanes<true>(warp_, plan, job, merges, out, out_stride);
+}
+
+template <PairKind kKind>
+void LaneDevice::compare_items(const PairJob& job) {
+  HostBlock block;
+  const auto shared = std::make_unique<PairShared<metrics_of(kKind)>>();
+  for (int32_t item = 0; item < job.count; ++item) {
+    for (int32_t thread = 0; thread < kPairColumns; ++thread)
+      begin_item<kKind>(job, job.items[item], thread, kPairColumns, *shared);
+    for (int32_t thread = 0; thread < kPairColumns; ++thread) {
+      ItemColumn<kKind, HostBlock> column(block, job, item, thread, *shared);
+      column.take();
+      column.finish();
+    }
+    for (int32_t thread = 0; thread < kPairColumns; ++thread)
+      finish_item<kKind>(block, job, job.items[item], thread, kPairColumns, *shared);
+  }
+}
+
+void LaneDevice::compare_pairs(const PairJob& job) {
+  const Access access(*this);
+  KVA_CHECK(job.count <= kMostPairItems && job.threshold_count <= kMaxThresholds, "items that can be named");
+  switch (job.kind) {
+    case PairKind::kHamming: return compare_items<PairKind::kHamming>(job);
+    case PairKind::kJaccard: return compare_items<PairKind::kJaccard>(job);
+    case PairKind::kProducts: break;
+  }
+  *job.near_count = 0;
+  compare_items<PairKind::kProducts>(job);
+  HostBlock block;
+  for (uint32_t k = 0; k < *job.near_count; ++k)
+    warp_.run([&](HostWarp::Lane& lane) { take_near(lane, block, job, k); });
+}
+
+void LaneDevice::cover(const CoverJob& job) {
+  const Access access(*this);
+  KVA_CHECK(job.rows <= kMostCoverRows && (job.same_pages() || job.column + job.columns <= job.row),
+            "pages that are decided, or the same");
+  HostBlock block;
+  *job.near_count = 0;
+  for (int32_t r = 0; r < job.rows; ++r)
+    for (int32_t c = 0; c < job.columns; ++c) cover_pair(block, job, r, c);
+  for (uint32_t k = 0; k < *job.near_count; ++k)
+    warp_.run([&](HostWarp::Lane& lane) { cover_near_pair(lane, block, job, k); });
+  constexpr int32_t kThreads = 32;
+  for (int32_t r = 0; job.same_pages() && r < job.rows; ++r)
+    for (int32_t thread = 0; thread < kThreads; ++thread)
+      job.freed[job.row + r] |= freed_by_earlier(job, job.freed + job.row, r, thread, kThreads);
+}
+
+void LaneDevice::count_duplicates(const DuplicateJob& job) {
+  const Access access(*this);
+  HostBlock block;
+  *job.duplicates = 0;
+  for (int32_t page = 0; page < job.count; ++page) {
+    job.hashes[page] = 0;
+    for (int32_t lane = 0; lane < 32; ++lane) hash_page(block, job, page, lane);
+    job.sorted[page] = page;
+  }
+  std::stable_sort(job.sorted, job.sorted + job.count,
+                   [&](int32_t a, int32_t b) { return job.hashes[a] < job.hashes[b]; });
+  for (int32_t k = 0; k < job.count; ++k) job.sorted_hashes[k] = job.hashes[job.sorted[k]];
+  for (int32_t k = 1; k < job.count; ++k)
+    warp_.run([&](HostWarp::Lane& lane) { count_if_equal(lane, block, job, k); });
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "analyzer/redundancy/clusters.h"
 #include "analyzer/redundancy/cover.h"
@@ -93,6 +95,23 @@ TEST(Cover, EveryFreedPageHasAKeptLeaderAndNoKeptPageHasOne) {
   EXPECT_LT(freed_pages, 2 * 2 * 3 * 300);
 }
 
+TEST(Cover, OnADeviceAsOnTheHost) {
+  const PageSet set = cover_pages_set();
+  ThreadPool pool(1);
+  const PageMatrix pages = matrix_of(set, SideBasis::kValue, pool);
+  const std::vector<float> thresholds = {0.5f, 0.8f, 0.9f, 0.99f};
+  const auto device = make_device_backend(make_lane_device());
+  for (const int64_t tile : {int64_t{7}, int64_t{64}, int64_t{300}, kDeviceTilePages}) {
+    const std::vector<Cover> found = cover_heads_on_device(pages, thresholds, *device, tile);
+    ASSERT_EQ(found.size(), 2U);
+    for (int head = 0; head < 2; ++head) {
+      const Cover expected = cover_pages(pages, head, thresholds);
+      EXPECT_EQ(found[static_cast<std::size_t>(head)].cosine, expected.cosine) << "tiles of " << tile;
+      EXPECT_EQ(found[static_cast<std::size_t>(head)].l2, expected.l2) << "tiles of " << tile;
+    }
+  }
+}
+
 TEST(Cover, OpportunityAddsUpTheHeads) {
   const PageSet set = cover_pages_set();
   ThreadPool pool(2);
@@ -175,6 +194,38 @@ TEST(Clusters, OnADeviceAsOnTheHost) {
   }
 }
 
+// As they lie and with their tokens reordered; tokens of 2 to 12 bytes.
+TEST(Duplicates, OnADeviceAsOnTheHost) {
+  const auto device = make_device_backend(make_lane_device());
+  for (const int64_t token_bytes : {2, 6, 12, 70})
+    for (const int64_t groups : {1, 2, 9, 33, 65, 130}) {
+      constexpr int64_t kHeads = 2, kTokens = 3;
+      const int64_t page_bytes = kTokens * token_bytes;
+      std::vector<std::byte> stored(static_cast<std::size_t>(groups * kHeads * page_bytes));
+      // Few different pages, some of them different in their last byte only.
+      for (std::size_t at = 0; at < stored.size(); ++at) {
+        const auto page = static_cast<int64_t>(at) / page_bytes;
+        const bool last = static_cast<int64_t>(at) % page_bytes == page_bytes - 1;
+        stored[at] = static_cast<std::byte>(last ? page % 7 : page % 5 * 31 + page % 3);
+      }
+      std::vector<int64_t> order(static_cast<std::size_t>(groups * kTokens));
+      std::iota(order.begin(), order.end(), 0);
+      std::reverse(order.begin(), order.end());
+      for (const int64_t* by :
+           {static_cast<const int64_t*>(nullptr), static_cast<const int64_t*>(order.data())}) {
+        const PageTokens pages{stored.data(), kHeads, kTokens, token_bytes, by};
+        const auto fetch = [&](int64_t page, std::byte* buffer) -> const std::byte* {
+          for (int64_t t = 0; t < kTokens; ++t)
+            std::copy_n(pages.token(page, t), token_bytes, buffer + t * token_bytes);
+          return buffer;
+        };
+        EXPECT_EQ(count_duplicates_on_device(pages, groups, *device),
+                  count_duplicates(groups * kHeads, page_bytes, fetch))
+            << groups << " groups, " << token_bytes << " bytes";
+      }
+    }
+}
+
 TEST(Clusters, NotEnoughMemoryOfADeviceIsSaid) {
   const PageSet set = build_page_set({.kv_heads = 2, .sets = {{200}}}, textured_values(17));
   ThreadPool pool(1);
@@ -185,7 +236,7 @@ TEST(Clusters, NotEnoughMemoryOfADeviceIsSaid) {
         try {
           (void)analyze_redundancy(set, options, pool);
         } catch (const InputError& error) {
-          EXPECT_THAT(error.what(), ::testing::HasSubstr("pages to cluster"));
+          EXPECT_THAT(error.what(), ::testing::HasSubstr("pages to compare"));
           throw;
         }
       },
