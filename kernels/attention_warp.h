@@ -93,6 +93,7 @@ KVA_LANE_CODE void score_page(Warp& warp, const AttentionJob& job, const Attenti
 template <bool kTurns = false, class Warp, class KeyKind, class ValueKind>
 KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_kind, ValueKind value_kind,
                                const AttentionItem& item, float* shared) {
+  if (item.rows == 0) return;
   float* queries = shared;
   float* scores = shared + kItemRows * job.head_dim;
   load_queries(warp, job, item, queries);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
 #include <utility>
 
@@ -134,7 +135,40 @@ class Planner {
   AttentionPlan plan_;
 };
 
+int32_t power_of_two(int32_t count) {
+  if (count <= 0) return 0;
+  KVA_CHECK(count <= 1 << 30, "counts that can be rounded up");
+  return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(count)));
+}
+
 }  // namespace
+
+AttentionGrid::AttentionGrid(const AttentionPlan& plan)
+    : buckets(plan.buckets),
+      tables(static_cast<int32_t>(plan.merges.size())),
+      longest_page(plan.longest_page) {
+  for (const AttentionMerge& merge : plan.merges) rows = std::max(rows, merge.rows);
+}
+
+void round_up(AttentionPlan& plan) {
+  const int32_t plain = plan.states - plan.turned_states;
+  const int32_t shift = power_of_two(plain) - plain;
+  std::vector<AttentionItem> items;
+  for (AttentionBucket& bucket : plan.buckets) {
+    const auto first = plan.items.begin() + bucket.first;
+    bucket.first = static_cast<int32_t>(items.size());
+    items.insert(items.end(), first, first + bucket.count);
+    bucket.count = power_of_two(bucket.count);
+    items.resize(static_cast<std::size_t>(bucket.first + bucket.count));
+  }
+  // Turned states stay behind the others.
+  for (AttentionItem& item : items)
+    if (item.rows > 0 && item.state >= plain) item.state += shift;
+  for (AttentionMerge& merge : plan.merges) merge.first_turned += shift;
+  plan.items = std::move(items);
+  plan.turned_states = power_of_two(plan.turned_states);
+  plan.states = plain + shift + plan.turned_states;
+}
 
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits) {
   const int64_t runs =

@@ -37,7 +37,7 @@ struct AttentionItem {
   int32_t batch_row = 0;
   int32_t position = 0;
   int32_t first_row = 0;
-  int32_t rows = 0;
+  int32_t rows = 0;   // 0: nothing is done
   int32_t state = 0;  // of the first row; the others' follow
 };
 
@@ -48,6 +48,8 @@ struct AttentionBucket {
   int32_t first;
   int32_t count;
   bool hadamard_keys = false;  // their queries are turned likewise
+
+  friend bool operator==(const AttentionBucket&, const AttentionBucket&) = default;
 };
 
 // A table's states: state of row r, n-th in merging order: first_state + n * rows + r. Behind those come the
@@ -66,6 +68,8 @@ struct AttentionMerge {
     return n < partials ? int64_t{first_state} + int64_t{n} * rows + row
                         : int64_t{first_turned} + int64_t{n - partials} * rows + row;
   }
+
+  friend bool operator==(const AttentionMerge&, const AttentionMerge&) = default;
 };
 
 struct AttentionLimits {
@@ -86,6 +90,23 @@ struct AttentionPlan {
   int32_t turned_states = 0;  // the last of them: their sums are to be turned back before they are merged
   int32_t longest_page = 0;   // tokens
 };
+
+// What of a plan is decided when it is launched; all else is read on the device, where it may change.
+struct AttentionGrid {
+  AttentionGrid() = default;
+  AttentionGrid(const AttentionPlan& plan);  // NOLINT: a plan is launched by its grid
+
+  std::vector<AttentionBucket> buckets;
+  int32_t tables = 0;        // merges
+  int32_t rows = 0;          // the most of a table
+  int32_t longest_page = 0;  // tokens
+
+  friend bool operator==(const AttentionGrid&, const AttentionGrid&) = default;
+};
+
+// Rounds up to powers of two: how many items each bucket has, by items without rows, which do nothing, and
+// how many states, so that the launches of a growing context stay the same for long.
+void round_up(AttentionPlan& plan);
 
 // pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and a
 // width that is a multiple of 8; values are not packed by channel.

@@ -28,6 +28,8 @@ struct DeviceRows {
   KVA_HOST_DEVICE void put(int64_t row, int64_t col, float value) const {
     store_value(value, type, data, row * stride + col);
   }
+
+  friend bool operator==(const DeviceRows&, const DeviceRows&) = default;
 };
 
 // What kernels/norm.h computes. centred: layer_norm(), else rms_norm(). weight, bias: [x.cols] f32; bias may
@@ -39,6 +41,8 @@ struct NormJob {
   const float* bias = nullptr;
   float eps = 0.0f;
   bool centred = false;
+
+  friend bool operator==(const NormJob&, const NormJob&) = default;
 };
 
 template <class Warp>
@@ -86,6 +90,8 @@ struct ActivationJob {
   DeviceRows x;
   DeviceRows up;
   DeviceRows out;
+
+  friend bool operator==(const ActivationJob&, const ActivationJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void activate_one(const ActivationJob& job, int64_t row, int64_t col) {
@@ -98,6 +104,8 @@ struct SumJob {
   DeviceRows x;
   DeviceRows y;
   float factor = 1.0f;
+
+  friend bool operator==(const SumJob&, const SumJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void add_one(const SumJob& job, int64_t row, int64_t col) {
@@ -111,6 +119,8 @@ struct GatherJob {
   const int32_t* indices = nullptr;
   DeviceRows out;
   bool adds = false;
+
+  friend bool operator==(const GatherJob&, const GatherJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void gather_one(const GatherJob& job, int64_t row, int64_t col) {
@@ -122,6 +132,8 @@ KVA_HOST_DEVICE inline void gather_one(const GatherJob& job, int64_t row, int64_
 struct CastJob {
   DeviceRows x;
   DeviceRows out;
+
+  friend bool operator==(const CastJob&, const CastJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void cast_one(const CastJob& job, int64_t row, int64_t col) {
@@ -136,6 +148,8 @@ struct RopeJob {
   const float* inverse_frequencies = nullptr;
   int32_t head_dim = 0;
   int32_t rotary_dim = 0;
+
+  friend bool operator==(const RopeJob&, const RopeJob&) = default;
 };
 
 struct RotaryTurn {

@@ -15,6 +15,8 @@ struct DeviceProduct {
   const float* bias = nullptr;
   DeviceRows out;
   bool adds = false;
+
+  friend bool operator==(const DeviceProduct&, const DeviceProduct&) = default;
 };
 
 }  // namespace kva

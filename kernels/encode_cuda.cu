@@ -23,6 +23,11 @@ __global__ void append_kernel(AppendJob job) {
   }
 }
 
+__global__ void place_kernel(PlaceJob job) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < job.count) place_one(job, i);
+}
+
 // Block `side`: its threads take the side's scales, then, when all are there, its codes.
 __global__ void pack_kernel(SideFormat format, const float* rows, int64_t rows_stride,
                             std::byte* const* payloads) {
@@ -52,6 +57,13 @@ void append_cuda(const AppendJob& job, void* stream) {
   if (numbers <= 0) return;
   append_kernel<<<blocks_for(numbers), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
   cuda_check(cudaGetLastError(), "launching an append");
+}
+
+void place_cuda(const PlaceJob& job, void* stream) {
+  if (job.count <= 0) return;
+  const int64_t blocks = (job.count + kThreads - 1) / kThreads;
+  place_kernel<<<static_cast<unsigned int>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
+  cuda_check(cudaGetLastError(), "launching page table entries");
 }
 
 void pack_cuda(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,

@@ -11,6 +11,8 @@ namespace kva {
 
 void append_cuda(const AppendJob& job, void* stream);
 
+void place_cuda(const PlaceJob& job, void* stream);
+
 // Codes `count` page sides of one format: side i from rows + i * rows_stride numbers into payloads[i].
 void pack_cuda(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
                int32_t count, void* stream);

@@ -69,13 +69,13 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 
 }  // namespace
 
-void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
+void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page, "the plan's longest page");
+  KVA_CHECK(job.longest_page == grid.longest_page, "the plan's longest page");
   const auto on = static_cast<cudaStream_t>(stream);
-  KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
-  for (const AttentionBucket& bucket : plan.buckets) {
+  KVA_CHECK(grid.tables <= 65535, "tables that a grid reaches");
+  for (const AttentionBucket& bucket : grid.buckets) {
     const AttentionLaunch launch =
         attention_launch(bucket.count, job.head_dim, job.longest_page, shared_limit());
     const AttendKernel kernel = attend_kernel_for(job, bucket.keys, bucket.values);
@@ -85,11 +85,9 @@ void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const Atten
                                                                   bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
-  int32_t rows = 0;
-  for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
-  if (rows == 0) return;
-  const dim3 grid(static_cast<unsigned int>(rows), static_cast<unsigned int>(plan.merges.size()));
-  merge_kernel<<<grid, kMergeThreads, 0, on>>>(merges, job, out, out_stride);
+  if (grid.rows == 0) return;
+  const dim3 blocks(static_cast<unsigned int>(grid.rows), static_cast<unsigned int>(grid.tables));
+  merge_kernel<<<blocks, kMergeThreads, 0, on>>>(merges, job, out, out_stride);
   cuda_check(cudaGetLastError(), "launching the merge of states");
   if (job.masses.pages) observe(job, on);
 }

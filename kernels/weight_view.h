@@ -34,6 +34,8 @@ struct WeightView {
     return {static_cast<const char*>(data) + first * cols * element, dtype, count, cols,
             scales ? scales + first * int8_groups(cols) : nullptr};
   }
+
+  friend bool operator==(const WeightView&, const WeightView&) = default;
 };
 
 // Codes and scales of rows [n, cols], which are finite: scale = max|w| / 127 of the group, code = w / scale

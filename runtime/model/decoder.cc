@@ -141,11 +141,15 @@ MatView<float> Decoder::Impl::layers(const Batch& batch, std::span<const int32_t
   if (batch.rows() == 0) return {};
   math->begin(batch);
   const MatView<float> x = embed(batch, tokens);
+  cache.begin_step(batch);
+  // Steps of one token a sequence follow each other, and launch alike.
+  if (device && batch.rows() == std::ssize(batch.spans)) device->begin_recording();
   for (int layer = 0; layer < config.layers; ++layer) {
     throw_if_interrupted();
     attention(layer, batch, cache, x);
     feed_forward(layer, x);
   }
+  if (device) device->end_recording();
   cache.end_step(batch);
   return x;
 }

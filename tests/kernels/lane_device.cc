@@ -11,6 +11,7 @@
 
 #include "kernels/attention_observe.h"
 #include "kernels/check.h"
+#include "kernels/recorded_device.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -18,7 +19,12 @@ namespace {
 
 constexpr int64_t kAligned = 256;
 
-class LaneDevice : public DeviceOps {
+// Launches as they were when they were recorded.
+struct LaneRecording : Recording {
+  std::vector<Launch> launches;
+};
+
+class LaneDevice : public RecordedDevice {
  public:
   explicit LaneDevice(int64_t bytes) : bytes_(bytes) {
     void* memory = ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_NONE,
@@ -57,6 +63,7 @@ class LaneDevice : public DeviceOps {
     return nullptr;
   }
   void free(void* memory) noexcept override {
+    in_order();
     const std::scoped_lock lock(lists_);
     const auto part = taken_.find(static_cast<std::byte*>(memory) - memory_);
     KVA_CHECK(part != taken_.end(), "memory of this device, freed once");
@@ -74,64 +81,86 @@ class LaneDevice : public DeviceOps {
   }
 
   void upload(void* target, const void* source, int64_t bytes) override {
+    in_order();
     const Access access(*this);
     std::memcpy(held(target, bytes), source, static_cast<std::size_t>(bytes));
   }
   void download(void* target, const void* source, int64_t bytes) override {
+    in_order();
     const Access access(*this);
     std::memcpy(target, held(source, bytes), static_cast<std::size_t>(bytes));
   }
-  void copy(void* target, const void* source, int64_t bytes) override {
-    const Access access(*this);
-    std::memcpy(held(target, bytes), held(source, bytes), static_cast<std::size_t>(bytes));
-  }
-  void wait() override {}
+  void wait() override { in_order(); }
 
-  void multiply(const DeviceProduct& product) override;
-  void normalise(const NormJob& job) override {
-    const Access access(*this);
-    for (int64_t row = 0; row < job.x.rows; ++row)
-      warp_.run([&](HostWarp::Lane& lane) { norm_row(lane, job, row); });
-  }
-  void activate(const ActivationJob& job) override {
-    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { activate_one(job, row, col); });
-  }
-  void add(const SumJob& job) override {
-    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { add_one(job, row, col); });
-  }
-  void gather(const GatherJob& job) override {
-    each(job.out.rows, job.out.cols, [&](int64_t row, int64_t col) { gather_one(job, row, col); });
-  }
-  void cast(const CastJob& job) override {
-    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { cast_one(job, row, col); });
-  }
-  void rotate(const RopeJob& job) override {
-    const int64_t pairs = job.x.cols / job.head_dim * (job.rotary_dim / 2);
-    each(job.x.rows, pairs, [&](int64_t row, int64_t pair) { rotate_one(job, row, pair); });
-  }
   void choose(const SampleJob& job, int32_t* token) override;
 
-  void append(const AppendJob& job) override {
-    each(job.rows, int64_t{job.kv_heads} * job.head_dim,
-         [&](int64_t row, int64_t col) { append_one(job, row, col); });
+  void place(const PlaceJob& job) override {
+    in_order();
+    each(job.count, 1, [&](int64_t i, int64_t) { place_one(job, i); });
   }
   void pack(const SideFormat& format, const float* rows, int64_t rows_stride, std::byte* const* payloads,
             int32_t count) override;
-  void hadamard(float* rows, int64_t count, int32_t cols) override {
-    const Access access(*this);
-    std::vector<float> shared(static_cast<std::size_t>(cols));
-    for (int64_t row = 0; row < count; ++row)
-      warp_.run([&](HostWarp::Lane& lane) { hadamard_row(lane, rows + row * cols, cols, shared.data()); });
-  }
-  void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
-              int64_t out_stride) override;
   void nearest(const NearestJob& job) override {
+    in_order();
     const Access access(*this);
     for (int64_t point = 0; point < job.points; ++point)
       warp_.run([&](HostWarp::Lane& lane) { nearest_row(lane, job, point); });
   }
 
  private:
+  void launch(const Launch& launch) override {
+    std::visit([this](const auto& job) { run(job); }, launch);
+  }
+  std::unique_ptr<Recording> record(std::span<const Launch> launches) override {
+    auto recording = std::make_unique<LaneRecording>();
+    recording->launches.assign(launches.begin(), launches.end());
+    return recording;
+  }
+  void replay(Recording& recording) override {
+    for (const Launch& recorded : static_cast<LaneRecording&>(recording).launches) launch(recorded);
+  }
+
+  void run(const CopyJob& job) {
+    const Access access(*this);
+    std::memcpy(held(job.target, job.bytes), held(job.source, job.bytes),
+                static_cast<std::size_t>(job.bytes));
+  }
+  void run(const DeviceProduct& product);
+  void run(const NormJob& job) {
+    const Access access(*this);
+    for (int64_t row = 0; row < job.x.rows; ++row)
+      warp_.run([&](HostWarp::Lane& lane) { norm_row(lane, job, row); });
+  }
+  void run(const ActivationJob& job) {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { activate_one(job, row, col); });
+  }
+  void run(const SumJob& job) {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { add_one(job, row, col); });
+  }
+  void run(const GatherJob& job) {
+    each(job.out.rows, job.out.cols, [&](int64_t row, int64_t col) { gather_one(job, row, col); });
+  }
+  void run(const CastJob& job) {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { cast_one(job, row, col); });
+  }
+  void run(const RopeJob& job) {
+    const int64_t pairs = job.x.cols / job.head_dim * (job.rotary_dim / 2);
+    each(job.x.rows, pairs, [&](int64_t row, int64_t pair) { rotate_one(job, row, pair); });
+  }
+  void run(const AppendJob& job) {
+    each(job.rows, int64_t{job.kv_heads} * job.head_dim,
+         [&](int64_t row, int64_t col) { append_one(job, row, col); });
+  }
+  void run(const HadamardJob& job) {
+    const Access access(*this);
+    std::vector<float> shared(static_cast<std::size_t>(job.cols));
+    for (int64_t row = 0; row < job.count; ++row)
+      warp_.run([&](HostWarp::Lane& lane) {
+        hadamard_row(lane, job.rows + row * job.cols, job.cols, shared.data());
+      });
+  }
+  void run(const AttendJob& launch);
+
   // The device's own work: the host may use its memory for so long.
   class Access {
    public:
@@ -176,7 +205,7 @@ class LaneDevice : public DeviceOps {
   HostWarp warp_;
 };
 
-void LaneDevice::multiply(const DeviceProduct& product) {
+void LaneDevice::run(const DeviceProduct& product) {
   KVA_CHECK(product.x.type == product.weights.dtype && !product.weights.scales, "x of the weights' type");
   KVA_CHECK(product.out.type == DType::kF32 && product.x.rows == product.out.rows &&
                 product.x.cols == product.weights.cols && product.out.cols == product.weights.rows &&
@@ -193,6 +222,7 @@ void LaneDevice::multiply(const DeviceProduct& product) {
 }
 
 void LaneDevice::choose(const SampleJob& job, int32_t* token) {
+  in_order();
   const Access access(*this);
   std::vector<int32_t> order;
   SampleJob ordered = job;
@@ -215,6 +245,7 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
 
 void LaneDevice::pack(const SideFormat& format, const float* rows, int64_t rows_stride,
                       std::byte* const* payloads, int32_t count) {
+  in_order();
   const Access access(*this);
   const int32_t scales = format.groups * (format.scale_by_token ? format.tokens : format.width);
   const int32_t lanes = packed_lanes(format);
@@ -225,24 +256,26 @@ void LaneDevice::pack(const SideFormat& format, const float* rows, int64_t rows_
   }
 }
 
-void LaneDevice::attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
-                        float* out, int64_t out_stride) {
+void LaneDevice::run(const AttendJob& launch) {
+  const AttentionGrid& grid = launch.grid;
+  const AttentionJob& job = launch.job;
+  const AttentionMerge* merges = launch.merges;
   const Access access(*this);
   std::vector<float> shared(
       static_cast<std::size_t>(attention_shared_values(job.head_dim, job.longest_page)));
-  for (const AttentionBucket& bucket : plan.buckets)
+  for (const AttentionBucket& bucket : grid.buckets)
     for (int32_t i = 0; i < bucket.count; ++i)
       warp_.run([&](HostWarp::Lane& lane) {
         attend_item<true>(lane, job, bucket.keys, bucket.values, job.items[bucket.first + i], shared.data());
       });
-  for (std::size_t i = 0; i < plan.merges.size(); ++i)
+  for (int32_t i = 0; i < grid.tables; ++i)
     for (int32_t row = 0; row < merges[i].rows; ++row) {
-      float* to = out + result_at(merges[i], row, job.group, job.head_dim, out_stride);
+      float* to = launch.out + result_at(merges[i], row, job.group, job.head_dim, launch.out_stride);
       for (int32_t c = 0; c < job.head_dim; ++c)
         to[c] = merged_value(merges[i], row, c, job.head_dim, job.state_values, job.state_max, job.state_sum);
       if (job.masses.pages) put_finals(merges[i], row, job);
     }
-  if (plan.merges.empty() || !job.masses.pages) return;
+  if (grid.tables == 0 || !job.masses.pages) return;
   for (int32_t entry = 0; entry < job.masses.count; ++entry)
     warp_.run([&](HostWarp::Lane& lane) { observe_page(lane, job, entry, shared.data()); });
 }

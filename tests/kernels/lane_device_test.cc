@@ -34,6 +34,55 @@ TEST(LaneDeviceDeath, TheHostReadsNothing) {
   device->free(const_cast<float*>(numbers));
 }
 
+// What is recorded reads what is behind its addresses when it is replayed.
+TEST(LaneDevice, ReplaysWithNewContents) {
+  const auto device = make_lane_device(1 << 16);
+  auto* x = static_cast<float*>(device->allocate(256));
+  auto* y = static_cast<float*>(device->allocate(256));
+  const auto step = [&](float value) {
+    const float values[] = {value, 2 * value};
+    device->upload(x, values, sizeof values);
+    device->begin_recording();
+    device->add({.x = {x, DType::kF32, 1, 2, 2}, .factor = 3.0f});
+    device->copy(y, x, sizeof values);
+    device->add({.x = {x, DType::kF32, 1, 2, 2}, .y = {y, DType::kF32, 1, 2, 2}});
+    device->end_recording();
+    float found[2];
+    device->download(found, x, sizeof found);
+    EXPECT_EQ(found[0], 6 * value);
+    EXPECT_EQ(found[1], 12 * value);
+  };
+  for (const float value : {1.0f, 2.0f, 3.0f, 4.0f}) step(value);
+  EXPECT_EQ(device->recordings(), (RecordingCounts{.recorded = 1, .replayed = 3, .launched = 1}));
+  device->keep_recordings(0);
+  step(5.0f);
+  EXPECT_EQ(device->recordings(), (RecordingCounts{.recorded = 1, .replayed = 3, .launched = 1}));
+  device->free(x);
+  device->free(y);
+}
+
+// An upload in between comes after what was launched before it.
+TEST(LaneDevice, WhatCannotBeRecordedKeepsItsPlace) {
+  const auto device = make_lane_device(1 << 16);
+  auto* x = static_cast<float*>(device->allocate(256));
+  auto* y = static_cast<float*>(device->allocate(256));
+  for (int run = 0; run < 3; ++run) {
+    float value = 1.0f;
+    device->upload(x, &value, sizeof value);
+    device->begin_recording();
+    device->copy(y, x, sizeof value);
+    value = 7.0f;
+    device->upload(x, &value, sizeof value);
+    device->add({.x = {x, DType::kF32, 1, 1, 1}, .y = {y, DType::kF32, 1, 1, 1}});
+    device->end_recording();
+    device->download(&value, x, sizeof value);
+    EXPECT_EQ(value, 8.0f);
+  }
+  EXPECT_EQ(device->recordings(), (RecordingCounts{.launched = 3}));
+  device->free(x);
+  device->free(y);
+}
+
 TEST(LaneDevice, MultipliesByHand) {
   const auto device = make_lane_device(1 << 16);
   const float x[] = {1, 2, 3, 4};
