@@ -37,7 +37,6 @@ Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 
 Decoder Decoder::load(const std::string& folder, const LoadOptions& options, ThreadPool& pool) {
-  if (options.device) check_device_form(options.weights);
   auto impl = std::make_unique<Impl>();
   impl->config = load_config(folder);
   impl->archive = TensorArchive::open_folder(folder);

@@ -34,6 +34,7 @@ class LaneDevice : public RecordedDevice {
     free_[0] = bytes;
   }
   ~LaneDevice() override {
+    for (const auto& [values, tile] : tiles_) free(tile);
     KVA_CHECK(taken_.empty(), "memory outlives its device");
     ::munmap(memory_, static_cast<std::size_t>(bytes_));
   }
@@ -46,7 +47,11 @@ class LaneDevice : public RecordedDevice {
     return {bytes_, free};
   }
 
-  int64_t workspace_bytes() const override { return 0; }
+  int64_t workspace_bytes() const override {
+    int64_t values = 0;
+    for (const auto& tile : tiles_) values += tile.first;
+    return values * int64_t{sizeof(float)};
+  }
 
   void* allocate(int64_t bytes) override {
     KVA_CHECK(bytes > 0, "an allocation of something");
@@ -126,6 +131,7 @@ class LaneDevice : public RecordedDevice {
                 static_cast<std::size_t>(job.bytes));
   }
   void run(const DeviceProduct& product);
+  void multiply_wide(const DeviceProduct& product);
   void run(const NormJob& job) {
     const Access access(*this);
     for (int64_t row = 0; row < job.x.rows; ++row)
@@ -203,13 +209,26 @@ class LaneDevice : public RecordedDevice {
   std::map<int64_t, int64_t> free_;   // offset -> bytes; neighbours are joined
   std::map<int64_t, int64_t> taken_;  // the same, handed out
   HostWarp warp_;
+  std::map<int64_t, float*> tiles_;  // of products with coded weights, by their numbers
 };
 
 void LaneDevice::run(const DeviceProduct& product) {
-  KVA_CHECK(product.x.type == product.weights.dtype && !product.weights.scales, "x of the weights' type");
+  if (!product.weights.scales) return multiply_wide(product);
+  const int64_t values = kTileRows * product.weights.cols;
+  float*& tile = tiles_[values];
+  if (!tile) tile = static_cast<float*>(allocate(values * int64_t{sizeof(float)}));
+  KVA_CHECK(tile != nullptr, "a device with room for a tile");
+  multiply_in_tiles(product, tile, kTileRows, [&](const WidenJob& widen, const DeviceProduct& part) {
+    each(part.weights.rows, part.weights.cols, [&](int64_t row, int64_t col) { widen_one(widen, row, col); });
+    multiply_wide(part);
+  });
+}
+
+void LaneDevice::multiply_wide(const DeviceProduct& product) {
+  KVA_CHECK(product.x.type == product.weights.dtype, "x of the weights' type");
   KVA_CHECK(product.out.type == DType::kF32 && product.x.rows == product.out.rows &&
                 product.x.cols == product.weights.cols && product.out.cols == product.weights.rows &&
-                product.x.stride == product.x.cols && product.out.stride == product.out.cols,
+                product.x.stride == product.x.cols && product.out.stride >= product.out.cols,
             "a product of fitting shapes");
   each(product.out.rows, product.out.cols, [&](int64_t row, int64_t col) {
     float sum = 0.0f;
@@ -234,11 +253,11 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
     });
     ordered.order = order.data();
   }
-  double shared[kSampleShared];
+  SampleState state;
   warp_.run([&](HostWarp::Lane& lane) {
     const Likeliest best = likeliest_of(lane, job.logits, 0, job.vocabulary);
     int32_t chosen = token_or_fault(best);
-    if (chosen >= 0 && job.temperature > 0.0) chosen = sample(lane, ordered, best, shared);
+    if (chosen >= 0 && job.temperature > 0.0) chosen = sample(lane, ordered, best, state);
     if (lane.lane() == 0) *token = chosen;
   });
 }
