@@ -143,7 +143,6 @@ RunDevice device_for(const GenerateCommand& command, const std::optional<Recipe>
                      const ModelFolder& folder, RunDevice device, const Say& say) {
   const auto needs = [&](const RunDevice& chosen) {
     const ModelConfig config = load_config(folder.path);
-    check_weights_run(chosen, command.run);
     if (recipe)
       check_recipe_runs(chosen, *recipe, config, command.run.page_tokens);
     else

@@ -22,8 +22,8 @@ using ObserveKernel = void (*)(AttentionJob job);
 ObserveKernel observe_kernel();
 
 // The plan's projections, before its items, and its lifts, behind them.
-void project_cuda(const AttentionPlan& plan, const AttentionJob& job, void* stream);
-void lift_cuda(const AttentionPlan& plan, const AttentionJob& job, void* stream);
+void project_cuda(const AttentionGrid& grid, const AttentionJob& job, void* stream);
+void lift_cuda(const AttentionGrid& grid, const AttentionJob& job, void* stream);
 
 // Blocks that a multiprocessor shall be able to hold at once: 16 warps with 128 registers a lane.
 inline constexpr int kBlocksAtOnce = 4;

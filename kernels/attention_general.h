@@ -216,6 +216,7 @@ KVA_LANE_CODE void add_general_page(Warp& warp, const AttentionJob& job, const D
 template <class Warp>
 KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, const AttentionItem& item,
                                        float* shared) {
+  if (item.rows == 0) return;
   float* sums = item_sums(job, item);
   float max[kItemRows];
   float sum[kItemRows] = {};

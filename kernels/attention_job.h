@@ -41,6 +41,8 @@ struct MassJob {
   float* all = nullptr;
   float* late = nullptr;
   float* near = nullptr;
+
+  friend bool operator==(const MassJob&, const MassJob&) = default;
 };
 
 struct AttentionJob {
@@ -71,6 +73,8 @@ struct AttentionJob {
   int32_t rotary_dim = 0;                      // where keys are turned here
   const float* inverse_frequencies = nullptr;  // [rotary_dim / 2]
   MassJob masses = {};
+
+  friend bool operator==(const AttentionJob&, const AttentionJob&) = default;
 };
 
 // Floats of shared memory that one warp needs: the queries [kItemRows, head_dim], the scores of a page

@@ -161,6 +161,7 @@ KVA_LANE_CODE void add_side(Warp& warp, SidePage values, ValueKind kind, NumberR
 template <bool kTurns = false, class Warp, class KeyKind, class ValueKind>
 KVA_LANE_CODE void attend_item(Warp& warp, const AttentionJob& job, KeyKind key_kind, ValueKind value_kind,
                                const AttentionItem& item, float* shared) {
+  if (item.rows == 0) return;
   float* queries = shared;
   float* scores = shared + kItemRows * job.head_dim;
   NumberRoom key_room{scores + kItemRows * job.longest_page, job.turning == KeyTurning::kNone};

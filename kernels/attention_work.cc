@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <compare>
 #include <limits>
 #include <map>
@@ -229,7 +230,42 @@ class Planner {
   AttentionPlan plan_;
 };
 
+int32_t power_of_two(int32_t count) {
+  if (count <= 0) return 0;
+  KVA_CHECK(count <= 1 << 30, "counts that can be rounded up");
+  return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(count)));
+}
+
 }  // namespace
+
+AttentionGrid::AttentionGrid(const AttentionPlan& plan)
+    : buckets(plan.buckets),
+      tables(static_cast<int32_t>(plan.merges.size())),
+      projections(static_cast<int32_t>(plan.projections.size())),
+      lifts(static_cast<int32_t>(plan.lifts.size())),
+      longest_page(plan.longest_page),
+      widest(plan.widest),
+      key_numbers(plan.key_numbers),
+      value_numbers(plan.value_numbers) {
+  for (const AttentionMerge& merge : plan.merges) rows = std::max(rows, merge.rows);
+  for (const AttentionProjection& of : plan.projections) projected_rows = std::max(projected_rows, of.rows);
+  for (const AttentionLift& of : plan.lifts) lifted_rows = std::max(lifted_rows, of.rows);
+}
+
+void round_up(AttentionPlan& plan) {
+  std::vector<AttentionItem> items;
+  for (AttentionBucket& bucket : plan.buckets) {
+    const auto first = plan.items.begin() + bucket.first;
+    bucket.first = static_cast<int32_t>(items.size());
+    items.insert(items.end(), first, first + bucket.count);
+    bucket.count = power_of_two(bucket.count);
+    items.resize(static_cast<std::size_t>(bucket.first + bucket.count));
+  }
+  plan.items = std::move(items);
+  plan.states = power_of_two(plan.states);
+  plan.coordinate_queries = power_of_two(plan.coordinate_queries);
+  plan.coordinate_sums = power_of_two(plan.coordinate_sums);
+}
 
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits) {
   const int64_t runs =

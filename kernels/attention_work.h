@@ -37,7 +37,7 @@ struct AttentionItem {
   int32_t batch_row = 0;
   int32_t position = 0;
   int32_t first_row = 0;
-  int32_t rows = 0;
+  int32_t rows = 0;   // 0: nothing is done
   int32_t state = 0;  // of the first row; the others' follow
   // Where its keys are read in coordinates of their own, the table's projection (its `at`); -1: they are not.
   int32_t queries = -1;
@@ -57,6 +57,8 @@ struct AttentionBucket {
   int32_t first;
   int32_t count;
   bool general = false;
+
+  friend bool operator==(const AttentionBucket&, const AttentionBucket&) = default;
 };
 
 // A table's query rows in the coordinates that some of its pages' keys have. (kernels/attention_coordinates.h
@@ -88,6 +90,8 @@ struct AttentionMerge {
   KVA_HOST_DEVICE int64_t state(int32_t n, int32_t row) const {
     return int64_t{first_state} + int64_t{n} * rows + row;
   }
+
+  friend bool operator==(const AttentionMerge&, const AttentionMerge&) = default;
 };
 
 struct AttentionLimits {
@@ -135,6 +139,30 @@ KVA_HOST_DEVICE constexpr bool reads_units(int32_t width) {
 }
 // A Hadamard rotation on a device takes so many numbers at most.
 inline constexpr int32_t kMostHadamard = 1024;
+
+// What of a plan is decided when it is launched; all else is read on the device, where it may change.
+struct AttentionGrid {
+  AttentionGrid() = default;
+  AttentionGrid(const AttentionPlan& plan);  // NOLINT: a plan is launched by its grid
+
+  std::vector<AttentionBucket> buckets;
+  int32_t tables = 0;  // merges
+  int32_t rows = 0;    // the most of a table
+  int32_t projections = 0;
+  int32_t projected_rows = 0;  // the most of a projection
+  int32_t lifts = 0;
+  int32_t lifted_rows = 0;   // the most of a lift
+  int32_t longest_page = 0;  // tokens
+  int32_t widest = 0;        // the plan's, as are these
+  int32_t key_numbers = 0;
+  int32_t value_numbers = 0;
+
+  friend bool operator==(const AttentionGrid&, const AttentionGrid&) = default;
+};
+
+// Rounds up to powers of two: how many items each bucket has, by items without rows, which do nothing, how
+// many states, and how many coordinates, so that the launches of a growing context stay the same for long.
+void round_up(AttentionPlan& plan);
 
 // pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and,
 // but on a basis, a width that is a multiple of 8; values, and bases of values, are not packed by channel.

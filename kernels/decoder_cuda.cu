@@ -31,6 +31,10 @@ struct CastOne {
   CastJob job;
   __device__ void operator()(int64_t row, int64_t col) const { cast_one(job, row, col); }
 };
+struct WidenOne {
+  WidenJob job;
+  __device__ void operator()(int64_t row, int64_t col) const { widen_one(job, row, col); }
+};
 struct RotateOne {
   RopeJob job;
   __device__ void operator()(int64_t row, int64_t pair) const { rotate_one(job, row, pair); }
@@ -78,6 +82,10 @@ void gather_cuda(const GatherJob& job, void* stream) {
 
 void cast_cuda(const CastJob& job, void* stream) {
   launch_each(job.x.rows, job.x.cols, CastOne{job}, stream, "launching a cast");
+}
+
+void widen_cuda(const WidenJob& job, void* stream) {
+  launch_each(job.weights.rows, job.weights.cols, WidenOne{job}, stream, "widening weights");
 }
 
 void rope_cuda(const RopeJob& job, void* stream) {

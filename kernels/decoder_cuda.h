@@ -15,6 +15,7 @@ void activate_cuda(const ActivationJob& job, void* stream);
 void add_cuda(const SumJob& job, void* stream);
 void gather_cuda(const GatherJob& job, void* stream);
 void cast_cuda(const CastJob& job, void* stream);
+void widen_cuda(const WidenJob& job, void* stream);
 void rope_cuda(const RopeJob& job, void* stream);
 
 // Bytes of device memory that choose_cuda() needs for a vocabulary; more where it sorts (top-k or top-p).

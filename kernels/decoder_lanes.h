@@ -11,6 +11,7 @@
 #include "kernels/dtype.h"
 #include "kernels/host_device.h"
 #include "kernels/value_math.h"
+#include "kernels/weight_view.h"
 
 namespace kva {
 
@@ -28,6 +29,8 @@ struct DeviceRows {
   KVA_HOST_DEVICE void put(int64_t row, int64_t col, float value) const {
     store_value(value, type, data, row * stride + col);
   }
+
+  friend bool operator==(const DeviceRows&, const DeviceRows&) = default;
 };
 
 // What kernels/norm.h computes. centred: layer_norm(), else rms_norm(). weight, bias: [x.cols] f32; bias may
@@ -39,6 +42,8 @@ struct NormJob {
   const float* bias = nullptr;
   float eps = 0.0f;
   bool centred = false;
+
+  friend bool operator==(const NormJob&, const NormJob&) = default;
 };
 
 template <class Warp>
@@ -86,6 +91,8 @@ struct ActivationJob {
   DeviceRows x;
   DeviceRows up;
   DeviceRows out;
+
+  friend bool operator==(const ActivationJob&, const ActivationJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void activate_one(const ActivationJob& job, int64_t row, int64_t col) {
@@ -98,6 +105,8 @@ struct SumJob {
   DeviceRows x;
   DeviceRows y;
   float factor = 1.0f;
+
+  friend bool operator==(const SumJob&, const SumJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void add_one(const SumJob& job, int64_t row, int64_t col) {
@@ -105,16 +114,39 @@ KVA_HOST_DEVICE inline void add_one(const SumJob& job, int64_t row, int64_t col)
   job.x.put(row, col, sum * job.factor);
 }
 
-// out row r = table row indices[r], added to it where `adds`.
+// Weight (row, col) of codes [rows, cols] with scales, as WeightView has them.
+KVA_HOST_DEVICE inline float coded_weight(const void* codes, const float* scales, int64_t cols, int64_t row,
+                                          int64_t col) {
+  return static_cast<float>(static_cast<const int8_t*>(codes)[row * cols + col]) *
+         scales[row * int8_groups(cols) + col / kInt8Group];
+}
+
+// All of some weights with scales in f32. out: [weights.rows, weights.cols].
+struct WidenJob {
+  WeightView weights;
+  float* out = nullptr;
+};
+
+KVA_HOST_DEVICE inline void widen_one(const WidenJob& job, int64_t row, int64_t col) {
+  job.out[row * job.weights.cols + col] =
+      coded_weight(job.weights.data, job.weights.scales, job.weights.cols, row, col);
+}
+
+// out row r = table row indices[r], added to it where `adds`. Where scales are given, the table is codes.
 struct GatherJob {
   DeviceRows table;
   const int32_t* indices = nullptr;
   DeviceRows out;
   bool adds = false;
+  const float* scales = nullptr;
+
+  friend bool operator==(const GatherJob&, const GatherJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void gather_one(const GatherJob& job, int64_t row, int64_t col) {
-  const float value = job.table.at(job.indices[row], col);
+  const float value = job.scales
+                          ? coded_weight(job.table.data, job.scales, job.table.cols, job.indices[row], col)
+                          : job.table.at(job.indices[row], col);
   job.out.put(row, col, job.adds ? job.out.at(row, col) + value : value);
 }
 
@@ -122,6 +154,8 @@ KVA_HOST_DEVICE inline void gather_one(const GatherJob& job, int64_t row, int64_
 struct CastJob {
   DeviceRows x;
   DeviceRows out;
+
+  friend bool operator==(const CastJob&, const CastJob&) = default;
 };
 
 KVA_HOST_DEVICE inline void cast_one(const CastJob& job, int64_t row, int64_t col) {
@@ -136,6 +170,8 @@ struct RopeJob {
   const float* inverse_frequencies = nullptr;
   int32_t head_dim = 0;
   int32_t rotary_dim = 0;
+
+  friend bool operator==(const RopeJob&, const RopeJob&) = default;
 };
 
 struct RotaryTurn {

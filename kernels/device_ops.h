@@ -21,6 +21,7 @@
 #include "kernels/device_product.h"
 #include "kernels/duplicates_lanes.h"
 #include "kernels/encode_lanes.h"
+#include "kernels/launch_recorder.h"
 #include "kernels/nearest_lanes.h"
 #include "kernels/pack_lanes.h"
 #include "kernels/sampling_lanes.h"
@@ -84,13 +85,12 @@ class DeviceOps {
   virtual void choose(const SampleJob& job, int32_t* token) = 0;
 
   virtual void append(const AppendJob& job) = 0;
+  virtual void place(const PlaceJob& job) = 0;
   virtual void pack(const PackJob& job) = 0;
-  // rows: [count, cols], cols a power of two up to 1024, in place.
-  virtual void hadamard(float* rows, int64_t count, int32_t cols) = 0;
-  // Runs the items of the plan's buckets and, by its merges, merges states into out [batch rows, kv_heads *
-  // group * head_dim]; either may be none. job.items and job.page_list, and merges, are the plan's, uploaded.
-  // With merges, job.masses is observed where it is asked for.
-  virtual void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
+  // Runs the items of the grid's buckets and, by the plan's merges, merges states into out [batch rows,
+  // kv_heads * group * head_dim]; either may be none. job.items and job.page_list, and merges, are the
+  // plan's, uploaded. With merges, job.masses is observed where it is asked for.
+  virtual void attend(const AttentionGrid& grid, const AttentionJob& job, const AttentionMerge* merges,
                       float* out, int64_t out_stride) = 0;
 
   virtual void nearest(const NearestJob& job) = 0;
@@ -98,6 +98,16 @@ class DeviceOps {
   virtual void compare_pairs(const PairJob& job) = 0;
   virtual void cover(const CoverJob& job) = 0;
   virtual void count_duplicates(const DuplicateJob& job) = 0;
+
+  // What is launched from here to end_recording() is likely to be launched just so again. The device may keep
+  // it back until then, and launch it as one where it came before: a recording (CUDA's graphs). Whatever else
+  // is asked of it meanwhile, such as an upload, still comes after what was launched before, and ends the
+  // recording: results are always those of launching everything as it comes.
+  virtual void begin_recording() = 0;
+  virtual void end_recording() = 0;
+  // How many are kept, of those used last; 0: none is made. A few by default.
+  virtual void keep_recordings(int32_t most) = 0;
+  virtual RecordingCounts recordings() const = 0;
 };
 
 }  // namespace kva

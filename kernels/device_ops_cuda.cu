@@ -1,3 +1,5 @@
+#include <atomic>
+#include <cstdio>
 #include <exception>
 #include <limits>
 #include <mutex>
@@ -15,6 +17,7 @@
 #include "kernels/pack_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
+#include "kernels/recorded_device.h"
 #include "kernels/similarity_cuda.h"
 
 namespace kva {
@@ -102,13 +105,64 @@ class Pool {
   cudaMemPool_t pool_ = nullptr;
 };
 
-class CudaDevice : public DeviceOps {
+// Launches as a graph.
+class Graph : public Recording {
  public:
-  CudaDevice(int device, std::string name) : name_(std::move(name)), pool_(device), copies_(stream_.get()) {}
+  // Made of what `launch` launches on `recorded`, which nothing else is on, to run on `stream`. `held`, to
+  // which its bytes are added, and the streams outlive it.
+  template <class Body>
+  Graph(cudaStream_t recorded, cudaStream_t stream, std::atomic<int64_t>& held, const Body& launch)
+      : stream_(stream), held_(held) {
+    cuda_check(cudaStreamBeginCapture(recorded, cudaStreamCaptureModeThreadLocal), "beginning a recording");
+    cudaGraph_t graph = nullptr;
+    try {
+      launch(recorded);
+    } catch (...) {
+      (void)cudaStreamEndCapture(recorded, &graph);
+      if (graph) (void)cudaGraphDestroy(graph);
+      throw;
+    }
+    cuda_check(cudaStreamEndCapture(recorded, &graph), "ending a recording");
+    const int64_t before = free_bytes();
+    const cudaError_t status = cudaGraphInstantiateWithFlags(&graph_, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    cuda_check(status, "making a recording");
+    const int64_t after = free_bytes();
+    bytes_ = before > after ? before - after : 0;
+    held_ += bytes_;
+  }
+  ~Graph() override {
+    (void)cudaStreamSynchronize(stream_);  // it may be running
+    (void)cudaGraphExecDestroy(graph_);
+    held_ -= bytes_;
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  void run() { cuda_check(cudaGraphLaunch(graph_, stream_), "launching a recording"); }
+
+ private:
+  static int64_t free_bytes() {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    cuda_check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    return static_cast<int64_t>(free);
+  }
+
+  cudaStream_t stream_;
+  std::atomic<int64_t>& held_;
+  cudaGraphExec_t graph_ = nullptr;
+  int64_t bytes_ = 0;  // by which the driver's free memory fell
+};
+
+class CudaDevice : public RecordedDevice {
+ public:
+  CudaDevice(int device, std::string name) : name_(std::move(name)), pool_(device), copies_(raw_.get()) {}
   ~CudaDevice() override {
-    (void)cudaStreamSynchronize(stream_.get());
-    free(workspace_);
-    (void)cudaStreamSynchronize(stream_.get());
+    (void)cudaStreamSynchronize(raw_.get());
+    forget_recordings();
+    if (workspace_) (void)cudaFreeAsync(workspace_, raw_.get());
+    (void)cudaStreamSynchronize(raw_.get());
   }
 
   std::string name() const override { return name_; }
@@ -124,17 +178,27 @@ class CudaDevice : public DeviceOps {
             .peak_bytes = pool_.peak_bytes() + matmul_.workspace_bytes()};
   }
 
-  int64_t workspace_bytes() const override { return matmul_.workspace_bytes() + workspace_bytes_; }
+  int64_t workspace_bytes() const override {
+    return matmul_.workspace_bytes() + workspace_bytes_ + graph_bytes_;
+  }
 
-  void* allocate(int64_t bytes) override { return pool_.take(bytes, stream_.get()); }
+  void* allocate(int64_t bytes) override { return pool_.take(bytes, raw_.get()); }
   void free(void* memory) noexcept override {
-    if (memory) (void)cudaFreeAsync(memory, stream_.get());
+    if (!memory) return;
+    try {
+      in_order();
+    } catch (const std::exception&) {
+      // An error of the device; the next call that may throw finds it.
+    }
+    (void)cudaFreeAsync(memory, raw_.get());
   }
   void upload(void* target, const void* source, int64_t bytes) override {
+    in_order();
     const std::scoped_lock lock(copying_);
     copies_.to_device(target, source, bytes);
   }
   void download(void* target, const void* source, int64_t bytes) override {
+    in_order();
     const std::scoped_lock lock(copying_);
     const DevicePiece piece{target, source, bytes};
     copies_.to_host({&piece, 1});
@@ -147,20 +211,8 @@ class CudaDevice : public DeviceOps {
     if (!side_copies_) side_copies_.emplace(side_stream_.get());
     side_copies_->to_host(pieces);
   }
-  void copy(void* target, const void* source, int64_t bytes) override {
-    cuda_check(cudaMemcpyAsync(target, source, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice,
-                               stream_.get()),
-               "copying within the device");
-  }
   void wait() override { cuda_check(cudaStreamSynchronize(stream_.get()), "waiting for the device"); }
 
-  void multiply(const DeviceProduct& product) override { matmul_.run(product, stream_.get()); }
-  void normalise(const NormJob& job) override { norm_cuda(job, stream_.get()); }
-  void activate(const ActivationJob& job) override { activate_cuda(job, stream_.get()); }
-  void add(const SumJob& job) override { add_cuda(job, stream_.get()); }
-  void gather(const GatherJob& job) override { gather_cuda(job, stream_.get()); }
-  void cast(const CastJob& job) override { cast_cuda(job, stream_.get()); }
-  void rotate(const RopeJob& job) override { rope_cuda(job, stream_.get()); }
   void choose(const SampleJob& job, int32_t* token) override {
     const bool sorts =
         job.temperature > 0.0 && ((job.top_k > 0 && job.top_k < job.vocabulary) || job.top_p < 1.0);
@@ -168,15 +220,8 @@ class CudaDevice : public DeviceOps {
     choose_cuda(job, workspace_, workspace_bytes_, token, stream_.get());
   }
 
-  void append(const AppendJob& job) override { append_cuda(job, stream_.get()); }
+  void place(const PlaceJob& job) override { place_cuda(job, stream_.get()); }
   void pack(const PackJob& job) override { pack_cuda(job, stream_.get()); }
-  void hadamard(float* rows, int64_t count, int32_t cols) override {
-    hadamard_cuda(rows, count, cols, stream_.get());
-  }
-  void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
-              int64_t out_stride) override {
-    attend_cuda(plan, job, merges, out, out_stride, stream_.get());
-  }
 
   void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }
   void count_bits(const BitCountJob& job) override { count_bits_cuda(job, stream_.get()); }
@@ -197,8 +242,57 @@ class CudaDevice : public DeviceOps {
     workspace_bytes_ = bytes;
   }
 
+  void launch(const Launch& launch) override { launch_on(launch, raw_.get()); }
+  std::unique_ptr<Recording> record(std::span<const Launch> launches) override {
+    try {
+      return std::make_unique<Graph>(recorded_.get(), raw_.get(), graph_bytes_, [&](cudaStream_t on) {
+        for (const Launch& each : launches) launch_on(each, on);
+      });
+    } catch (const std::exception& error) {
+      (void)cudaGetLastError();  // clears it
+      std::fprintf(
+          stderr,
+          "kvanalyze: warning: %s: the decoder's steps are launched piece by piece, which is slower\n",
+          error.what());
+      return nullptr;
+    }
+  }
+  void replay(Recording& recording) override { static_cast<Graph&>(recording).run(); }
+
+  void launch_on(const Launch& launch, cudaStream_t on) {
+    std::visit([&](const auto& job) { run(job, on); }, launch);
+  }
+  void run(const DeviceProduct& product, cudaStream_t on) { matmul_.run(product, on); }
+  void run(const NormJob& job, cudaStream_t on) { norm_cuda(job, on); }
+  void run(const ActivationJob& job, cudaStream_t on) { activate_cuda(job, on); }
+  void run(const SumJob& job, cudaStream_t on) { add_cuda(job, on); }
+  void run(const GatherJob& job, cudaStream_t on) { gather_cuda(job, on); }
+  void run(const CastJob& job, cudaStream_t on) { cast_cuda(job, on); }
+  void run(const RopeJob& job, cudaStream_t on) { rope_cuda(job, on); }
+  void run(const AppendJob& job, cudaStream_t on) { append_cuda(job, on); }
+  void run(const CopyJob& job, cudaStream_t on) {
+    cuda_check(cudaMemcpyAsync(job.target, job.source, static_cast<std::size_t>(job.bytes),
+                               cudaMemcpyDeviceToDevice, on),
+               "copying within the device");
+  }
+  void run(const AttendJob& launch, cudaStream_t on) {
+    attend_cuda(launch.grid, launch.job, launch.merges, launch.out, launch.out_stride, on);
+  }
+
+  // The stream for all that is not recorded: what is kept back to be recorded comes first.
+  struct InOrder {
+    CudaDevice& device;
+    cudaStream_t get() const {
+      device.in_order();
+      return device.raw_.get();
+    }
+  };
+
   std::string name_;
-  Stream stream_;
+  Stream raw_;
+  Stream recorded_;  // for nothing but recordings
+  InOrder stream_{*this};
+  std::atomic<int64_t> graph_bytes_{0};
   Pool pool_;
   std::mutex copying_;
   PinnedCopies copies_;

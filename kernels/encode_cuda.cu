@@ -23,13 +23,9 @@ __global__ void append_kernel(AppendJob job) {
   }
 }
 
-__global__ void hadamard_kernel(float* rows, int64_t count, int32_t cols) {
-  extern __shared__ float shared[];
-  const int warp_of_block = static_cast<int>(threadIdx.x) / 32;
-  const int64_t row = int64_t{blockIdx.x} * (blockDim.x / 32) + warp_of_block;
-  if (row >= count) return;
-  DeviceWarp warp;
-  hadamard_row(warp, rows + row * cols, cols, shared + warp_of_block * cols);
+__global__ void place_kernel(PlaceJob job) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < job.count) place_one(job, i);
 }
 
 }  // namespace
@@ -41,14 +37,11 @@ void append_cuda(const AppendJob& job, void* stream) {
   cuda_check(cudaGetLastError(), "launching an append");
 }
 
-void hadamard_cuda(float* rows, int64_t count, int32_t cols, void* stream) {
-  KVA_CHECK(cols > 0 && (cols & (cols - 1)) == 0 && cols <= 1024, "a power of two of columns, up to 1024");
-  if (count <= 0) return;
-  constexpr int64_t kWarps = kThreads / 32;
-  hadamard_kernel<<<static_cast<unsigned int>((count + kWarps - 1) / kWarps), kThreads,
-                    static_cast<std::size_t>(kWarps * cols) * sizeof(float),
-                    static_cast<cudaStream_t>(stream)>>>(rows, count, cols);
-  cuda_check(cudaGetLastError(), "launching a rotation");
+void place_cuda(const PlaceJob& job, void* stream) {
+  if (job.count <= 0) return;
+  const int64_t blocks = (job.count + kThreads - 1) / kThreads;
+  place_kernel<<<static_cast<unsigned int>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
+  cuda_check(cudaGetLastError(), "launching page table entries");
 }
 
 }  // namespace kva

@@ -11,7 +11,6 @@ namespace kva {
 
 void append_cuda(const AppendJob& job, void* stream);
 
-// rows: [count, cols], cols a power of two up to 1024, in place.
-void hadamard_cuda(float* rows, int64_t count, int32_t cols, void* stream);
+void place_cuda(const PlaceJob& job, void* stream);
 
 }  // namespace kva

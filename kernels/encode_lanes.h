@@ -42,6 +42,8 @@ struct AppendJob {
   const int64_t* turns = nullptr;
   const float* inverse_frequencies = nullptr;
   int32_t rotary_dim = 0;
+
+  friend bool operator==(const AppendJob&, const AppendJob&) = default;
 };
 
 // Channel `col` of a row counts the channels of all its heads.
@@ -60,6 +62,18 @@ KVA_HOST_DEVICE inline void append_one(const AppendJob& job, int64_t row, int64_
         second ? turned_second(job.keys[at - half], key, turn) : turned_first(key, job.keys[at + half], turn);
   }
   put_dense(job.key_kind, target.key, c, key);
+}
+
+// Entries of page tables: entry i goes to `to`'s place places[i].
+struct PlaceJob {
+  const DevicePage* entries = nullptr;
+  const int64_t* places = nullptr;
+  int64_t count = 0;
+  DevicePage* to = nullptr;
+};
+
+KVA_HOST_DEVICE inline void place_one(const PlaceJob& job, int64_t i) {
+  job.to[job.places[i]] = job.entries[i];
 }
 
 // A row becomes row · H / sqrt(cols) in place, as hadamard_rows(); cols is a power of two. shared: cols

@@ -1,10 +1,13 @@
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <map>
 #include <tuple>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
+#include "kernels/decoder_cuda.h"
 #include "kernels/device_buffer.h"
 #include "kernels/matmul_cuda.h"
 
@@ -12,6 +15,7 @@ namespace kva {
 namespace {
 
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+constexpr int64_t kTileWeights = int64_t{4} << 20;  // widened at a time
 
 cudaDataType_t cuda_type(DType type) {
   switch (type) {
@@ -53,9 +57,9 @@ class Shape {
     const auto inputs = static_cast<uint64_t>(product.weights.cols);
     const auto outputs = static_cast<uint64_t>(product.weights.rows);
     const auto rows = static_cast<uint64_t>(product.x.rows);
-    lay_out(weights_, type, inputs, outputs);
-    lay_out(x_, type, inputs, rows);
-    lay_out(out_, DType::kF32, outputs, rows);
+    lay_out(weights_, type, inputs, outputs, product.weights.cols);
+    lay_out(x_, type, inputs, rows, product.x.stride);
+    lay_out(out_, DType::kF32, outputs, rows, product.out.stride);
     choose(handle);
   }
 
@@ -76,10 +80,9 @@ class Shape {
     cublas_check(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
                  "describing a product");
   }
-  static void lay_out(Layout& layout, DType type, uint64_t rows, uint64_t cols) {
-    cublas_check(
-        cublasLtMatrixLayoutCreate(layout.address(), cuda_type(type), rows, cols, static_cast<int64_t>(rows)),
-        "describing a matrix");
+  static void lay_out(Layout& layout, DType type, uint64_t rows, uint64_t cols, int64_t stride) {
+    cublas_check(cublasLtMatrixLayoutCreate(layout.address(), cuda_type(type), rows, cols, stride),
+                 "describing a matrix");
   }
 
   void choose(cublasLtHandle_t handle) {
@@ -108,19 +111,40 @@ class Shape {
 }  // namespace
 
 struct DeviceMatmul::Impl {
-  using Key = std::tuple<DType, int64_t, int64_t, int64_t, bool>;
+  using Key = std::tuple<DType, int64_t, int64_t, int64_t, int64_t, bool>;
 
   Impl() : workspace(kWorkspaceBytes) { cublas_check(cublasLtCreate(handle.address()), "starting"); }
 
   DeviceBuffer workspace;
   Owned<cublasLtHandle_t, cublasLtDestroy> handle;
   std::map<Key, std::unique_ptr<Shape>> shapes;
+  // The last is the largest; recordings may use the others.
+  std::vector<DeviceBuffer> tiles;
+  int64_t tile_bytes = 0;
+
+  float* tile(int64_t cols) {
+    const int64_t wanted = std::max(kTileWeights, kTileRows * cols) * int64_t{sizeof(float)};
+    if (tiles.empty() || static_cast<int64_t>(tiles.back().bytes()) < wanted) {
+      tiles.emplace_back(static_cast<std::size_t>(wanted));
+      tile_bytes += wanted;
+    }
+    return tiles.back().as<float>();
+  }
+  void multiply(const DeviceProduct& product, cudaStream_t stream) {
+    const WeightView& weights = product.weights;
+    std::unique_ptr<Shape>& shape = shapes[{weights.dtype, product.x.rows, weights.rows, weights.cols,
+                                            product.out.stride, product.bias != nullptr}];
+    if (!shape) shape = std::make_unique<Shape>(handle.get(), product);
+    shape->run(handle.get(), product, workspace.as<void>(), stream);
+  }
 };
 
 DeviceMatmul::DeviceMatmul() : impl_(std::make_unique<Impl>()) {}
 DeviceMatmul::~DeviceMatmul() = default;
 
-int64_t DeviceMatmul::workspace_bytes() const { return static_cast<int64_t>(kWorkspaceBytes); }
+int64_t DeviceMatmul::workspace_bytes() const {
+  return static_cast<int64_t>(kWorkspaceBytes) + impl_->tile_bytes;
+}
 
 void DeviceMatmul::run(const DeviceProduct& product, void* stream) {
   const WeightView& weights = product.weights;
@@ -131,10 +155,14 @@ void DeviceMatmul::run(const DeviceProduct& product, void* stream) {
                 product.out.stride == product.out.cols,
             "a product of fitting shapes");
   if (product.x.rows == 0 || weights.rows == 0) return;
-  std::unique_ptr<Shape>& shape =
-      impl_->shapes[{weights.dtype, product.x.rows, weights.rows, weights.cols, product.bias != nullptr}];
-  if (!shape) shape = std::make_unique<Shape>(impl_->handle.get(), product);
-  shape->run(impl_->handle.get(), product, impl_->workspace.as<void>(), static_cast<cudaStream_t>(stream));
+  const auto on = static_cast<cudaStream_t>(stream);
+  if (!weights.scales) return impl_->multiply(product, on);
+  const int64_t rows = std::max<int64_t>(kTileWeights / weights.cols / kTileRows, 1) * kTileRows;
+  multiply_in_tiles(product, impl_->tile(weights.cols), rows,
+                    [&](const WidenJob& widen, const DeviceProduct& part) {
+                      widen_cuda(widen, stream);
+                      impl_->multiply(part, on);
+                    });
 }
 
 }  // namespace kva

@@ -1,5 +1,5 @@
 // Products with a model's weights on the device, by cuBLASLt: in the weights' type, with f32 accumulation
-// (f32 weights: plain f32, no TF32). Compiled without CUDA; only in builds with it.
+// (f32 weights, and those with scales: plain f32, no TF32). Compiled without CUDA; only in builds with it.
 #pragma once
 
 #include <cstdint>

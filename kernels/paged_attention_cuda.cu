@@ -83,16 +83,16 @@ void observe(const AttentionJob& job, cudaStream_t on) {
 
 }  // namespace
 
-void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
+void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
-  KVA_CHECK(job.longest_page == plan.longest_page && job.widest == plan.widest &&
-                job.key_numbers == plan.key_numbers && job.value_numbers == plan.value_numbers,
+  KVA_CHECK(job.longest_page == grid.longest_page && job.widest == grid.widest &&
+                job.key_numbers == grid.key_numbers && job.value_numbers == grid.value_numbers,
             "the plan's shared memory");
   const auto on = static_cast<cudaStream_t>(stream);
-  KVA_CHECK(plan.merges.size() <= 65535, "tables that a grid reaches");
-  project_cuda(plan, job, stream);
-  for (const AttentionBucket& bucket : plan.buckets) {
+  KVA_CHECK(grid.tables <= 65535, "tables that a grid reaches");
+  project_cuda(grid, job, stream);
+  for (const AttentionBucket& bucket : grid.buckets) {
     const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
     const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);
@@ -101,12 +101,10 @@ void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const Atten
                                                                   bucket.first, bucket.count);
     cuda_check(cudaGetLastError(), "launching attention");
   }
-  lift_cuda(plan, job, stream);
-  int32_t rows = 0;
-  for (const AttentionMerge& merge : plan.merges) rows = merge.rows > rows ? merge.rows : rows;
-  if (rows == 0) return;
-  const dim3 grid(static_cast<unsigned int>(rows), static_cast<unsigned int>(plan.merges.size()));
-  merge_kernel<<<grid, kMergeThreads, 0, on>>>(merges, job, out, out_stride);
+  lift_cuda(grid, job, stream);
+  if (grid.rows == 0) return;
+  const dim3 blocks(static_cast<unsigned int>(grid.rows), static_cast<unsigned int>(grid.tables));
+  merge_kernel<<<blocks, kMergeThreads, 0, on>>>(merges, job, out, out_stride);
   cuda_check(cudaGetLastError(), "launching the merge of states");
   if (job.masses.pages) observe(job, on);
 }

@@ -8,10 +8,11 @@
 
 namespace kva {
 
-// Runs all of the plan's items and merges their states into out [batch rows, kv_heads * group * head_dim], in
-// order on one stream (a cudaStream_t; null: the default one). All addresses in `job` are the device's, its
-// items, page_list and merges the plan's. Waits for nothing. Throws std::runtime_error where CUDA fails.
-void attend_cuda(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
+// Runs the items of the grid's plan and merges their states into out [batch rows, kv_heads * group *
+// head_dim], in order on one stream (a cudaStream_t; null: the default one). All addresses in `job` are the
+// device's, its items, page_list and merges the plan's. Waits for nothing. Throws std::runtime_error where
+// CUDA fails.
+void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const AttentionMerge* merges, float* out,
                  int64_t out_stride, void* stream);
 
 }  // namespace kva

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kMostWarps * 32) observe(AttentionJob job) {
 
 // Warps (x) take blocks of rows of the projections or lifts y.
 constexpr int kCoordinateWarps = 4;
-constexpr std::size_t kMostGridRows = 65535;
+constexpr int32_t kMostGridRows = 65535;
 
 struct RowBlocks {
   int32_t first;
@@ -72,17 +72,15 @@ __global__ void __launch_bounds__(kCoordinateWarps * 32) lift(AttentionJob job, 
   }
 }
 
-template <class Rows>
-void launch_rows(void (*kernel)(AttentionJob, unsigned int), const AttentionJob& job, const Rows& all,
-                 void* stream) {
-  if (all.empty()) return;
-  int32_t rows = 0;
-  for (const auto& of : all) rows = std::max(rows, of.rows);
+// `count` projections or lifts, of so many rows at most.
+void launch_rows(void (*kernel)(AttentionJob, unsigned int), const AttentionJob& job, int32_t count,
+                 int32_t rows, void* stream) {
+  if (count == 0) return;
   constexpr int32_t kRows = kCoordinateWarps * kItemRows;
   const dim3 grid(static_cast<unsigned int>((rows + kRows - 1) / kRows),
-                  static_cast<unsigned int>(std::min(all.size(), kMostGridRows)));
+                  static_cast<unsigned int>(std::min(count, kMostGridRows)));
   kernel<<<grid, kCoordinateWarps * 32, 0, static_cast<cudaStream_t>(stream)>>>(
-      job, static_cast<unsigned int>(all.size()));
+      job, static_cast<unsigned int>(count));
   cuda_check(cudaGetLastError(), "launching a change of coordinates");
 }
 
@@ -91,11 +89,11 @@ void launch_rows(void (*kernel)(AttentionJob, unsigned int), const AttentionJob&
 AttendKernel general_attend_kernel() { return attend_general; }
 ObserveKernel observe_kernel() { return observe; }
 
-void project_cuda(const AttentionPlan& plan, const AttentionJob& job, void* stream) {
-  launch_rows(project, job, plan.projections, stream);
+void project_cuda(const AttentionGrid& grid, const AttentionJob& job, void* stream) {
+  launch_rows(project, job, grid.projections, grid.projected_rows, stream);
 }
-void lift_cuda(const AttentionPlan& plan, const AttentionJob& job, void* stream) {
-  launch_rows(lift, job, plan.lifts, stream);
+void lift_cuda(const AttentionGrid& grid, const AttentionJob& job, void* stream) {
+  launch_rows(lift, job, grid.lifts, grid.lifted_rows, stream);
 }
 
 }  // namespace kva

@@ -60,13 +60,13 @@ __global__ void likeliest_kernel(const float* logits, int32_t vocabulary, Likeli
 
 // One warp. Parts are in order of token, and so few that each lane looks at all of them.
 __global__ void choose_kernel(SampleJob job, const Likeliest* of_parts, int32_t parts, int32_t* token) {
-  __shared__ double shared[kSampleShared];
+  __shared__ SampleState state;
   DeviceWarp warp;
   Likeliest best = of_parts[0];
   for (int32_t i = 1; i < parts; ++i)
     if (likelier(of_parts[i], best)) best = of_parts[i];
   int32_t chosen = token_or_fault(best);
-  if (chosen >= 0 && job.temperature > 0.0) chosen = sample(warp, job, best, shared);
+  if (chosen >= 0 && job.temperature > 0.0) chosen = sample(warp, job, best, state);
   if (warp.lane() == 0) *token = chosen;
 }
 

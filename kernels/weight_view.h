@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/dtype.h"
+#include "kernels/host_device.h"
 #include "kernels/views.h"
 
 namespace kva {
@@ -11,7 +12,7 @@ namespace kva {
 // So many neighbouring inputs of an output share a scale; the last group of a row may be shorter. With a
 // scale in f32 a weight takes 8.5 bits.
 inline constexpr int64_t kInt8Group = 64;
-constexpr int64_t int8_groups(int64_t cols) { return (cols + kInt8Group - 1) / kInt8Group; }
+KVA_HOST_DEVICE constexpr int64_t int8_groups(int64_t cols) { return (cols + kInt8Group - 1) / kInt8Group; }
 
 // Row-major [rows (outputs), cols (inputs)], rows adjacent. Need not be aligned.
 struct WeightView {
@@ -34,6 +35,8 @@ struct WeightView {
     return {static_cast<const char*>(data) + first * cols * element, dtype, count, cols,
             scales ? scales + first * int8_groups(cols) : nullptr};
   }
+
+  friend bool operator==(const WeightView&, const WeightView&) = default;
 };
 
 // Codes and scales of rows [n, cols], which are finite: scale = max|w| / 127 of the group, code = w / scale

@@ -195,7 +195,6 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
   RunDevice device = open_device(options.model.device, say);
   Inputs inputs = read_inputs(options, progress);
   const auto needs = [&](const RunDevice& chosen) {
-    check_weights_run(chosen, options.model);
     check_recipe_runs(chosen, Recipe::parse(kBaselineRecipe), inputs.found.config, options.page_tokens,
                       attention != nullptr);
     for (const Recipe& recipe : inputs.recipes)

@@ -284,7 +284,6 @@ ordered_json run_capture(const CaptureOptions& options, PageSink& sink, ThreadPo
   const std::vector<EncodedPrompt> prompts =
       encode_all(std::move(given), options, found.tokenizer, found.config, progress);
   const auto needs = [&](const RunDevice& chosen) {
-    check_weights_run(chosen, options);
     check_cache_runs(
         chosen, cache_options_for(found.config, options.page_tokens, options.kv_dtype, options.key_basis));
   };

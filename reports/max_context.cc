@@ -116,7 +116,6 @@ Json find_max_context(const MaxContextOptions& options, ThreadPool& pool, Progre
   if (ids.empty()) throw InputError(fmt::format("{}: expected a text, found none", options.text_file));
   for (const Recipe& recipe : recipes) (void)recipe.resolve(found.config.layers, found.config.kv_heads);
   const auto needs = [&](const RunDevice& chosen) {
-    check_weights_run(chosen, options.model);
     for (const Recipe& recipe : recipes) check_recipe_runs(chosen, recipe, found.config, options.page_tokens);
   };
   device = settled(std::move(device), options.model.device, needs, say);

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/provenance.h"
-#include "runtime/model/device_weights.h"
 
 namespace kva {
 
@@ -18,10 +17,6 @@ FoundModel open_model(const ModelOptions& options) {
   Tokenizer tokenizer = Tokenizer::load(folder.path);
   tokenizer.check_fits_model(config.vocab);
   return {std::move(folder), std::move(config), std::move(tokenizer)};
-}
-
-void check_weights_run(const RunDevice& device, const ModelOptions& options) {
-  if (device.ops) check_device_form(weight_form(options.weights));
 }
 
 LoadedModel load_model(const FoundModel& found, const ModelOptions& options, const RunDevice& device,

@@ -34,9 +34,6 @@ struct LoadedModel {
   ModelIdentity identity;
 };
 
-// Throws InputError where the device cannot hold weights of this form.
-void check_weights_run(const RunDevice& device, const ModelOptions& options);
-
 // Throws InputError where the model cannot be had or its files are damaged.
 FoundModel open_model(const ModelOptions& options);
 

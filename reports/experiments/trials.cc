@@ -178,10 +178,7 @@ class Planner {
     const Say say = [&](const std::string& line) {
       plan_.notes.push_back(fmt::format("{}, {}: {}", experiment.name, choice.name, line));
     };
-    const auto needs = [&](const RunDevice& chosen) {
-      check_weights_run(chosen, options);
-      check_strategies(experiment, choice, config, chosen);
-    };
+    const auto needs = [&](const RunDevice& chosen) { check_strategies(experiment, choice, config, chosen); };
     RunDevice device;
     try {
       device = open_device(asked, say);

@@ -16,6 +16,8 @@ struct BatchSpan {
   int64_t first_row = 0;
   int64_t tokens = 0;
   int64_t start = 0;
+
+  friend bool operator==(const BatchSpan&, const BatchSpan&) = default;
 };
 
 // Spans cover the rows in order, without gaps; a sequence appears at most once.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 #include "kernels/check.h"
@@ -13,8 +12,6 @@ namespace kva {
 namespace {
 
 constexpr std::string_view kPurpose = "attention workspace";
-// Of a table with many query rows; those with few reach AttentionLimits::most_runs first.
-constexpr int32_t kMostStates = 2048;
 constexpr int kMostHeadDim = 256;
 
 std::size_t index(int64_t at) { return static_cast<std::size_t>(at); }
@@ -79,15 +76,11 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
       device_(*backend.device()),
       tables_(store, backend, host, options.layers, options.kv_heads),
       masses_(store, backend, options.heads, options.kv_heads),
+      plans_(options, tables_, masses_, backend),
       frequencies_(backend, kPurpose),
       positions_(backend, kPurpose),
       offsets_(backend, kPurpose),
       targets_(backend, kPurpose),
-      items_(backend, kPurpose),
-      page_list_(backend, kPurpose),
-      merges_(backend, kPurpose),
-      projections_(backend, kPurpose),
-      lifts_(backend, kPurpose),
       queries_(backend, kPurpose),
       coordinates_(backend, kPurpose),
       states_(backend, kPurpose) {
@@ -103,29 +96,34 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
   if (options.key_basis == KeyBasis::kPlain) turning_ = KeyTurning::kByToken;
 }
 
+void DeviceAttention::begin_step(const SpansOf& spans, int64_t rows) {
+  observed_ = nullptr;
+  if (rows == 0) return;
+  place_rows(spans(0), rows);
+  row_targets_.resize(index(options_.layers * rows * options_.kv_heads));
+  for (int layer = 0; layer < options_.layers; ++layer) aim(layer, spans(layer), rows);
+  targets_.upload(row_targets_);
+  tables_.update(spans);
+  plans_.make(spans);
+  states_.reserve(plans_.most_states() * (options_.head_dim + 2));
+  coordinates_.reserve(plans_.most_coordinates());
+}
+
 // Where the step's rows stand, in the text and in their pages: the same in all layers.
 void DeviceAttention::place_rows(std::span<const DeviceSpan> spans, int64_t rows) {
   std::vector<int64_t> positions(index(rows));
   for (const DeviceSpan& of : spans)
     for (int64_t t = 0; t < of.span.tokens; ++t) positions[index(of.span.first_row + t)] = of.span.start + t;
-  if (positions == row_positions_) return;
-  row_positions_.clear();
   positions_.upload(positions);
-  if (turning_ == KeyTurning::kByPage) {
-    std::vector<int64_t> offsets = positions;
-    for (int64_t& offset : offsets) offset %= options_.page_tokens;  // pages fill before others begin
-    offsets_.upload(offsets);
-  }
-  row_positions_ = std::move(positions);
+  if (turning_ != KeyTurning::kByPage) return;
+  for (int64_t& position : positions) position %= options_.page_tokens;  // pages fill before others begin
+  offsets_.upload(positions);
 }
 
-void DeviceAttention::append(std::span<const DeviceSpan> spans, MatView<const float> k,
-                             MatView<const float> v) {
-  KVA_CHECK(k.stride == k.cols && v.stride == v.cols, "rows without gaps");
-  if (k.rows == 0) return;
-  place_rows(spans, k.rows);
+// Where the layer's rows go.
+void DeviceAttention::aim(int layer, std::span<const DeviceSpan> spans, int64_t rows) {
   const int64_t heads = options_.kv_heads;
-  row_targets_.resize(index(k.rows * heads));
+  AppendTarget* targets = row_targets_.data() + layer * rows * heads;
   const int64_t key_bytes = options_.k_codec->bytes(1, options_.head_dim);
   const int64_t value_bytes = options_.v_codec->bytes(1, options_.head_dim);
   for (const DeviceSpan& of : spans)
@@ -138,92 +136,23 @@ void DeviceAttention::append(std::span<const DeviceSpan> spans, MatView<const fl
         std::byte* values = store_.writable_payload(page->v);
         for (; t < of.span.tokens && of.span.start + t < page->end(); ++t) {
           const int64_t at = of.span.start + t - page->start;
-          row_targets_[index((of.span.first_row + t) * heads + h)] = {keys + at * key_bytes,
-                                                                      values + at * value_bytes};
+          targets[(of.span.first_row + t) * heads + h] = {keys + at * key_bytes, values + at * value_bytes};
         }
       }
     }
-  targets_.upload(row_targets_);
+}
+
+void DeviceAttention::append(int layer, MatView<const float> k, MatView<const float> v) {
+  KVA_CHECK(k.stride == k.cols && v.stride == v.cols, "rows without gaps");
+  if (k.rows == 0) return;
   AppendJob job = append_;
   job.keys = k.data;
   job.values = v.data;
   job.rows = k.rows;
-  job.targets = targets_.data();
+  job.targets = targets_.data() + layer * k.rows * options_.kv_heads;
   job.turns = turning_ == KeyTurning::kByPage ? offsets_.data() : positions_.data();
   if (turning_ == KeyTurning::kByToken) job.rotary_dim = 0;
   device_.append(job);
-}
-
-// All that a plan follows from, as numbers: equal ones, equal plans.
-void DeviceAttention::describe(int layer, std::span<const DeviceSpan> spans) {
-  asked_.assign({tables_.layouts(), int64_t{observing_}});
-  if (observing_) masses_.describe(spans, asked_);
-  for (const DeviceSpan& of : spans) {
-    asked_.insert(asked_.end(), {of.span.sequence, of.span.first_row, of.span.tokens, of.span.start});
-    for (int h = 0; h < options_.kv_heads; ++h) {
-      const auto shapes = tables_.shapes(layer, of.span.sequence, h);
-      asked_.push_back(std::ssize(shapes));
-      for (const PageShape& shape : shapes)
-        asked_.insert(asked_.end(), {shape.pages, shape.tokens, shape.key_format, shape.value_format,
-                                     shape.key_basis, shape.value_basis});
-    }
-  }
-}
-
-// Pages like those of the tables, in the tables' order, and the places of their entries.
-void DeviceAttention::list_pages(int layer, std::span<const DeviceSpan> spans) {
-  plan_pages_.clear();
-  plan_places_.clear();
-  plan_tables_.clear();
-  for (std::size_t s = 0; s < spans.size(); ++s) {
-    const BatchSpan& span = spans[s].span;
-    for (int h = 0; h < options_.kv_heads; ++h) {
-      const std::size_t first = plan_pages_.size();
-      for (const PageShape& shape : tables_.shapes(layer, span.sequence, h))
-        plan_pages_.insert(plan_pages_.end(), index(shape.pages),
-                           {.tokens = shape.tokens,
-                            .key_format = shape.key_format,
-                            .value_format = shape.value_format,
-                            .key_basis = shape.key_basis,
-                            .value_basis = shape.value_basis});
-      // Pages that hold tokens of the step have no gaps; of those before it is enough that they lie before.
-      int64_t end = span.start + span.tokens;
-      for (std::size_t p = plan_pages_.size(); p > first && end > span.start; --p) {
-        end -= plan_pages_[p - 1].tokens;
-        plan_pages_[p - 1].start = static_cast<int32_t>(end);
-      }
-      const auto count = static_cast<int32_t>(plan_pages_.size() - first);
-      for (int32_t p = 0; p + 1 < count; ++p) plan_places_.push_back(tables_.place(span.sequence, h, p));
-      plan_places_.push_back(tables_.last_place(s, h));
-      plan_tables_.push_back({.first_page = static_cast<int32_t>(first),
-                              .page_count = count,
-                              .kv_head = h,
-                              .batch_row = static_cast<int32_t>(span.first_row),
-                              .tokens = static_cast<int32_t>(span.tokens),
-                              .position = static_cast<int32_t>(span.start)});
-    }
-  }
-}
-
-void DeviceAttention::plan(int layer, std::span<const DeviceSpan> spans, int64_t rows) {
-  describe(layer, spans);
-  if (asked_ == planned_) return;
-  planned_.clear();
-  list_pages(layer, spans);
-  plan_ = plan_attention(plan_pages_, tables_.formats(), plan_tables_,
-                         {.group = options_.heads / options_.kv_heads, .most_states = kMostStates});
-  if (observing_) masses_.plan(spans, plan_, plan_pages_, plan_tables_, rows);
-  for (int32_t& page : plan_.page_list) page = plan_places_[index(page)];
-  for (AttentionProjection& of : plan_.projections) of.page = plan_places_[index(of.page)];
-  for (AttentionLift& of : plan_.lifts) of.page = plan_places_[index(of.page)];
-  items_.upload(plan_.items);
-  page_list_.upload(plan_.page_list);
-  merges_.upload(plan_.merges);
-  projections_.upload(plan_.projections);
-  lifts_.upload(plan_.lifts);
-  coordinates_.reserve((int64_t{plan_.coordinate_queries} + plan_.coordinate_sums) * kUnit);
-  states_.reserve(int64_t{plan_.states} * (options_.head_dim + 2));
-  planned_ = asked_;
 }
 
 // The queries at their positions; q itself where the model has none of this kind, or attention turns them.
@@ -239,10 +168,10 @@ const float* DeviceAttention::turned(MatView<const float> q) {
   return queries_.data();
 }
 
-AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
+AttentionJob DeviceAttention::job(int layer, const DevicePlan& of, MatView<const float> q) {
   const int64_t dim = options_.head_dim;
-  return {.items = items_.data(),
-          .page_list = page_list_.data(),
+  return {.items = of.items.data(),
+          .page_list = of.page_list.data(),
           .pages = tables_.pages(layer),
           .formats = tables_.device_formats(),
           .queries = turned(q),
@@ -250,17 +179,17 @@ AttentionJob DeviceAttention::job(int layer, MatView<const float> q) {
           .head_dim = options_.head_dim,
           .group = options_.heads / options_.kv_heads,
           .scale = options_.scale,
-          .longest_page = plan_.longest_page,
-          .key_numbers = plan_.key_numbers,
-          .value_numbers = plan_.value_numbers,
+          .longest_page = of.plan.longest_page,
+          .key_numbers = of.plan.key_numbers,
+          .value_numbers = of.plan.value_numbers,
           .state_values = states_.data(),
-          .state_max = states_.data() + plan_.states * dim,
-          .state_sum = states_.data() + plan_.states * (dim + 1),
-          .projections = projections_.data(),
-          .lifts = lifts_.data(),
+          .state_max = states_.data() + of.plan.states * dim,
+          .state_sum = states_.data() + of.plan.states * (dim + 1),
+          .projections = of.projections.data(),
+          .lifts = of.lifts.data(),
           .coordinate_queries = coordinates_.data(),
-          .coordinate_sums = coordinates_.data() + int64_t{plan_.coordinate_queries} * kUnit,
-          .widest = plan_.widest,
+          .coordinate_sums = coordinates_.data() + int64_t{of.plan.coordinate_queries} * kUnit,
+          .widest = of.plan.widest,
           .turning = turning_,
           .rotary_dim = append_.rotary_dim,
           .inverse_frequencies = append_.inverse_frequencies};
@@ -270,23 +199,24 @@ void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<con
                              MatView<float> out) {
   KVA_CHECK(q.stride == q.cols, "rows without gaps");
   if (q.rows == 0) return;
-  tables_.update(layer, spans);
-  place_rows(spans, q.rows);
-  observing_ = masses_.wanted(spans);
-  plan(layer, spans, q.rows);
-  AttentionJob asked = job(layer, q);
-  if (observing_) asked.masses = masses_.job();
-  device_.attend(plan_, asked, merges_.data(), out.data, out.stride);
-  if (observing_) masses_.collect(spans);
+  const DevicePlan& of = plans_.of(layer);
+  AttentionJob asked = job(layer, of, q);
+  const bool observing = masses_.wanted(spans);
+  if (observing && observed_ != &of) {
+    masses_.plan(spans, of.plan, of.pages, of.tables, q.rows);
+    observed_ = &of;
+  }
+  if (observing) asked.masses = masses_.job();
+  device_.attend(of.plan, asked, of.merges.data(), out.data, out.stride);
+  if (observing) masses_.collect(spans);
 }
 
 void DeviceAttention::add_to(ByteLedger& ledger) const {
   tables_.add_to(ledger);
-  ledger.workspace += masses_.held_bytes();
+  ledger.workspace += masses_.held_bytes() + plans_.held_bytes();
   for (const int64_t bytes :
        {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(), targets_.held_bytes(),
-        items_.held_bytes(), page_list_.held_bytes(), merges_.held_bytes(), queries_.held_bytes(),
-        projections_.held_bytes(), lifts_.held_bytes(), coordinates_.held_bytes(), states_.held_bytes()})
+        queries_.held_bytes(), coordinates_.held_bytes(), states_.held_bytes()})
     ledger.workspace += bytes;
 }
 

@@ -2,10 +2,11 @@
 // head reads the pages as they are stored (kernels/attention_work.h). Page tables stay with the host, which
 // says what is read.
 //
-// A decoding step uploads the positions of its tokens; the plan, once for neighbouring layers whose tables
-// are alike: 32 bytes for every 512 tokens and 4 query rows of a table and 4 for each page; and for each
-// layer an address pair for each new token and KV head, and the entry of each table's last page, 48 bytes.
-// Where a page begins or a plan has changed pages, those pages' entries come on top.
+// A decoding step begins with the uploads for all layers: the positions of its tokens; a plan for layers
+// whose tables are alike: 32 bytes for every 512 tokens and 4 query rows of a table and, where pages came or
+// went, 4 for each page; and for each layer an address pair for each new token and KV head, and the entry of
+// each table's last page, 56 bytes. Where a page begins or a plan has changed pages, those pages' entries
+// come on top. What it launches after that is the same for many steps, whatever they read.
 //
 // A table has so many states at most, whatever its length, so that the workspace grows with the batch, and
 // with the context by the plan's 4 bytes a page only.
@@ -16,13 +17,13 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/attention_work.h"
 #include "kernels/device_ops.h"
 #include "kernels/views.h"
 #include "runtime/backend/backend.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/device_array.h"
 #include "runtime/kv/device_masses.h"
+#include "runtime/kv/device_plans.h"
 #include "runtime/kv/device_tables.h"
 #include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_store.h"
@@ -41,9 +42,13 @@ class DeviceAttention {
   // backend: a device's.
   DeviceAttention(const KvCacheOptions& options, PageStore& store, Backend& backend, Backend& host);
 
-  // Writes the step's rows of one layer into the last pages of the spans' tables, which have room for them.
+  // Begins a step of so many rows: uploads what the layers' append() and attend() read. The spans' tables
+  // have room for the step's rows, and stay as they are until the next step.
+  void begin_step(const SpansOf& spans, int64_t rows);
+
+  // Writes the step's rows of one layer into the last pages of the spans' tables.
   // k, v: [rows, kv_heads * head_dim], on the device, without gaps, K before RoPE.
-  void append(std::span<const DeviceSpan> spans, MatView<const float> k, MatView<const float> v);
+  void append(int layer, MatView<const float> k, MatView<const float> v);
 
   // As PagedAttention::attend(), with addresses on the device. A sequence's results depend on neither its
   // company nor how other tables are cut.
@@ -58,10 +63,8 @@ class DeviceAttention {
 
  private:
   void place_rows(std::span<const DeviceSpan> spans, int64_t rows);
-  void plan(int layer, std::span<const DeviceSpan> spans, int64_t rows);
-  void describe(int layer, std::span<const DeviceSpan> spans);
-  void list_pages(int layer, std::span<const DeviceSpan> spans);
-  AttentionJob job(int layer, MatView<const float> q);
+  void aim(int layer, std::span<const DeviceSpan> spans, int64_t rows);
+  AttentionJob job(int layer, const DevicePlan& of, MatView<const float> q);
   const float* turned(MatView<const float> q);
 
   const KvCacheOptions& options_;
@@ -69,26 +72,15 @@ class DeviceAttention {
   DeviceOps& device_;
   DeviceTables tables_;
   DeviceMasses masses_;
-  bool observing_ = false;  // the call under way
-  AppendJob append_;        // what is the same in every step
+  DevicePlans plans_;
+  const DevicePlan* observed_ = nullptr;  // what masses_ were planned for in this step
+  AppendJob append_;                      // what is the same in every step
   DeviceArray<float> frequencies_;
   KeyTurning turning_ = KeyTurning::kNone;
-  std::vector<int64_t> row_positions_;  // of the step, as they are on the device
-  DeviceArray<int64_t> positions_, offsets_;
-  std::vector<AppendTarget> row_targets_;
+  DeviceArray<int64_t> positions_, offsets_;  // of the step's rows
+  std::vector<AppendTarget> row_targets_;     // [layer, row, KV head]
   DeviceArray<AppendTarget> targets_;
-  // What the plan was made for: places of the step's spans and the shapes of their tables.
-  std::vector<int64_t> asked_, planned_;
-  std::vector<DevicePage> plan_pages_;  // that are like those of the tables
-  std::vector<int32_t> plan_places_;    // of their entries
-  std::vector<AttentionTable> plan_tables_;
-  AttentionPlan plan_;
-  DeviceArray<AttentionItem> items_;
-  DeviceArray<int32_t> page_list_;
-  DeviceArray<AttentionMerge> merges_;
-  DeviceArray<AttentionProjection> projections_;
-  DeviceArray<AttentionLift> lifts_;
-  DeviceArray<float> queries_, coordinates_;  // the latter: the plan's queries, then its sums
+  DeviceArray<float> queries_, coordinates_;  // the latter: a plan's queries, then its sums
   DeviceArray<float> states_;                 // o [states, head_dim], m [states], l [states]
 };
 

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "kernels/check.h"
+#include "kernels/device_ops.h"
 #include "runtime/error.h"
 #include "runtime/kv/side_memory.h"
 
@@ -18,8 +19,13 @@ std::size_t index(int64_t at) { return static_cast<std::size_t>(at); }
 // Where sequences bring formats of their own, those of sequences that are gone are forgotten at times.
 constexpr std::size_t kManyFormats = 4096;
 
-// Room to grow by a sixteenth: growing lays everything out anew.
-int64_t roomy(int64_t pages) { return pages + pages / 16 + 2; }
+// So many neighbouring entries are worth an upload of their own.
+constexpr int64_t kWorthUpload = 64;
+// So many wait at most, whatever changes.
+constexpr int64_t kMostStaged = 1 << 14;
+
+// Room to grow by a sixteenth: growing lays everything out anew, and recordings do not outlive that.
+int64_t roomy(int64_t pages) { return pages + pages / 16 + 8; }
 
 // Leaves the shapes of the first `wanted` of `pages` pages.
 void cut(CountedVector<PageShape>& shapes, int64_t pages, int64_t wanted) {
@@ -52,7 +58,9 @@ DeviceTables::DeviceTables(const PageStore& store, Backend& backend, Backend& ho
       kv_heads_(kv_heads),
       sequences_(CountingAllocator<Sequence>(host, host_bytes_)),
       entries_(backend, "page tables"),
-      device_formats_(backend, "page tables") {}
+      device_formats_(backend, "page tables"),
+      staged_here_(backend, "page tables"),
+      staged_places_here_(backend, "page tables") {}
 
 DeviceTables::Sequence& DeviceTables::sequence(SequenceId id) {
   const CountingAllocator<Table> tables(host_, host_bytes_);
@@ -84,9 +92,11 @@ void DeviceTables::forget(SequenceId id) {
   has_gone_ = true;
 }
 
-void DeviceTables::make_room(int layer, std::span<const DeviceSpan> spans) {
+// Notes how long the layer's tables are.
+bool DeviceTables::has_room(int layer, std::span<const DeviceSpan> spans) {
   const int64_t lasts = std::ssize(spans) * kv_heads_;
   bool fits = lasts <= last_places_ && layer_places_ > 0 && !(has_gone_ && formats_.size() > kManyFormats);
+  last_places_ = std::max(last_places_, lasts);
   for (const DeviceSpan& of : spans) {
     Sequence& to = sequence(of.span.sequence);
     for (int h = 0; h < kv_heads_; ++h) {
@@ -96,9 +106,7 @@ void DeviceTables::make_room(int layer, std::span<const DeviceSpan> spans) {
       fits &= pages - 1 <= to.room;
     }
   }
-  if (fits) return;
-  last_places_ = std::max(last_places_, lasts);
-  lay_out();
+  return fits;
 }
 
 void DeviceTables::lay_out() {
@@ -122,24 +130,54 @@ void DeviceTables::lay_out() {
     places += of.room * kv_heads_;
   }
   KVA_CHECK(places <= std::numeric_limits<int32_t>::max(), "places that an index reaches");
-  layer_places_ = 0;
   entries_.reserve(places * layers_);
   layer_places_ = places;
 }
 
-void DeviceTables::update(int layer, std::span<DeviceSpan> spans) {
-  make_room(layer, spans);
-  last_.clear();
-  for (const DeviceSpan& of : spans)
-    for (int h = 0; h < kv_heads_; ++h) update(layer, of, h);
+void DeviceTables::update(const SpansOf& spans) {
+  bool fits = sound_;
+  sound_ = false;
+  for (int layer = 0; layer < layers_; ++layer) fits &= has_room(layer, spans(layer));
+  if (!fits) lay_out();
+  staged_.clear();
+  staged_places_.clear();
+  for (int layer = 0; layer < layers_; ++layer) update(layer, spans(layer));
+  place_staged();
   if (uploaded_formats_ < formats_.size()) {
     device_formats_.upload(formats_);
     uploaded_formats_ = formats_.size();
   }
-  backend_.upload(pages(layer), last_.data(), std::ssize(last_) * int64_t{sizeof(DevicePage)});
+  sound_ = true;
 }
 
-void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
+void DeviceTables::update(int layer, std::span<DeviceSpan> spans) {
+  for (std::size_t s = 0; s < spans.size(); ++s)
+    for (int h = 0; h < kv_heads_; ++h) update(layer, s, spans[s], h);
+}
+
+void DeviceTables::put(DevicePage* to, std::span<const DevicePage> pages) {
+  const auto count = std::ssize(pages);
+  if (count >= kWorthUpload) return backend_.upload(to, pages.data(), count * int64_t{sizeof(DevicePage)});
+  for (const DevicePage& page : pages) {
+    staged_.push_back(page);
+    staged_places_.push_back(to++ - entries_.data());
+  }
+  if (std::ssize(staged_) >= kMostStaged) place_staged();
+}
+
+void DeviceTables::place_staged() {
+  if (staged_.empty()) return;
+  staged_here_.upload(staged_);
+  staged_places_here_.upload(staged_places_);
+  backend_.device()->place({.entries = staged_here_.data(),
+                            .places = staged_places_here_.data(),
+                            .count = std::ssize(staged_),
+                            .to = entries_.data()});
+  staged_.clear();
+  staged_places_.clear();
+}
+
+void DeviceTables::update(int layer, std::size_t span, const DeviceSpan& of, int kv_head) {
   PageTable& from = of.tables[index(kv_head)];
   Table& to = table(layer, of.span.sequence, kv_head);
   const int64_t last = std::ssize(from.pages) - 1;
@@ -158,10 +196,11 @@ void DeviceTables::update(int layer, const DeviceSpan& of, int kv_head) {
       ++to.shapes.back().pages;
     else
       to.shapes.push_back(shape);
-    (page < last ? changed_ : last_).push_back(entry);
+    changed_.push_back(entry);
   }
-  DevicePage* places = pages(layer) + place(of.span.sequence, kv_head, first);
-  backend_.upload(places, changed_.data(), std::ssize(changed_) * int64_t{sizeof(DevicePage)});
+  const std::span<const DevicePage> changed(changed_);
+  put(pages(layer) + place(of.span.sequence, kv_head, first), changed.first(changed.size() - 1));
+  put(pages(layer) + last_place(span, kv_head), changed.last(1));
   to.copied = last;
   from.changed_from = std::numeric_limits<int32_t>::max();
 }
@@ -254,6 +293,7 @@ uint16_t DeviceTables::add_format(const SideFormat& format) {
 void DeviceTables::add_to(ByteLedger& ledger) const {
   ledger.tables += entries_.held_bytes() + device_formats_.held_bytes() + host_bytes_;
   ledger.beside += host_bytes_;
+  ledger.workspace += staged_here_.held_bytes() + staged_places_here_.held_bytes();
 }
 
 }  // namespace kva

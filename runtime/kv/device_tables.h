@@ -2,11 +2,12 @@
 //
 // Entries lie layer by layer, each sequence's at the same places in every layer, so that a plan that names
 // entries by their place holds for all layers whose tables are alike. The last pages of a step's tables have
-// places of their own at the front, side by side: while nothing but those changes, as in most steps, a layer
-// costs one upload.
+// places of their own at the front. Entries that change one by one, as the last ones do at every step, are
+// uploaded together for all layers, and put into their places there.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -37,6 +38,8 @@ struct DeviceSpan {
 // on others. What the codec shares is brought to the device. Throws InputError when the device is out of
 // memory. By one thread at a time.
 std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens, int64_t width);
+// A step's spans in a layer; good until the next call.
+using SpansOf = std::function<std::span<DeviceSpan>(int layer)>;
 
 // Neighbouring pages of a table that are read alike.
 struct PageShape {
@@ -62,9 +65,9 @@ class DeviceTables {
   // Entries are in `backend`, what is kept to know them by in `host`.
   DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads);
 
-  // Uploads what changed of the layer's tables since they were here last; every table has a page. Throws
+  // Uploads what changed of all layers' tables since they were here last; every table has a page. Throws
   // InputError when out of memory; tables can then be brought again.
-  void update(int layer, std::span<DeviceSpan> spans);
+  void update(const SpansOf& spans);
   // The sequence is gone; its places are used again.
   void forget(SequenceId sequence);
 
@@ -102,9 +105,12 @@ class DeviceTables {
 
   Table& table(int layer, SequenceId sequence, int kv_head);
   Sequence& sequence(SequenceId id);
-  void make_room(int layer, std::span<const DeviceSpan> spans);
+  bool has_room(int layer, std::span<const DeviceSpan> spans);
   void lay_out();
-  void update(int layer, const DeviceSpan& of, int kv_head);
+  void update(int layer, std::span<DeviceSpan> spans);
+  void update(int layer, std::size_t span, const DeviceSpan& of, int kv_head);
+  void put(DevicePage* to, std::span<const DevicePage> pages);
+  void place_staged();
   struct SideEntry {
     const std::byte* payload;
     const std::byte* base;
@@ -127,6 +133,7 @@ class DeviceTables {
   int64_t last_places_ = 0;   // for the last pages of a step's tables
   int64_t layer_places_ = 0;  // of a layer
   int64_t layouts_ = 0;
+  bool sound_ = false;               // entries are what tables say
   DeviceArray<DevicePage> entries_;  // [layers, layer_places_]
   // Formats that pages had since the last layout, what of them is uploaded, and of each the first that is
   // alike.
@@ -136,7 +143,11 @@ class DeviceTables {
   std::size_t uploaded_formats_ = 0;
   bool has_gone_ = false;  // a sequence, since the last layout
   DeviceArray<SideFormat> device_formats_;
-  std::vector<DevicePage> last_, changed_;  // of the update under way
+  // Of the update under way.
+  std::vector<DevicePage> changed_, staged_;
+  std::vector<int64_t> staged_places_;
+  DeviceArray<DevicePage> staged_here_;
+  DeviceArray<int64_t> staged_places_here_;
 };
 
 }  // namespace kva

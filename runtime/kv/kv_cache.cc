@@ -73,6 +73,21 @@ void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
   table.end = start;
 }
 
+// Makes room for the batch's tokens in the layer, and for their masses.
+void KvCache::Impl::extend(int layer, const Batch& batch) {
+  for (const BatchSpan& span : batch.spans) {
+    CachedSequence& of = sequence(span.sequence);
+    KVA_CHECK(span.start == of.tokens, "a span starts where its sequence ends");
+    for (int h = 0; h < options.kv_heads; ++h) {
+      const std::size_t index = table_index(layer, h);
+      extend(of.tables[index], span.start, span.tokens);
+      if (observed.empty() && !of.masses.mapped()) continue;
+      const Observations asked = observed.empty() ? Observations() : observed[index];
+      of.masses.extend(asked, index, table_count(), of.tables[index].end);
+    }
+  }
+}
+
 // Writes rows k, v [span.tokens, head_dim] of one head into the pages that extend() made room in.
 void KvCache::Impl::encode(const PageTable& table, const BatchSpan& span, MatView<const float> k,
                            MatView<const float> v, int worker) {
@@ -158,9 +173,22 @@ void KvCache::free_sequence(SequenceId sequence) {
   }
   impl.sequences[static_cast<std::size_t>(sequence)] = impl.blank_sequence();
   if (impl.device) impl.device->forget(sequence);
+  impl.begun.clear();  // of a step that failed
 }
 
 int64_t KvCache::tokens(SequenceId sequence) const { return impl_->sequence(sequence).tokens; }
+
+void KvCache::begin_step(const Batch& batch) {
+  if (impl_->device) impl_->begin_on_device(batch);
+}
+
+void KvCache::Impl::begin_on_device(const Batch& batch) {
+  begun.clear();
+  for (int layer = 0; layer < options.layers; ++layer) extend(layer, batch);
+  device->begin_step([&](int layer) { return device_spans(layer, batch); }, batch.rows());
+  begun = batch.spans;
+  note_peak();
+}
 
 void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatView<const float> v) {
   Impl& impl = *impl_;
@@ -168,24 +196,13 @@ void KvCache::append(int layer, const Batch& batch, MatView<const float> k, MatV
   const int64_t dim = impl.options.head_dim;
   KVA_CHECK(k.rows == batch.rows() && v.rows == k.rows, "one row a token of the batch");
   KVA_CHECK(k.cols == kv_heads * dim && v.cols == k.cols, "rows hold the KV heads side by side");
-  int64_t positions = 0;
-  for (const BatchSpan& span : batch.spans) {
-    KVA_CHECK(span.start == impl.sequence(span.sequence).tokens, "a span starts where its sequence ends");
-    positions = std::max(positions, span.start + span.tokens);
-    for (int h = 0; h < kv_heads; ++h) {
-      PageTable& table = impl.table(span.sequence, layer, h);
-      impl.extend(table, span.start, span.tokens);
-      AttentionMasses& masses = impl.sequence(span.sequence).masses;
-      if (impl.observed.empty() && !masses.mapped()) continue;
-      const std::size_t index = impl.table_index(layer, h);
-      const Observations asked = impl.observed.empty() ? Observations() : impl.observed[index];
-      masses.extend(asked, index, impl.table_count(), table.end);
-    }
-  }
   if (impl.device) {
-    impl.device->append(impl.device_spans(layer, batch), k, v);
-    return impl.note_peak();
+    if (impl.begun != batch.spans) impl.begin_on_device(batch);
+    return impl.device->append(layer, k, v);
   }
+  impl.extend(layer, batch);
+  int64_t positions = 0;
+  for (const BatchSpan& span : batch.spans) positions = std::max(positions, span.start + span.tokens);
   impl.turns.reserve(positions);
   const auto work = [&](int64_t index, int worker) {
     const BatchSpan& span = batch.spans[static_cast<std::size_t>(index / kv_heads)];
@@ -226,6 +243,7 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
   KVA_CHECK(q.rows == batch.rows() && out.rows == q.rows, "one row a token of the batch");
   KVA_CHECK(q.cols == cols && out.cols == cols, "rows hold the heads side by side");
   if (impl.device) {
+    KVA_CHECK(impl.begun == batch.spans, "keys are appended before queries attend");
     impl.device->attend(layer, impl.device_spans(layer, batch), q, out);
     return impl.note_peak();
   }
@@ -248,6 +266,7 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
 }
 
 void KvCache::end_step(const Batch& batch) {
+  impl_->begun.clear();
   for (const BatchSpan& span : batch.spans) {
     CachedSequence& sequence = impl_->sequence(span.sequence);
     sequence.tokens = span.start + span.tokens;

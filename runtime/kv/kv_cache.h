@@ -126,6 +126,10 @@ class KvCache {
   // Tokens of the sequence after the last end_step().
   int64_t tokens(SequenceId sequence) const;
 
+  // Begins a step. On a device all that it needs there is uploaded now, so that until end_step() its launches
+  // can be recorded (kernels/device_ops.h); append() begins a step that was not begun.
+  void begin_step(const Batch& batch);
+
   // Stores this step's keys and values of one layer. k, v: [batch rows, kv_heads * head_dim], K before RoPE.
   void append(int layer, const Batch& batch, MatView<const float> k, MatView<const float> v);
 

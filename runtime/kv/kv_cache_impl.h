@@ -46,6 +46,7 @@ struct KvCache::Impl {
   int64_t peak_bytes = 0;
   std::vector<AttentionSpan> spans;
   std::vector<DeviceSpan> spans_on_device;
+  std::vector<BatchSpan> begun;        // the step on a device
   std::vector<Observations> observed;  // [layer * kv_heads + kv_head], or empty: nothing
 
   Impl(const KvCacheOptions& asked, ThreadPool& pool_)
@@ -146,6 +147,8 @@ struct KvCache::Impl {
   SequenceId add_sequence();
   SequenceId fork(SequenceId id, int64_t tokens);
   void extend(PageTable& table, int64_t start, int64_t tokens);
+  void extend(int layer, const Batch& batch);
+  void begin_on_device(const Batch& batch);
   std::span<DeviceSpan> device_spans(int layer, const Batch& batch);
   std::span<const float> mass(SequenceId id, int layer, int kv_head, Mass which, bool Observations::*asked);
   void encode(const PageTable& table, const BatchSpan& span, MatView<const float> k, MatView<const float> v,

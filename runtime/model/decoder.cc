@@ -37,7 +37,6 @@ Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 
 Decoder Decoder::load(const std::string& folder, const LoadOptions& options, ThreadPool& pool) {
-  if (options.device) check_device_form(options.weights);
   auto impl = std::make_unique<Impl>();
   impl->config = load_config(folder);
   impl->archive = TensorArchive::open_folder(folder);
@@ -141,11 +140,15 @@ MatView<float> Decoder::Impl::layers(const Batch& batch, std::span<const int32_t
   if (batch.rows() == 0) return {};
   math->begin(batch);
   const MatView<float> x = embed(batch, tokens);
+  cache.begin_step(batch);
+  // Steps of one token a sequence follow each other, and launch alike.
+  if (device && batch.rows() == std::ssize(batch.spans)) device->begin_recording();
   for (int layer = 0; layer < config.layers; ++layer) {
     throw_if_interrupted();
     attention(layer, batch, cache, x);
     feed_forward(layer, x);
   }
+  if (device) device->end_recording();
   cache.end_step(batch);
   return x;
 }

@@ -24,7 +24,7 @@ struct LoadOptions {
   WeightForm weights = {};
   // false widens bf16 weights for every product, so that activations are never rounded (kernels/matmul.h).
   bool hardware_bf16 = true;
-  // Holds the weights and computes; null: the CPU does. No int8 weights on a device.
+  // Holds the weights and computes; null: the CPU does.
   std::shared_ptr<DeviceOps> device;
 };
 

@@ -87,7 +87,8 @@ class DecoderMath {
 std::unique_ptr<DecoderMath> make_cpu_math(const ModelConfig& config, ThreadPool& pool, bool hardware_bf16);
 
 // On the backend's device. Products are made of all rows at once, and how they are split depends on their
-// number: a sequence's numbers depend on its companions by rounding. No weights with scales.
+// number: a sequence's numbers depend on its companions by rounding. Weights with scales are widened to f32
+// in parts of bounded size, and multiplied so.
 std::unique_ptr<DecoderMath> make_device_math(const ModelConfig& config, std::shared_ptr<Backend> backend);
 
 }  // namespace kva

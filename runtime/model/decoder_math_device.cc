@@ -39,10 +39,10 @@ class DeviceMath : public DecoderMath {
   void begin(const Batch&) override {}
 
   void look_up(const WeightView& table, std::span<const int32_t> rows, MatView<float> out) override {
-    gather(table_rows(table), rows, as_rows(out), false);
+    gather(table_rows(table), table.scales, rows, as_rows(out), false);
   }
   void add_looked_up(const WeightView& table, std::span<const int32_t> rows, MatView<float> out) override {
-    gather(table_rows(table), rows, as_rows(out), true);
+    gather(table_rows(table), table.scales, rows, as_rows(out), true);
   }
 
   DeviceRows input(MatView<float> x, DType type) override {
@@ -75,7 +75,7 @@ class DeviceMath : public DecoderMath {
   MatView<float> pick(MatView<float> x, const Batch&, std::span<const int64_t> rows) override {
     const MatView<float> picked = room(Room::kNormed, static_cast<int64_t>(rows.size()), x.cols);
     const std::vector<int32_t> indices(rows.begin(), rows.end());
-    gather(as_rows(x), indices, as_rows(picked), false);
+    gather(as_rows(x), nullptr, indices, as_rows(picked), false);
     return picked;
   }
   void logits(const DeviceRows& x, const WeightView& head, MatView<float> out) override {
@@ -126,11 +126,12 @@ class DeviceMath : public DecoderMath {
     // DeviceRows has one kind of pointer; a gather only reads its table.
     return {const_cast<void*>(table.data), table.dtype, table.rows, table.cols, table.cols};
   }
-  void gather(const DeviceRows& table, std::span<const int32_t> rows, const DeviceRows& out, bool adds) {
+  void gather(const DeviceRows& table, const float* scales, std::span<const int32_t> rows,
+              const DeviceRows& out, bool adds) {
     const auto bytes = static_cast<int64_t>(rows.size_bytes());
     auto* indices = static_cast<int32_t*>(indices_.of(backend_, bytes));
     backend_->upload(indices, rows.data(), bytes);
-    device_.gather({table, indices, out, adds});
+    device_.gather({table, indices, out, adds, scales});
   }
   void normalise(MatView<float> x, const NormWeights& norm, const DeviceRows& out) {
     device_.normalise(

@@ -23,8 +23,9 @@ class Uploader {
 
   void move(WeightView& weights) {
     if (!weights.data) return;
-    KVA_CHECK(!weights.scales, "weights without scales");
-    weights.data = at(weights.data, weights.bytes());
+    const int64_t scales = weights.scales ? weights.rows * int8_groups(weights.cols) : 0;
+    weights.data = at(weights.data, weights.bytes() - scales * static_cast<int64_t>(sizeof(float)));
+    move(weights.scales, scales);
   }
   void move(Projection& projection) {
     move(projection.weight);
@@ -70,13 +71,6 @@ void check_types(const LayerWeights& layer) {
 }
 
 }  // namespace
-
-void check_device_form(const WeightForm& form) {
-  if (form.int8)
-    throw InputError(
-        "--weights int8: a device multiplies f32, f16 and bf16 weights; use --weights stored, or --device "
-        "cpu");
-}
 
 ModelWeights upload_weights(const ModelWeights& host, const ModelConfig& config,
                             const std::shared_ptr<Backend>& backend) {

@@ -9,9 +9,6 @@
 
 namespace kva {
 
-// Throws InputError for weights with scales (int8): devices multiply f32, f16 and bf16.
-void check_device_form(const WeightForm& form);
-
 // A copy of `host` on the backend's device, in the same types; it owns its memory and holds the backend.
 // Throws InputError where the queries', keys' and values' weights (or those of the gate and
 // what it gates) differ in type, and where the device's memory ends; Interrupted.

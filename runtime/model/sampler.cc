@@ -4,21 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/check.h"
+#include "kernels/sampling_lanes.h"
 #include "runtime/error.h"
 
 namespace kva {
-namespace {
-
-using Candidate = std::pair<float, int32_t>;
-
-bool likelier(const Candidate& a, const Candidate& b) {
-  return a.first != b.first ? a.first > b.first : a.second < b.second;
-}
-
-}  // namespace
-
 void fail_at_logit(int64_t token) {
   throw InputError(fmt::format("the model's logit of token {} is not finite: its weights overflow", token));
 }
@@ -52,38 +44,36 @@ int32_t Sampler::pick(std::span<const float> logits) { return chosen(logits, nex
 int32_t Sampler::chosen(std::span<const float> logits, const TokenChoice& choice) {
   const int32_t best = most_likely(logits);
   if (choice.temperature == 0.0) return best;
-  candidates_.clear();
-  for (std::size_t i = 0; i < logits.size(); ++i)
-    candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
-  const std::size_t count =
-      choice.top_k > 0 ? std::min<std::size_t>(candidates_.size(), static_cast<std::size_t>(choice.top_k))
-                       : candidates_.size();
-  // Sorting everything is only needed where top-p must see the order.
-  if (count < candidates_.size())
-    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(count),
-                      candidates_.end(), likelier);
-  else if (choice.top_p < 1.0)
-    std::sort(candidates_.begin(), candidates_.end(), likelier);
-  const double top = logits[static_cast<std::size_t>(best)];
-  weights_.clear();
-  double total = 0.0;
-  for (std::size_t i = 0; i < count; ++i) {
-    weights_.push_back(std::exp((candidates_[i].first - top) / choice.temperature));
-    total += weights_.back();
-  }
-  double kept = total;
-  if (choice.top_p < 1.0) {
-    kept = 0.0;
-    std::size_t size = 0;
-    while (size < count && kept < choice.top_p * total) kept += weights_[size++];
-    weights_.resize(size);
-  }
-  double rest = choice.uniform * kept;
-  for (std::size_t i = 0; i < weights_.size(); ++i) {
-    rest -= weights_[i];
-    if (rest < 0.0) return candidates_[i].second;
-  }
-  return candidates_[weights_.size() - 1].second;  // rounding may leave a rest
+  const auto vocabulary = static_cast<int32_t>(logits.size());
+  const SampleJob job{.logits = logits.data(),
+                      .order = ordered(logits, choice),
+                      .vocabulary = vocabulary,
+                      .top_k = static_cast<int32_t>(std::min<int64_t>(choice.top_k, vocabulary)),
+                      .top_p = choice.top_p,
+                      .temperature = choice.temperature,
+                      .uniform = choice.uniform};
+  const Likeliest top{logits[static_cast<std::size_t>(best)], best};
+  SampleState state;
+  for (int32_t lane = 0; lane < 32; ++lane) sample_sum(job, top, lane, state);
+  sample_total(job, 0, state);
+  for (int32_t lane = 0; lane < 32; ++lane) sample_cut(job, top, lane, state);
+  for (int32_t lane = 0; lane < 32; ++lane) sample_pick(job, top, lane, state);
+  return sampled(job, state);
+}
+
+// The tokens that may be chosen, most likely first; null: all of them, as they are.
+const int32_t* Sampler::ordered(std::span<const float> logits, const TokenChoice& choice) {
+  const auto all = std::ssize(logits);
+  const int64_t count = choice.top_k > 0 ? std::min(all, choice.top_k) : all;
+  if (count == all && choice.top_p >= 1.0) return nullptr;
+  order_.resize(logits.size());
+  std::iota(order_.begin(), order_.end(), 0);
+  const auto likelier = [&](int32_t a, int32_t b) {
+    const float x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  std::partial_sort(order_.begin(), order_.begin() + count, order_.end(), likelier);
+  return order_.data();
 }
 
 }  // namespace kva

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "kernels/random.h"
@@ -27,7 +26,7 @@ struct TokenChoice {
 
 // One sequence's sampler. Tokens are ordered by logit, equal ones by id; temperature applies first, then
 // top-k, then top-p (the token that crosses it is kept), then one uniform number picks. Probabilities are
-// f64.
+// f64, and summed as a device does it (kernels/sampling_lanes.h), which chooses the same tokens.
 class Sampler {
  public:
   // Throws InputError for options out of range.
@@ -39,13 +38,15 @@ class Sampler {
   // The next choice, for logits that are elsewhere: where they are, it gives what pick() would.
   TokenChoice next();
 
- private:
+  // What a choice gives for logits; throws as pick().
   int32_t chosen(std::span<const float> logits, const TokenChoice& choice);
+
+ private:
+  const int32_t* ordered(std::span<const float> logits, const TokenChoice& choice);
 
   SamplerOptions options_;
   SplitMix64 random_;
-  std::vector<std::pair<float, int32_t>> candidates_;
-  std::vector<double> weights_;
+  std::vector<int32_t> order_;
 };
 
 // Throws the InputError for a logit of the token that is NaN or +inf.

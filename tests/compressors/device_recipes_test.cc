@@ -51,6 +51,36 @@ TEST_P(DeviceRecipe, AttentionReadsWhatIsStored) {
   EXPECT_EQ(ledger.payload + ledger.scales + ledger.slack, 0);
 }
 
+// Step by step over page boundaries and whatever the recipe does between steps, beside a sequence that ends.
+TEST_P(DeviceRecipe, RecordedStepsGiveTheBitsOfLaunchedOnes) {
+  std::vector<std::vector<float>> outputs;
+  for (const bool records : {true, false}) {
+    const auto own = device_under_test();
+    own->keep_recordings(records ? 8 : 0);
+    CompressedCache c(GetParam(), pool, kShape, nullptr, 0, make_device_backend(own));
+    const Projections source(c.shape, 70, 1), other(c.shape, 30, 2);
+    const SequenceId id = c.driver.add(source), beside = c.driver.add(other);
+    c.prompt(id, 38, 38);
+    c.prompt(beside, 9, 9);
+    for (int i = 0; i < 8; ++i) c.step({{id, 1}, {beside, 1}});
+    outputs.push_back(c.driver.output(beside));
+    c.free(beside);
+    c.feed(id, 16, 1);
+    outputs.push_back(c.driver.output(id));
+    const RecordingCounts counts = own->recordings();
+    if (!records) {
+      EXPECT_EQ(counts, RecordingCounts());
+    } else if (c.driver.cache.observe_seconds() > 0.0) {
+      EXPECT_EQ(counts.replayed, 0);
+    } else {
+      EXPECT_EQ(counts.launched + counts.replayed, 24);
+      EXPECT_GT(counts.replayed, 8);
+    }
+  }
+  EXPECT_EQ(outputs[0], outputs[2]);
+  EXPECT_EQ(outputs[1], outputs[3]);
+}
+
 // Where numbers are coded, one that rounds to the other side is a step off: bytes are what must be equal.
 TEST_P(DeviceRecipe, HoldsAsManyBytesAsTheCpu) {
   CompressedCache here(GetParam(), pool, kShape);

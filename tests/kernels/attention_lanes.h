@@ -15,7 +15,7 @@ namespace kva {
 // As DeviceOps::attend(). Shared memory starts as NaN: what nobody wrote shows. kTurns: as attend_item() has
 // it.
 template <bool kTurns>
-void attend_by_lanes(HostWarp& warp, const AttentionPlan& plan, const AttentionJob& job,
+void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJob& job,
                      const AttentionMerge* merges, float* out, int64_t out_stride) {
   std::vector<float> shared(
       static_cast<std::size_t>(std::max<int64_t>(attention_shared_values(job), kCoordinateShared)));
@@ -23,10 +23,10 @@ void attend_by_lanes(HostWarp& warp, const AttentionPlan& plan, const AttentionJ
     std::fill(shared.begin(), shared.end(), std::numeric_limits<float>::quiet_NaN());
     warp.run(body);
   };
-  for (std::size_t i = 0; i < plan.projections.size(); ++i)
+  for (int32_t i = 0; i < grid.projections; ++i)
     for (int32_t row = 0; row < job.projections[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { project_rows(lane, job, job.projections[i], row, shared.data()); });
-  for (const AttentionBucket& bucket : plan.buckets)
+  for (const AttentionBucket& bucket : grid.buckets)
     for (int32_t i = 0; i < bucket.count; ++i)
       run([&](HostWarp::Lane& lane) {
         const AttentionItem& item = job.items[bucket.first + i];
@@ -37,17 +37,17 @@ void attend_by_lanes(HostWarp& warp, const AttentionPlan& plan, const AttentionJ
         else
           attend_item<kTurns>(lane, job, bucket.keys, bucket.values, item, shared.data());
       });
-  for (std::size_t i = 0; i < plan.lifts.size(); ++i)
+  for (int32_t i = 0; i < grid.lifts; ++i)
     for (int32_t row = 0; row < job.lifts[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { lift_rows(lane, job, job.lifts[i], row, shared.data()); });
-  for (std::size_t i = 0; i < plan.merges.size(); ++i)
+  for (int32_t i = 0; i < grid.tables; ++i)
     for (int32_t row = 0; row < merges[i].rows; ++row) {
       float* to = out + result_at(merges[i], row, job.group, job.head_dim, out_stride);
       for (int32_t c = 0; c < job.head_dim; ++c)
         to[c] = merged_value(merges[i], row, c, job.head_dim, job.state_values, job.state_max, job.state_sum);
       if (job.masses.pages) put_finals(merges[i], row, job);
     }
-  if (plan.merges.empty() || !job.masses.pages) return;
+  if (grid.tables == 0 || !job.masses.pages) return;
   for (int32_t entry = 0; entry < job.masses.count; ++entry)
     run([&](HostWarp::Lane& lane) { observe_page(lane, job, entry, shared.data()); });
 }

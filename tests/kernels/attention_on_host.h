@@ -56,6 +56,9 @@ inline void expect_attention(AttentionCase& c, const AttentionLimits& limits, co
   for (std::size_t i = 0; i < out.size(); ++i)
     ASSERT_NEAR(out[i], expected.out[i], expected.bound[i]) << what << ", number " << i;
   EXPECT_EQ(out, run_on_host(c, plan)) << what;
+  AttentionPlan rounded = plan;
+  round_up(rounded);
+  EXPECT_EQ(out, run_on_host(c, rounded)) << what;
 }
 
 }  // namespace kva

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <random>
 #include <set>
@@ -192,6 +193,51 @@ TEST(AttentionWork, LaunchesByHand) {
   EXPECT_EQ(two.warps, 2);
   EXPECT_EQ(two.blocks, 5);
   EXPECT_EQ(two.shared_bytes, 2 * 3072);
+}
+
+// Items and states as they were, but for where they are; between them what is left out.
+TEST(AttentionWork, RoundedPlansLaunchPowersOfTwo) {
+  std::mt19937 random(4);
+  Batch batch;
+  batch.add(40, 17, 1, random);
+  batch.add(9, 256, 1, random);
+  std::vector<SideFormat> formats(kFormats.begin(), kFormats.end());
+  formats[1].hadamard = true;
+  const AttentionPlan plan =
+      plan_attention(batch.pages, formats, batch.tables, {.group = 5, .item_tokens = 64});
+  ASSERT_GT(plan.coordinate_queries + plan.coordinate_sums, 0);
+  AttentionPlan rounded = plan;
+  round_up(rounded);
+  const auto is_power = [](int32_t count) { return std::has_single_bit(static_cast<uint32_t>(count)); };
+  const auto is_rounded = [&](int32_t room, int32_t count) {
+    return count == 0 ? room == 0 : is_power(room) && room >= count && room < 2 * count;
+  };
+  EXPECT_TRUE(is_rounded(rounded.states, plan.states));
+  EXPECT_TRUE(is_rounded(rounded.coordinate_queries, plan.coordinate_queries));
+  EXPECT_TRUE(is_rounded(rounded.coordinate_sums, plan.coordinate_sums));
+  EXPECT_EQ(rounded.page_list, plan.page_list);
+  int32_t next = 0;
+  for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
+    const AttentionBucket& bucket = rounded.buckets[b];
+    EXPECT_EQ(bucket.first, next);
+    EXPECT_TRUE(is_power(bucket.count));
+    next += bucket.count;
+    for (int32_t i = 0; i < bucket.count; ++i) {
+      const AttentionItem& item = rounded.items[at(bucket.first + i)];
+      if (i >= plan.buckets[b].count) {
+        EXPECT_EQ(item.rows, 0);
+        continue;
+      }
+      const AttentionItem& before = plan.items[at(plan.buckets[b].first + i)];
+      EXPECT_EQ(item.first_page, before.first_page);
+      EXPECT_EQ(item.state, before.state);
+    }
+  }
+  EXPECT_EQ(next, static_cast<int32_t>(rounded.items.size()));
+  EXPECT_EQ(rounded.merges, plan.merges);
+  const AttentionGrid grid(rounded);
+  EXPECT_EQ(grid.tables, 2);
+  EXPECT_EQ(grid.rows, 5);
 }
 
 TEST(AttentionWork, AnEmptyTableHasNoStates) {

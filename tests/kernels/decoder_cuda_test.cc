@@ -14,7 +14,6 @@
 
 #include "kernels/device_buffer.h"
 #include "kernels/encode_cuda.h"
-#include "kernels/hadamard.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/pack_cuda.h"
 #include "tests/kernels/device_sides.h"
@@ -154,11 +153,11 @@ TEST_F(CudaDecoder, ChoosesTokens) {
           if (top_k == 0 && top_p == 1.0) job.order = nullptr;
           int32_t expected = order[0];
           HostWarp warp;
-          double shared[kSampleShared];
+          SampleState state;
           if (temperature > 0.0)
             warp.run([&](HostWarp::Lane& lane) {
               const int32_t picked =
-                  sample(lane, job, {logits[static_cast<std::size_t>(order[0])], order[0]}, shared);
+                  sample(lane, job, {logits[static_cast<std::size_t>(order[0])], order[0]}, state);
               if (lane.lane() == 0) expected = picked;
             });
           job.logits = device_logits.as<float>();
@@ -205,6 +204,43 @@ TEST_F(CudaDecoder, Products) {
         // 72 products of numbers up to 4, in f32.
         out.expect_equal(2.0 * 72 * 72 * 4 * 0x1p-24);
       }
+}
+
+// Outputs of more than one tile, by an odd number of inputs in groups of 64. Whole numbers whose groups have
+// the scale 1: sums in any order are exact.
+TEST_F(CudaDecoder, ProductsWithCodedWeights) {
+  constexpr int64_t kInputs = 4100, kOutputs = 1100, kRows = 3;
+  const auto whole = [](int64_t count, int64_t step, int64_t most) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (int64_t i = 0; i < count; ++i)
+      values[static_cast<std::size_t>(i)] = static_cast<float>(i * step % (2 * most + 1) - most);
+    return values;
+  };
+  std::vector<float> wide = whole(kOutputs * kInputs, 37, 127);
+  for (int64_t o = 0; o < kOutputs; ++o)
+    for (int64_t i = 0; i < kInputs; i += kInt8Group)
+      wide[static_cast<std::size_t>(o * kInputs + i)] = 127.0f;
+  std::vector<int8_t> codes(wide.size());
+  std::vector<float> scales(static_cast<std::size_t>(kOutputs * int8_groups(kInputs)));
+  quantize_int8({wide.data(), kOutputs, kInputs}, codes.data(), scales.data());
+  BothRows x(whole(kRows * kInputs, 5, 3), kInputs, DType::kF32, 0),
+      out(whole(kRows * kOutputs, 7, 100), kOutputs, DType::kF32, 0);
+  for (int64_t r = 0; r < kRows; ++r)
+    for (int64_t o = 0; o < kOutputs; ++o) {
+      double sum = double{out.host.at(r, o)};
+      for (int64_t i = 0; i < kInputs; ++i)
+        sum += double{x.host.at(r, i)} * double{wide[static_cast<std::size_t>(o * kInputs + i)]};
+      out.host.put(r, o, static_cast<float>(sum));
+    }
+  const DeviceBuffer device_codes = DeviceBuffer::holding(std::span<const int8_t>(codes));
+  const DeviceBuffer device_scales = upload(scales);
+  DeviceMatmul matmul;
+  matmul.run({.x = x.device,
+              .weights = {device_codes.as<void>(), DType::kF32, kOutputs, kInputs, device_scales.as<float>()},
+              .out = out.device,
+              .adds = true},
+             nullptr);
+  out.expect_equal(0.0);
 }
 
 // With and without numbers kept beside the codes, lengths kept and Hadamard coordinates.
@@ -301,17 +337,6 @@ TEST_F(CudaDecoder, Appends) {
     EXPECT_EQ(found, expected) << "kind " << static_cast<int>(kind);
     values.download(found.data(), found.size());
     EXPECT_EQ(found, of_values) << "kind " << static_cast<int>(kind);
-  }
-}
-
-TEST_F(CudaDecoder, HadamardIsTheCpusToTheBit) {
-  for (int32_t cols = 1; cols <= 1024; cols *= 2) {
-    std::vector<float> rows = draw(9 * cols, 1), found(rows.size());
-    const DeviceBuffer device = upload(rows);
-    hadamard_rows({rows.data(), 9, cols});
-    hadamard_cuda(device.as<float>(), 9, cols, nullptr);
-    device.download(found.data(), found.size() * sizeof(float));
-    EXPECT_EQ(found, rows) << cols;
   }
 }
 

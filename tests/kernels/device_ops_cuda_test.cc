@@ -108,6 +108,33 @@ TEST_F(CudaDeviceOps, OutOfMemoryIsNoErrorAndLeavesTheDeviceUsable) {
   device->wait();
 }
 
+// As LaneDevice.ReplaysWithNewContents; and a graph whose product has a bias and a workspace.
+TEST_F(CudaDeviceOps, ReplaysWithNewContents) {
+  auto* x = static_cast<float*>(device->allocate(1024));
+  auto* y = static_cast<float*>(device->allocate(1024));
+  auto* weights = static_cast<float*>(device->allocate(4096));
+  const std::vector<float> ones(32 * 32, 1.0f);
+  device->upload(weights, ones.data(), 4096);
+  for (const float value : {1.0f, 2.0f, 3.0f, 4.0f}) {
+    const std::vector<float> values(32, value);
+    device->upload(x, values.data(), 128);
+    device->begin_recording();
+    device->add({.x = {x, DType::kF32, 1, 32, 32}, .factor = 3.0f});
+    device->copy(y, x, 128);
+    device->multiply({.x = {y, DType::kF32, 1, 32, 32},
+                      .weights = {weights, DType::kF32, 32, 32},
+                      .bias = weights,
+                      .out = {x, DType::kF32, 1, 32, 32},
+                      .adds = true});
+    device->end_recording();
+    std::vector<float> found(32);
+    device->download(found.data(), x, 128);
+    EXPECT_EQ(found, std::vector<float>(32, 3 * value + 96 * value + 1));
+  }
+  EXPECT_EQ(device->recordings(), (RecordingCounts{.recorded = 1, .replayed = 3, .launched = 1}));
+  for (void* memory : {x, y, weights}) device->free(memory);
+}
+
 TEST_F(CudaDeviceOps, ChoosesTheLikeliestToken) {
   std::vector<float> logits(50000, -1.0f);
   logits[4321] = 2.0f;

@@ -12,6 +12,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cover_lanes.h"
+#include "kernels/recorded_device.h"
 #include "kernels/similarity_lanes.h"
 #include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_team.h"
@@ -33,7 +34,12 @@ struct HostBlock {
   uint64_t raise(uint64_t* to, uint64_t value) const { return std::exchange(*to, std::max(*to, value)); }
 };
 
-class LaneDevice : public DeviceOps {
+// Launches as they were when they were recorded.
+struct LaneRecording : Recording {
+  std::vector<Launch> launches;
+};
+
+class LaneDevice : public RecordedDevice {
  public:
   explicit LaneDevice(int64_t bytes) : bytes_(bytes) {
     void* memory = ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_NONE,
@@ -43,6 +49,7 @@ class LaneDevice : public DeviceOps {
     free_[0] = bytes;
   }
   ~LaneDevice() override {
+    for (const auto& [values, tile] : tiles_) free(tile);
     KVA_CHECK(taken_.empty(), "memory outlives its device");
     ::munmap(memory_, static_cast<std::size_t>(bytes_));
   }
@@ -55,7 +62,11 @@ class LaneDevice : public DeviceOps {
     return {.total_bytes = bytes_, .free_bytes = free, .used_bytes = bytes_ - free, .peak_bytes = peak_};
   }
 
-  int64_t workspace_bytes() const override { return 0; }
+  int64_t workspace_bytes() const override {
+    int64_t values = 0;
+    for (const auto& tile : tiles_) values += tile.first;
+    return values * int64_t{sizeof(float)};
+  }
 
   void* allocate(int64_t bytes) override {
     KVA_CHECK(bytes > 0, "an allocation of something");
@@ -74,6 +85,7 @@ class LaneDevice : public DeviceOps {
     return nullptr;
   }
   void free(void* memory) noexcept override {
+    in_order();
     const std::scoped_lock lock(lists_);
     const auto part = taken_.find(static_cast<std::byte*>(memory) - memory_);
     KVA_CHECK(part != taken_.end(), "memory of this device, freed once");
@@ -92,70 +104,47 @@ class LaneDevice : public DeviceOps {
   }
 
   void upload(void* target, const void* source, int64_t bytes) override {
+    in_order();
     const Access access(*this);
     std::memcpy(held(target, bytes), source, static_cast<std::size_t>(bytes));
   }
   void download(void* target, const void* source, int64_t bytes) override {
+    in_order();
     const Access access(*this);
     std::memcpy(target, held(source, bytes), static_cast<std::size_t>(bytes));
   }
-  std::unique_ptr<DeviceMark> mark() override { return std::make_unique<DeviceMark>(); }
+  std::unique_ptr<DeviceMark> mark() override {
+    in_order();
+    return std::make_unique<DeviceMark>();
+  }
+  // Recorded work may go on beside it.
   void fetch(std::span<const DevicePiece> pieces, const DeviceMark&) override {
-    for (const DevicePiece& piece : pieces) download(piece.target, piece.source, piece.bytes);
-  }
-  void copy(void* target, const void* source, int64_t bytes) override {
     const Access access(*this);
-    std::memcpy(held(target, bytes), held(source, bytes), static_cast<std::size_t>(bytes));
+    for (const DevicePiece& piece : pieces)
+      std::memcpy(piece.target, held(piece.source, piece.bytes), static_cast<std::size_t>(piece.bytes));
   }
-  void wait() override {}
+  void wait() override { in_order(); }
 
-  void multiply(const DeviceProduct& product) override;
-  void normalise(const NormJob& job) override {
-    const Access access(*this);
-    for (int64_t row = 0; row < job.x.rows; ++row)
-      warp_.run([&](HostWarp::Lane& lane) { norm_row(lane, job, row); });
-  }
-  void activate(const ActivationJob& job) override {
-    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { activate_one(job, row, col); });
-  }
-  void add(const SumJob& job) override {
-    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { add_one(job, row, col); });
-  }
-  void gather(const GatherJob& job) override {
-    each(job.out.rows, job.out.cols, [&](int64_t row, int64_t col) { gather_one(job, row, col); });
-  }
-  void cast(const CastJob& job) override {
-    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { cast_one(job, row, col); });
-  }
-  void rotate(const RopeJob& job) override {
-    const int64_t pairs = job.x.cols / job.head_dim * (job.rotary_dim / 2);
-    each(job.x.rows, pairs, [&](int64_t row, int64_t pair) { rotate_one(job, row, pair); });
-  }
   void choose(const SampleJob& job, int32_t* token) override;
 
-  void append(const AppendJob& job) override {
-    each(job.rows, int64_t{job.kv_heads} * job.head_dim,
-         [&](int64_t row, int64_t col) { append_one(job, row, col); });
+  void place(const PlaceJob& job) override {
+    in_order();
+    each(job.count, 1, [&](int64_t i, int64_t) { place_one(job, i); });
   }
   void pack(const PackJob& job) override {
+    in_order();
     const Access access(*this);
     HostTeam team(warp_);
     for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
   }
-  void hadamard(float* rows, int64_t count, int32_t cols) override {
-    const Access access(*this);
-    std::vector<float> shared(static_cast<std::size_t>(cols));
-    for (int64_t row = 0; row < count; ++row)
-      warp_.run([&](HostWarp::Lane& lane) { hadamard_row(lane, rows + row * cols, cols, shared.data()); });
-  }
-  void attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges, float* out,
-              int64_t out_stride) override;
   void nearest(const NearestJob& job) override {
+    in_order();
     const Access access(*this);
     for (int64_t point = 0; point < job.points; ++point)
       warp_.run([&](HostWarp::Lane& lane) { nearest_row(lane, job, point); });
   }
   void count_bits(const BitCountJob& job) override {
+    in_order();
     const Access access(*this);
     for (int32_t r = 0; r < job.rows; r += kBitRows)
       for (int32_t c = 0; c < job.columns; ++c) count_bits_of(job, r, c);
@@ -165,6 +154,52 @@ class LaneDevice : public DeviceOps {
   void count_duplicates(const DuplicateJob& job) override;
 
  private:
+  void launch(const Launch& launch) override {
+    std::visit([this](const auto& job) { run(job); }, launch);
+  }
+  std::unique_ptr<Recording> record(std::span<const Launch> launches) override {
+    auto recording = std::make_unique<LaneRecording>();
+    recording->launches.assign(launches.begin(), launches.end());
+    return recording;
+  }
+  void replay(Recording& recording) override {
+    for (const Launch& recorded : static_cast<LaneRecording&>(recording).launches) launch(recorded);
+  }
+
+  void run(const CopyJob& job) {
+    const Access access(*this);
+    std::memcpy(held(job.target, job.bytes), held(job.source, job.bytes),
+                static_cast<std::size_t>(job.bytes));
+  }
+  void run(const DeviceProduct& product);
+  void multiply_wide(const DeviceProduct& product);
+  void run(const NormJob& job) {
+    const Access access(*this);
+    for (int64_t row = 0; row < job.x.rows; ++row)
+      warp_.run([&](HostWarp::Lane& lane) { norm_row(lane, job, row); });
+  }
+  void run(const ActivationJob& job) {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { activate_one(job, row, col); });
+  }
+  void run(const SumJob& job) {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { add_one(job, row, col); });
+  }
+  void run(const GatherJob& job) {
+    each(job.out.rows, job.out.cols, [&](int64_t row, int64_t col) { gather_one(job, row, col); });
+  }
+  void run(const CastJob& job) {
+    each(job.x.rows, job.x.cols, [&](int64_t row, int64_t col) { cast_one(job, row, col); });
+  }
+  void run(const RopeJob& job) {
+    const int64_t pairs = job.x.cols / job.head_dim * (job.rotary_dim / 2);
+    each(job.x.rows, pairs, [&](int64_t row, int64_t pair) { rotate_one(job, row, pair); });
+  }
+  void run(const AppendJob& job) {
+    each(job.rows, int64_t{job.kv_heads} * job.head_dim,
+         [&](int64_t row, int64_t col) { append_one(job, row, col); });
+  }
+  void run(const AttendJob& launch);
+
   // The device's own work: the host may use its memory for so long.
   class Access {
    public:
@@ -211,13 +246,26 @@ class LaneDevice : public DeviceOps {
   int64_t used_ = 0;
   int64_t peak_ = 0;
   HostWarp warp_;
+  std::map<int64_t, float*> tiles_;  // of products with coded weights, by their numbers
 };
 
-void LaneDevice::multiply(const DeviceProduct& product) {
-  KVA_CHECK(product.x.type == product.weights.dtype && !product.weights.scales, "x of the weights' type");
+void LaneDevice::run(const DeviceProduct& product) {
+  if (!product.weights.scales) return multiply_wide(product);
+  const int64_t values = kTileRows * product.weights.cols;
+  float*& tile = tiles_[values];
+  if (!tile) tile = static_cast<float*>(allocate(values * int64_t{sizeof(float)}));
+  KVA_CHECK(tile != nullptr, "a device with room for a tile");
+  multiply_in_tiles(product, tile, kTileRows, [&](const WidenJob& widen, const DeviceProduct& part) {
+    each(part.weights.rows, part.weights.cols, [&](int64_t row, int64_t col) { widen_one(widen, row, col); });
+    multiply_wide(part);
+  });
+}
+
+void LaneDevice::multiply_wide(const DeviceProduct& product) {
+  KVA_CHECK(product.x.type == product.weights.dtype, "x of the weights' type");
   KVA_CHECK(product.out.type == DType::kF32 && product.x.rows == product.out.rows &&
                 product.x.cols == product.weights.cols && product.out.cols == product.weights.rows &&
-                product.x.stride == product.x.cols && product.out.stride == product.out.cols,
+                product.x.stride == product.x.cols && product.out.stride >= product.out.cols,
             "a product of fitting shapes");
   each(product.out.rows, product.out.cols, [&](int64_t row, int64_t col) {
     float sum = 0.0f;
@@ -230,6 +278,7 @@ void LaneDevice::multiply(const DeviceProduct& product) {
 }
 
 void LaneDevice::choose(const SampleJob& job, int32_t* token) {
+  in_order();
   const Access access(*this);
   std::vector<int32_t> order;
   SampleJob ordered = job;
@@ -241,19 +290,18 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
     });
     ordered.order = order.data();
   }
-  double shared[kSampleShared];
+  SampleState state;
   warp_.run([&](HostWarp::Lane& lane) {
     const Likeliest best = likeliest_of(lane, job.logits, 0, job.vocabulary);
     int32_t chosen = token_or_fault(best);
-    if (chosen >= 0 && job.temperature > 0.0) chosen = sample(lane, ordered, best, shared);
+    if (chosen >= 0 && job.temperature > 0.0) chosen = sample(lane, ordered, best, state);
     if (lane.lane() == 0) *token = chosen;
   });
 }
 
-void LaneDevice::attend(const AttentionPlan& plan, const AttentionJob& job, const AttentionMerge* merges,
-                        float* out, int64_t out_stride) {
+void LaneDevice::run(const AttendJob& launch) {
   const Access access(*this);
-  attend_by_lanes<true>(warp_, plan, job, merges, out, out_stride);
+  attend_by_lanes<true>(warp_, launch.grid, launch.job, launch.merges, launch.out, launch.out_stride);
 }
 
 template <PairKind kKind>
@@ -274,6 +322,7 @@ void LaneDevice::compare_items(const PairJob& job) {
 }
 
 void LaneDevice::compare_pairs(const PairJob& job) {
+  in_order();
   const Access access(*this);
   KVA_CHECK(job.count <= kMostPairItems && job.threshold_count <= kMaxThresholds, "items that can be named");
   switch (job.kind) {
@@ -289,6 +338,7 @@ void LaneDevice::compare_pairs(const PairJob& job) {
 }
 
 void LaneDevice::cover(const CoverJob& job) {
+  in_order();
   const Access access(*this);
   KVA_CHECK(job.rows <= kMostCoverRows && (job.same_pages() || job.column + job.columns <= job.row),
             "pages that are decided, or the same");
@@ -305,6 +355,7 @@ void LaneDevice::cover(const CoverJob& job) {
 }
 
 void LaneDevice::count_duplicates(const DuplicateJob& job) {
+  in_order();
   const Access access(*this);
   HostBlock block;
   *job.duplicates = 0;

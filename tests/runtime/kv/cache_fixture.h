@@ -134,10 +134,15 @@ class CacheDriver {
     std::vector<float> out(q.size(), -1.0f);
     const CacheRows queries(cache, q, cols), keys(cache, k, kv_cols), values(cache, v, kv_cols);
     CacheRows attended(cache, out, cols);
+    // As the decoder does.
+    DeviceOps* device = cache.options().backend->device();
+    cache.begin_step(batch);
+    if (device && batch.rows() == std::ssize(batch.spans)) device->begin_recording();
     for (int layer = 0; layer < shape_.layers; ++layer) {
       cache.append(layer, batch, keys.view(), values.view());
       cache.attend(layer, batch, queries.view(), attended.view());
     }
+    if (device) device->end_recording();
     attended.read_back();
     cache.end_step(batch);
     for (const BatchSpan& span : batch.spans)

@@ -94,6 +94,21 @@ TEST_P(DeviceDecoder, SixteenBitWeightsAndPages) {
   }
 }
 
+// 8-bit codes are widened tile by tile: the CPU's logits for the same codes, chosen tokens too.
+TEST_P(DeviceDecoder, EightBitWeights) {
+  const WeightForm int8 = weight_form("int8");
+  Decoder decoder = load(int8);
+  Decoder on_cpu = Decoder::load(folder, {.weights = int8}, pool);
+  EXPECT_EQ(decoder.weight_form(), "int8");
+  EXPECT_FALSE(decoder.rounds_activations());
+  KvCache cache(decoder.cache_options(16, DType::kF32, KeyBasis::kRotated), pool);
+  KvCache cpu_cache(on_cpu.cache_options(16, DType::kF32, KeyBasis::kRotated), pool);
+  const auto logits = run_alone(decoder, cache, golden.tokens, {20, 1});
+  const auto expected = run_alone(on_cpu, cpu_cache, golden.tokens, {20, 1});
+  EXPECT_LE(relative_error(logits, expected), kBound);
+  EXPECT_GT(relative_error(logits, golden.logits), 0.0);
+}
+
 // Three sequences of unequal lengths in two steps, and the logits of some rows: those of each alone, on the
 // CPU.
 TEST_P(DeviceDecoder, RaggedBatches) {

@@ -1,4 +1,4 @@
-// A decoder on a device that is too small for it, or that cannot multiply its weights: one clear line.
+// What a decoder takes of a device's memory; on one that is too small for it: one clear line.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -55,11 +55,17 @@ TEST(DeviceMemory, EverythingIsGivenBack) {
   EXPECT_EQ(device->memory().free_bytes, free);
 }
 
-TEST(DeviceMemory, EightBitWeightsAreRefused) {
+// On the device they stay a byte each, and a scale for 64.
+TEST(DeviceMemory, EightBitWeightsStayNarrow) {
   ThreadPool pool(1);
-  const LoadOptions options{.weights = weight_form("int8"), .device = make_lane_device()};
-  EXPECT_THAT(error_of([&] { Decoder::load(kModel, options, pool); }),
-              AllOf(HasSubstr("--weights int8"), HasSubstr("--device cpu")));
+  const std::shared_ptr<DeviceOps> wide = make_lane_device(), narrow = make_lane_device();
+  const Decoder f32 = Decoder::load(kModel, {.weights = weight_form("f32"), .device = wide}, pool);
+  const Decoder int8 = Decoder::load(kModel, {.weights = weight_form("int8"), .device = narrow}, pool);
+  EXPECT_EQ(int8.weight_form(), "int8");
+  const auto held = [](const DeviceOps& device) {
+    return device.memory().total_bytes - device.memory().free_bytes;
+  };
+  EXPECT_LT(held(*narrow), held(*wide) / 2);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -90,16 +92,66 @@ TEST(SamplingLanes, PicksWhatTheSamplerPicks) {
                                 top_p,           temperature,
                                 random.uniform()};
             std::vector<int32_t> found(32);
-            double shared[kSampleShared];
-            std::fill_n(shared, kSampleShared, std::numeric_limits<double>::quiet_NaN());
+            SampleState state;
+            std::memset(&state, 0xff, sizeof state);
             warp.run([&](HostWarp::Lane& lane) {
-              found[static_cast<std::size_t>(lane.lane())] = sample(lane, job, best, shared);
+              found[static_cast<std::size_t>(lane.lane())] = sample(lane, job, best, state);
             });
             const int32_t expected = sampler.pick(logits);
             for (const int32_t token : found)
               ASSERT_EQ(token, expected) << count << " tokens, top-k " << top_k << ", top-p " << top_p;
           }
         }
+}
+
+// Uniform numbers at the very bounds between tokens, where another order of summing decides otherwise.
+TEST(SamplingLanes, PicksTheSameAtTheBounds) {
+  HostWarp warp;
+  for (const double top_p : {1.0, 0.8}) {
+    const std::vector<float> logits = random_logits(300, 5);
+    std::vector<int32_t> order(300);
+    std::iota(order.begin(), order.end(), 0);
+    if (top_p < 1.0) order = order_of(logits);
+    const Likeliest best = likeliest(warp, logits);
+    SampleJob job{.logits = logits.data(), .order = order.data(), .vocabulary = 300, .top_p = top_p};
+    job.temperature = 0.7;
+    double total = 0.0, sum = 0.0;
+    for (int32_t i = 0; i < 300; ++i) total += sample_weight(job, best, i);
+    int32_t last = -1;
+    for (int32_t i = 0; i < 240; ++i) {
+      sum += sample_weight(job, best, i);
+      const double bound = std::min(sum / (total * top_p), 1.0 - 0x1p-53);
+      for (const double uniform : {std::nextafter(bound, 0.0), bound, std::nextafter(bound, 1.0)}) {
+        if (uniform >= 1.0) continue;
+        job.uniform = uniform;
+        SampleState state;
+        int32_t found = -1;
+        warp.run([&](HostWarp::Lane& lane) {
+          const int32_t token = sample(lane, job, best, state);
+          if (lane.lane() == 0) found = token;
+        });
+        ASSERT_EQ(found,
+                  Sampler({}).chosen(logits, {.temperature = 0.7, .top_p = top_p, .uniform = uniform}));
+        // And never one far from the bound.
+        const auto place = static_cast<int32_t>(std::find(order.begin(), order.end(), found) - order.begin());
+        ASSERT_GE(place, last);
+        ASSERT_LE(place, i + 1);
+        last = std::max(last, place);
+      }
+    }
+  }
+}
+
+// Against the C library's, which is right to half a unit in the last place.
+TEST(SamplingLanes, ExponentialsAreThoseOfTheLibrary) {
+  for (int i = 0; i < 200000; ++i) {
+    const double x = -745.0 * i / 200000.0 * (i % 2 ? 1.0 : 1e-3);
+    const double expected = std::exp(x);
+    ASSERT_NEAR(exp_of(x), expected, expected > 1e-290 ? 4e-16 * expected : 1e-305) << x;
+  }
+  EXPECT_EQ(exp_of(0.0), 1.0);
+  EXPECT_EQ(exp_of(-1000.0), 0.0);
+  EXPECT_EQ(exp_of(-static_cast<double>(kInfinity)), 0.0);
 }
 
 }  // namespace
