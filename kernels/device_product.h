@@ -23,11 +23,11 @@ struct DeviceProduct {
 // Weights with scales are multiplied tile by tile, so that they never lie wide as a whole. Calls
 // multiply(WidenJob, DeviceProduct) for neighbouring outputs: weights to be widened into `tile`, and the
 // product with them there. tile: tile_rows * weights.cols numbers.
-inline constexpr int64_t kTileRows = 64;  // a multiple of them is widened, so that outputs are aligned
+inline constexpr int64_t kWidenedRows = 64;  // a multiple of them is widened, so that outputs are aligned
 template <class Multiply>
 void multiply_in_tiles(const DeviceProduct& product, float* tile, int64_t tile_rows,
                        const Multiply& multiply) {
-  KVA_CHECK(tile_rows > 0 && tile_rows % kTileRows == 0, "tiles of whole blocks of rows");
+  KVA_CHECK(tile_rows > 0 && tile_rows % kWidenedRows == 0, "tiles of whole blocks of rows");
   const WeightView& weights = product.weights;
   for (int64_t first = 0; first < weights.rows; first += tile_rows) {
     const int64_t count = weights.rows - first < tile_rows ? weights.rows - first : tile_rows;

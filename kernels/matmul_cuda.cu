@@ -123,7 +123,7 @@ struct DeviceMatmul::Impl {
   int64_t tile_bytes = 0;
 
   float* tile(int64_t cols) {
-    const int64_t wanted = std::max(kTileWeights, kTileRows * cols) * int64_t{sizeof(float)};
+    const int64_t wanted = std::max(kTileWeights, kWidenedRows * cols) * int64_t{sizeof(float)};
     if (tiles.empty() || static_cast<int64_t>(tiles.back().bytes()) < wanted) {
       tiles.emplace_back(static_cast<std::size_t>(wanted));
       tile_bytes += wanted;
@@ -157,7 +157,7 @@ void DeviceMatmul::run(const DeviceProduct& product, void* stream) {
   if (product.x.rows == 0 || weights.rows == 0) return;
   const auto on = static_cast<cudaStream_t>(stream);
   if (!weights.scales) return impl_->multiply(product, on);
-  const int64_t rows = std::max<int64_t>(kTileWeights / weights.cols / kTileRows, 1) * kTileRows;
+  const int64_t rows = std::max<int64_t>(kTileWeights / weights.cols / kWidenedRows, 1) * kWidenedRows;
   multiply_in_tiles(product, impl_->tile(weights.cols), rows,
                     [&](const WidenJob& widen, const DeviceProduct& part) {
                       widen_cuda(widen, stream);

@@ -251,11 +251,11 @@ class LaneDevice : public RecordedDevice {
 
 void LaneDevice::run(const DeviceProduct& product) {
   if (!product.weights.scales) return multiply_wide(product);
-  const int64_t values = kTileRows * product.weights.cols;
+  const int64_t values = kWidenedRows * product.weights.cols;
   float*& tile = tiles_[values];
   if (!tile) tile = static_cast<float*>(allocate(values * int64_t{sizeof(float)}));
   KVA_CHECK(tile != nullptr, "a device with room for a tile");
-  multiply_in_tiles(product, tile, kTileRows, [&](const WidenJob& widen, const DeviceProduct& part) {
+  multiply_in_tiles(product, tile, kWidenedRows, [&](const WidenJob& widen, const DeviceProduct& part) {
     each(part.weights.rows, part.weights.cols, [&](int64_t row, int64_t col) { widen_one(widen, row, col); });
     multiply_wide(part);
   });
