@@ -4,7 +4,7 @@
 //
 // A decoding step uploads the positions of its tokens; the plan, once for neighbouring layers whose tables
 // are alike: 32 bytes for every 512 tokens and 4 query rows of a table and 4 for each page; and for each
-// layer an address pair for each new token and KV head, and the entry of each table's last page, 48 bytes.
+// layer an address pair for each new token and KV head, and the entry of each table's last page, 72 bytes.
 // Where a page begins or a plan has changed pages, those pages' entries come on top.
 //
 // A table has so many states at most, whatever its length, so that the workspace grows with the batch, and
