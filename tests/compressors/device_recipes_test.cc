@@ -149,7 +149,7 @@ TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
                          testing::Values("keys(plain); lowrank(fit_tokens=16)",
                                          "minicache(start=0) | quant(bits=4, rotate=true)",
-                                         "minicache(start=0) | gear(rank=3)", "keys(plain); turboquant",
+                                         "minicache(start=0) | gear(rank=3)",
                                          "minicache(start=0) | turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
