@@ -155,7 +155,7 @@ INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
                                          "minicache(start=0) | quant(bits=4, sinks=3)",
                                          "lowrank(rank=5, fit_tokens=16) | gear(rank=3)",
                                          "lowrank(rank=5, fit_tokens=16) | quant(bits=4, sinks=2)",
-                                         "minicache(start=0) | gear(rank=3)", "keys(plain); turboquant",
+                                         "minicache(start=0) | gear(rank=3)",
                                          "minicache(start=0) | turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
