@@ -37,7 +37,7 @@ KVA_LANE_CODE void put_scores(Warp& warp, const float (&sums)[kItemRows], float 
                               int32_t stride) {
   int which;
   const float sum = sum_four(warp, sums, 32, &which);
-  if (warp.lane() % 8 == 0) scores[which * stride] = sum * factor;
+  if (warp.lane() % 8 == 0) scores[int64_t{which} * stride] = sum * factor;
 }
 
 // The scores of a side's base become its own.
@@ -225,7 +225,7 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
     for (int32_t i = warp.lane(); i < item.rows * item.value_width; i += 32) sums[i] = 0.0f;
   } else {
     float* scores = shared_scores(job, shared);
-    NumberRoom key_room{scores + kItemRows * job.longest_page, job.turning == KeyTurning::kNone};
+    NumberRoom key_room{scores + int64_t{kItemRows} * job.longest_page, job.turning == KeyTurning::kNone};
     NumberRoom value_room{key_room.room + job.key_numbers, false};
     const DevicePage& like = job.pages[job.page_list[item.first_page]];
     const SideFormat& of_values = job.formats[like.value_format];
@@ -237,7 +237,8 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
       score_general_page(warp, job, item, page, key_room, shared, scores);
       float factors[kItemRows];
       for (int r = 0; r < kItemRows; ++r)
-        factors[r] = soften_row(warp, job, item, page, r, scores + r * job.longest_page, max[r], sum[r]);
+        factors[r] =
+            soften_row(warp, job, item, page, r, scores + int64_t{r} * job.longest_page, max[r], sum[r]);
       warp.sync();
       if (by_units) {
         for (int r = 0; r < kItemRows; ++r)

@@ -163,7 +163,9 @@ INSTANTIATE_TEST_SUITE_P(
         "keys(plain); gear(bits=2)", "keys(page-relative); gear(bits=3, rank=1, outliers=0)",
         "gear | H2O(keep=0.5)", "side(k): gear(rank=2); rest: nuq(bits=2)", "pq(m=8, bits=4)",
         "pq(m=1, bits=3)", "pq(m=16, bits=2)", "keys(plain); pq(m=4, bits=4)",
-        "keys(page-relative); pq(m=8, bits=2)", "pq(m=4, bits=8)", "pq(m=8, bits=8) | H2O(keep=0.5)"),
+        "keys(page-relative); pq(m=8, bits=2)", "pq(m=4, bits=8)", "pq(m=8, bits=8) | H2O(keep=0.5)",
+        "lowrank(rank=8, fit_tokens=16) | gear(rank=2)",
+        "lowrank(rank=6, layers=2, fit_tokens=16) | nuq(bits=3, axes=token)"),
     name_of);
 
 using DeviceRefusal = DeviceRecipe;
@@ -180,7 +182,10 @@ TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
                          testing::Values("keys(plain); lowrank(fit_tokens=16)",
                                          "minicache(start=0) | quant(bits=4, rotate=true)",
-                                         "minicache(start=0) | gear(rank=3)", "keys(plain); turboquant",
+                                         "minicache(start=0) | quant(bits=4, sinks=3)",
+                                         "lowrank(rank=5, fit_tokens=16) | gear(rank=3)",
+                                         "lowrank(rank=5, fit_tokens=16) | quant(bits=4, sinks=2)",
+                                         "minicache(start=0) | gear(rank=3)",
                                          "minicache(start=0) | turboquant", "zstd",
                                          "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
                          name_of);
