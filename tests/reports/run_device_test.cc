@@ -96,6 +96,7 @@ TEST(RunDevice, TheReportNamesWhatAnalysed) {
   ThreadPool pool(1);
   Progress progress(Progress::Mode::kQuiet);
   RedundancyOptions analysis;
+  analysis.cluster_iterations = 1;
   const auto device_of = [&] {
     return make_redundancy_report(pages, facts, analysis, {}, pool, progress)
         .json["provenance"]["analysis_device"]
