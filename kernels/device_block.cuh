@@ -12,6 +12,7 @@ struct DeviceBlock {
   static_assert(sizeof(Wide) == sizeof(uint64_t));
 
   __device__ void add(uint64_t* to, uint64_t value) const {
+    __syncwarp();
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
     if (threadIdx.x % 32 == 0 && value != 0) add_one(to, value);
   }

@@ -1,4 +1,4 @@
-// A device as the decoder and the cache use it: its memory, and every computation that they launch there.
+// A device as decoder, cache and analyzer use it: its memory, and every computation that they launch there.
 // CUDA is one (device_ops_cuda.cu); tests have another, which takes the same lane code through loops on the
 // host, so that all that decides what is launched, and with which addresses, is tested without a GPU.
 //

@@ -169,9 +169,10 @@ class ItemColumn {
       block_.add(&to.squares_low, static_cast<uint64_t>(own.squares & 0xffffff));
       for (int32_t t = 0; t < job_.threshold_count; ++t) block_.add(&to.over[t], own.over >> (8 * t) & 0xff);
       if (kKind == PairKind::kProducts && m == 2) block_.add(&to.distance, static_cast<uint64_t>(distance_));
-      if (count_ == 0) continue;
-      block_.lower(&to.least, own.least);
-      block_.raise(&to.largest, own.largest);
+      if (count_ > 0) {
+        block_.lower(&to.least, own.least);
+        block_.raise(&to.largest, own.largest);
+      }
     }
   }
 
@@ -276,8 +277,8 @@ KVA_LANE_CODE void finish_item(Block& block, const PairJob& job, const PairItem&
     uint64_t* histogram = job.out.histogram + (int64_t{m} * job.out.groups + item.group) * kHistogramBins;
     for (int32_t b = thread; job.out.histogram && b < kHistogramBins / 2; b += threads) {
       const uint32_t both = shared.bins[m][b];
-      if (both & 0xffff) block.add_one(histogram + 2 * b, both & 0xffff);
-      if (both >> 16) block.add_one(histogram + 2 * b + 1, both >> 16);
+      if (both & 0xffff) block.add_one(histogram + int64_t{2} * b, both & 0xffff);
+      if (both >> 16) block.add_one(histogram + int64_t{2} * b + 1, both >> 16);
     }
     for (int32_t r = thread; r < item.rows; r += threads)
       block.raise(job.out.row_best[item.across] + m * job.out.pages + item.row + r, shared.row_best[m][r]);

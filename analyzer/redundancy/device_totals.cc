@@ -52,7 +52,7 @@ DeviceTotals::Scope::Scope(Backend& backend, int64_t groups_, int64_t pages, int
       best(backend, "best partners") {
   fill(totals, kMetrics * groups, PairSums());
   fill(histograms, kMetrics * groups * kHistogramBins, uint64_t{0});
-  fill(best, bests * kMetrics * pages, kNoPairKey);
+  fill(best, int64_t{bests} * kMetrics * pages, kNoPairKey);
 }
 
 DeviceTotals::DeviceTotals(const PageMatrix& pages, const Grouping& grouping, const PairPlan& plan,

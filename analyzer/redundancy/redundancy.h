@@ -55,7 +55,7 @@ struct RedundancyOptions {
   // What products of pages are computed in, summed in f32: kF32, or kBF16 where the processor multiplies it.
   DType products = DType::kF32;
   int64_t memory_limit_bytes = 0;  // 0: what the machine has available
-  // Compares and clusters pages and finds duplicates there; null: on the CPU.
+  // Compares, covers and clusters pages and finds duplicates there; null: on the CPU.
   std::shared_ptr<Backend> device = nullptr;
 };
 

@@ -305,7 +305,7 @@ class PairsCase {
 
  private:
   static constexpr int32_t kHeatBins = 2;
-  static constexpr std::size_t kCells = kHeatBins * kHeatBins;
+  static constexpr std::size_t kCells = 4;  // of kHeatBins x kHeatBins
 
   void run(PairKind kind, const std::vector<std::vector<float>>& expected) {
     const auto metrics = static_cast<std::size_t>(metrics_of(kind));
@@ -334,7 +334,8 @@ class PairsCase {
     std::vector<uint64_t> expected(cells.size());
     for (std::size_t i = 0; i < pages_; ++i)
       for (std::size_t j = i + 1; j < pages_; ++j) {
-        const auto cell = static_cast<std::size_t>(bins[i] * kHeatBins + bins[j]);
+        const std::size_t cell =
+            static_cast<std::size_t>(bins[i]) * kHeatBins + static_cast<std::size_t>(bins[j]);
         expected[cell] +=
             static_cast<uint64_t>(static_cast<int64_t>(similarities[i * pages_ + j] * kFixedOne));
         ++expected[kCells + cell];

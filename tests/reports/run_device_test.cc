@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/device.h"
+#include "reports/redundancy_report.h"
 #include "reports/tables.h"
+#include "tests/analyzer/redundancy/page_set_builder.h"
 #include "tests/error_of.h"
 #include "tests/kernels/lane_device.h"
 #include "tests/reports/evaluation_session.h"
@@ -68,6 +70,42 @@ TEST(RunDevice, WhatItCannotRunGoesToTheCpuOrIsRefused) {
               HasSubstr("use --device cpu"));
   // The CPU runs everything.
   EXPECT_EQ(settled({}, automatic, needs_more, said.say).kind(), "cpu");
+}
+
+TEST(RunDevice, AnalysesWhereThereIsTheMemory) {
+  const PageSet pages = build_page_set({.sets = {{60}}}, textured_values(1));
+  const RedundancyOptions analysis;
+  const RunDevice large{make_lane_device()}, small{make_lane_device(4096)};
+  const auto backend = [&](const RunDevice& device, const char* name, Said& said) {
+    return analysis_backend(device, {name, kLanes}, pages, analysis, said.say);
+  };
+  Said said;
+  EXPECT_EQ(backend(large, "auto", said)->device(), large.ops.get());
+  EXPECT_EQ(backend({}, "auto", said), nullptr);
+  EXPECT_THAT(said.lines, IsEmpty());
+  EXPECT_EQ(backend(small, "auto", said), nullptr);
+  EXPECT_THAT(said.lines, ElementsAre(AllOf(HasSubstr("on the CPU"), HasSubstr("the GPU's memory"))));
+  EXPECT_THAT(error_of([&] { backend(small, "cuda", said); }),
+              AllOf(HasSubstr("analysis: needs about"), HasSubstr("use --device cpu")));
+}
+
+TEST(RunDevice, TheReportNamesWhatAnalysed) {
+  const PageSet pages = build_page_set({.sets = {{20}}}, textured_values(1));
+  nlohmann::ordered_json facts = {{"recipe", "dense(f16)"}, {"options", nlohmann::ordered_json::object()}};
+  for (const char* part : {"model", "sets", "prompts", "cache", "timing"})
+    facts[part] = nlohmann::ordered_json::object();
+  ThreadPool pool(1);
+  Progress progress(Progress::Mode::kQuiet);
+  RedundancyOptions analysis;
+  analysis.cluster_iterations = 1;
+  const auto device_of = [&] {
+    return make_redundancy_report(pages, facts, analysis, {}, pool, progress)
+        .json["provenance"]["analysis_device"]
+        .get<std::string>();
+  };
+  EXPECT_EQ(device_of(), "cpu");
+  analysis.device = make_device_backend(make_lane_device());
+  EXPECT_EQ(device_of(), "cuda (the host's lanes)");
 }
 
 TEST(RunDevice, RecipesAreCheckedBeforeTheyRun) {
