@@ -15,6 +15,8 @@ namespace kva {
 namespace {
 
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+// Rows of matrices begin at multiples of so many bytes (kernels/device_product.h).
+constexpr uint32_t kProductAlignment = 16;
 constexpr int64_t kTileWeights = int64_t{4} << 20;  // widened at a time
 
 cudaDataType_t cuda_type(DType type) {
@@ -92,6 +94,13 @@ class Shape {
         cublasLtMatmulPreferenceSetAttribute(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                              &kWorkspaceBytes, sizeof kWorkspaceBytes),
         "describing a workspace");
+    // Left alone, an algorithm may want all matrices at multiples of 256 bytes.
+    for (const auto alignment :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      cublas_check(cublasLtMatmulPreferenceSetAttribute(preference.get(), alignment, &kProductAlignment,
+                                                        sizeof kProductAlignment),
+                   "describing matrices");
     cublasLtMatmulHeuristicResult_t result{};
     int found = 0;
     cublas_check(cublasLtMatmulAlgoGetHeuristic(handle, operation_.get(), weights_.get(), x_.get(),
