@@ -78,7 +78,6 @@ struct ScoreOddPage {
   const SidePage& keys;
   float* scores;
 
-  template <SideKind kind>
   KVA_LANE_CODE void run() {
     const float* query[kItemRows];
     for (int r = 0; r < kItemRows; ++r) query[r] = item_query(job, item, r < item.rows ? r : 0);
@@ -87,11 +86,10 @@ struct ScoreOddPage {
       const auto add = [&](int32_t channel, float number) {
         for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(query[r][channel], number, sums[r]);
       };
-      for (int32_t c = warp.lane(); c < keys.format->width; c += 32)
-        add(c, side_number<kind>(keys, token, c));
+      for (int32_t c = warp.lane(); c < keys.format->width; c += 32) add(c, any_number(keys, token, c));
       float factor = job.scale;
-      if constexpr (is_packed(kind)) {
-        for_kept_of_token<has_levels(kind)>(keys, token, warp.lane(), add);
+      if (is_packed(keys.format->kind)) {
+        for_kept_of_token(keys, token, warp.lane(), add);
         if (keys.format->factors_at >= 0) factor *= f16_at(keys.payload, keys.format->factors_at, token);
       }
       put_scores(warp, sums, factor, scores + token, job.longest_page);
@@ -123,7 +121,7 @@ KVA_LANE_CODE void score_general_page(Warp& warp, const AttentionJob& job, const
   } else {
     if (shares_numbers(kind)) take_numbers(warp, numbers, keys, nullptr);
     ScoreOddPage<Warp> score{warp, job, item, keys, scores};
-    with_kind(kind, score);
+    score.run();
   }
 }
 
@@ -170,10 +168,9 @@ struct AddOddPage {
   bool first;                         // nothing is
   float* sums;
 
-  template <SideKind kind>
   KVA_LANE_CODE void run() {
-    if constexpr (is_packed(kind))
-      if (page.format->factors_at >= 0) scale_weights(warp, page, weights, stride);
+    const bool packed = is_packed(page.format->kind);
+    if (packed && page.format->factors_at >= 0) scale_weights(warp, page, weights, stride);
     const auto add = [&](float(&of_channel)[kItemRows], int32_t token, float number) {
       for (int r = 0; r < kItemRows; ++r)
         of_channel[r] = fmaf(weights[r * stride + token], number, of_channel[r]);
@@ -183,13 +180,13 @@ struct AddOddPage {
       for (int r = 0; r < item.rows; ++r)
         if (!first) of_channel[r] = sums[r * item.value_width + c] * factors[r];
       for (int32_t token = 0; token < page.tokens; ++token)
-        add(of_channel, token, side_number<kind>(page, token, c));
+        add(of_channel, token, any_number(page, token, c));
       for (int r = 0; r < item.rows; ++r) sums[r * item.value_width + c] = of_channel[r];
     }
-    if constexpr (is_packed(kind))
+    if (packed)
       for_kept(page, [&](int32_t token, int32_t channel, float number) {
         if (channel % 32 != warp.lane()) return;
-        const float beyond_code = number - left_code_value<has_levels(kind)>(page, token, channel);
+        const float beyond_code = number - left_code_value(page, token, channel);
         for (int r = 0; r < item.rows; ++r)
           sums[r * item.value_width + channel] += weights[r * stride + token] * beyond_code;
       });
@@ -246,10 +243,9 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
         add_general_page(warp, job, page, value_room, scores, values);
       } else {
         SidePage side = value_side(job, page);
-        const AnyKind kind{side.format->kind};
-        if (shares_numbers(kind)) take_numbers(warp, value_room, side, nullptr);
+        if (shares_numbers(AnyKind{side.format->kind})) take_numbers(warp, value_room, side, nullptr);
         AddOddPage<Warp> add{warp, side, scores, job.longest_page, item, factors, i == 0, sums};
-        with_token_kind(kind, add);
+        add.run();
       }
       warp.sync();
     }

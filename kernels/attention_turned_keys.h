@@ -65,13 +65,45 @@ KVA_LANE_CODE inline float side_number(const SidePage& page, int32_t token, int3
   }
 }
 
+// The same for a kind that is known at run time only. Called, and one for all of them: what reads numbers one
+// by one is slow in any case, and would take long to compile for each kind.
+KVA_RARE_CODE inline float any_number(const SidePage& page, int32_t token, int32_t channel) {
+  const SideFormat& format = *page.format;
+  const SideKind kind = format.kind;
+  if (kind == SideKind::kCentroids) return side_number<SideKind::kCentroids>(page, token, channel);
+  if (is_packed(kind)) {
+    const int bits = side_bits(kind);
+    const int32_t row = is_by_channel(kind) ? channel : token;
+    const int32_t at = is_by_channel(kind) ? token : channel;
+    const int32_t length = is_by_channel(kind) ? page.tokens : format.width;
+    const uint32_t code =
+        packed_code(page.payload + format.codes_at + row * packed_bytes(bits, length), bits, length, at);
+    if (has_levels(kind)) return levelled_number(format, page.payload, page.levels[code], token, channel);
+    return coded_number(format, page.payload, static_cast<float>(code), token, channel);
+  }
+  switch (kind) {
+    case SideKind::kF32: return side_number<SideKind::kF32>(page, token, channel);
+    case SideKind::kF16: return side_number<SideKind::kF16>(page, token, channel);
+    case SideKind::kBF16: return side_number<SideKind::kBF16>(page, token, channel);
+    case SideKind::kE4M3: return side_number<SideKind::kE4M3>(page, token, channel);
+    default: return side_number<SideKind::kE5M2>(page, token, channel);
+  }
+}
+template <SideKind kind>
+KVA_LANE_CODE inline float number_as(KnownKind<kind>, const SidePage& page, int32_t token, int32_t channel) {
+  return side_number<kind>(page, token, channel);
+}
+KVA_LANE_CODE inline float number_as(AnyKind, const SidePage& page, int32_t token, int32_t channel) {
+  return any_number(page, token, channel);
+}
+
 // Calls body(channel, number - what its code stands for) for the numbers that a packed page keeps of a token
 // beside its codes: those of this lane, of 32.
-template <bool kLevels, class Body>
+template <class Body>
 KVA_LANE_CODE inline void for_kept_of_token(const SidePage& page, int32_t token, int lane, const Body& body) {
   const SideFormat& format = *page.format;
   const auto keep = [&](int32_t channel, float number) {
-    body(channel, number - left_code_value<kLevels>(page, token, channel));
+    body(channel, number - left_code_value(page, token, channel));
   };
   if (format.outliers > 0) {
     const uint32_t end = static_cast<uint32_t>((token + 1) * format.width);
@@ -120,19 +152,20 @@ struct ScoreTurnedPage {
     for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(turned_back(r, position, channel), number, sums[r]);
   }
   // A number without what is kept beside its code. codes: the page's coded part.
-  template <SideKind kind>
-  KVA_LANE_CODE float number(const SidePage& codes, int32_t token, int32_t channel) const {
-    if constexpr (kParts && is_packed(kind)) {
-      const int32_t front = keys.format->front;
-      if (token < front) return side_number<SideKind::kF16>(keys, token, channel);
-      return side_number<kind>(codes, token - front, channel) + low_rank_number(keys, token, channel);
-    } else {
-      return side_number<kind>(keys, token, channel);
-    }
+  template <class Kind>
+  KVA_LANE_CODE float number(Kind kind, const SidePage& codes, int32_t token, int32_t channel) const {
+    if (!kParts || !has_parts(*keys.format)) return number_as(kind, keys, token, channel);
+    const int32_t front = keys.format->front;
+    if (token < front) return side_number<SideKind::kF16>(keys, token, channel);
+    return number_as(kind, codes, token - front, channel) + low_rank_number(keys, token, channel);
   }
 
   template <SideKind kind>
   KVA_LANE_CODE void run() {
+    score(KnownKind<kind>());
+  }
+  template <class Kind>
+  KVA_LANE_CODE void score(Kind kind) {
     const SideFormat& format = *keys.format;
     const int32_t front = kParts ? format.front : 0;
     const SidePage codes = coded_part(keys);
@@ -140,12 +173,12 @@ struct ScoreTurnedPage {
       const int32_t position = position_of(page, token);
       float sums[kItemRows] = {};
       for (int32_t c = warp.lane(); c < format.width; c += 32)
-        add(sums, position, c, number<kind>(codes, token, c));
+        add(sums, position, c, number(kind, codes, token, c));
       float factor = 1.0f;
-      if (is_packed(kind) && token >= front) {
-        for_kept_of_token<has_levels(kind)>(
-            codes, token - front, warp.lane(),
-            [&](int32_t channel, float beyond_code) { add(sums, position, channel, beyond_code); });
+      if (is_packed(kind_of(kind)) && token >= front) {
+        for_kept_of_token(codes, token - front, warp.lane(), [&](int32_t channel, float beyond_code) {
+          add(sums, position, channel, beyond_code);
+        });
         if (format.factors_at >= 0) factor = f16_at(keys.payload, format.factors_at, token - front);
       }
       for (int r = 0; r < kItemRows; ++r) {

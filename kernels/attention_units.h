@@ -144,6 +144,12 @@ KVA_LANE_CODE inline float left_code_value(const SidePage& page, int32_t token, 
   return kept_code_value(*page.format, page.payload, token, channel);
 }
 
+// The same where the kind is known at run time only.
+KVA_LANE_CODE inline float left_code_value(const SidePage& page, int32_t token, int32_t channel) {
+  return has_levels(page.format->kind) ? left_code_value<true>(page, token, channel)
+                                       : left_code_value<false>(page, token, channel);
+}
+
 // Asks for a page side's bytes, by all lanes of a warp, some time before they are read.
 KVA_LANE_CODE inline void prefetch_side(const SidePage& page, int lane) {
 #if defined(__CUDA_ARCH__)

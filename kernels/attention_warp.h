@@ -128,8 +128,11 @@ KVA_LANE_CODE void score_side(Warp& warp, const AttentionJob& job, const Attenti
   if (kTurns && job.turning == KeyTurning::kByPage) turn_queries(warp, job, item, page.start, queries);
   if (shares_numbers(key_kind)) take_numbers(warp, numbers, keys, queries);
   if (kTurns && job.turning == KeyTurning::kByToken) {
-    ScoreTurnedPage<kParts, Warp> score{warp, job, page, keys, queries, scores};
-    with_kind(key_kind, score);
+    ScoreTurnedPage<kParts, Warp> turned{warp, job, page, keys, queries, scores};
+    if constexpr (kParts)
+      turned.score(AnyKind{keys.format->kind});
+    else
+      with_kind(key_kind, turned);
   } else if (kParts && has_parts(*keys.format)) {
     score_front(warp, keys, queries, scores, stride);
     const SidePage codes = coded_part(keys);

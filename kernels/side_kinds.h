@@ -18,6 +18,12 @@ struct AnyKind {
   SideKind kind;
 };
 
+template <SideKind kind>
+KVA_HOST_DEVICE constexpr SideKind kind_of(KnownKind<kind>) {
+  return kind;
+}
+KVA_HOST_DEVICE constexpr SideKind kind_of(AnyKind any) { return any.kind; }
+
 // Whether sides of the kind share what their codes stand for.
 KVA_HOST_DEVICE constexpr bool shares_numbers(SideKind) { return false; }
 KVA_HOST_DEVICE constexpr bool shares_numbers(AnyKind any) {
