@@ -33,6 +33,7 @@ struct Reading {
   }
   bool has_coordinates() const { return hadamard || basis > 0; }
   bool is_general() const { return kind >= SideKind::kCentroids || basis > 0 || parts; }
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check takes the comparison's own zero for a pointer
   auto operator<=>(const Reading&) const = default;
 };
 
@@ -46,6 +47,7 @@ struct PairReading {
     return key.is_general() || value.is_general() || has_levels(key.kind) != has_levels(value.kind) ||
            (has_levels(key.kind) && side_bits(key.kind) != side_bits(value.kind));
   }
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check takes the comparison's own zero for a pointer
   auto operator<=>(const PairReading&) const = default;
 };
 
@@ -314,7 +316,7 @@ int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> p
   const auto coordinates = [&](uint16_t format_at, int64_t rows) {
     const SideFormat& format = formats[format_at];
     return rows * (format.width + head_dim) * int64_t{sizeof(float)} +
-           (format.on_basis ? 2 * format.width * head_dim : 0);
+           (format.on_basis ? int64_t{2} * format.width * head_dim : 0);
   };
   for (const AttentionProjection& of : plan.projections)
     bytes += coordinates(pages[static_cast<std::size_t>(of.page)].key_format, of.rows);
