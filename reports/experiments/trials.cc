@@ -161,7 +161,7 @@ class Planner {
     if (known == models.end()) added = opened(options, choice);
     const ModelConfig& config = (added ? *added : *known).found.config;
     check_strategies(experiment, choice, config, {});
-    const RunDevice device = device_for(experiment, choice, options, config);
+    const RunDevice device = device_for(experiment, choice, config);
     const auto there = std::find_if(models.begin(), models.end(), [&](const RunModel& model) {
       return same_options(model.options, options) && model.device.kind() == device.kind();
     });
@@ -172,8 +172,7 @@ class Planner {
     return models.size() - 1;
   }
 
-  RunDevice device_for(const Experiment& experiment, const ModelChoice& choice, const ModelOptions& options,
-                       const ModelConfig& config) {
+  RunDevice device_for(const Experiment& experiment, const ModelChoice& choice, const ModelConfig& config) {
     const DeviceChoice asked{experiment.device, [this](std::string* why_not) { return cuda(why_not); }};
     const Say say = [&](const std::string& line) {
       plan_.notes.push_back(fmt::format("{}, {}: {}", experiment.name, choice.name, line));
