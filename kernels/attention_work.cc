@@ -261,7 +261,7 @@ void round_up(AttentionPlan& plan) {
     bucket.first = static_cast<int32_t>(items.size());
     items.insert(items.end(), first, first + bucket.count);
     bucket.count = power_of_two(bucket.count);
-    items.resize(static_cast<std::size_t>(bucket.first + bucket.count));
+    items.resize(static_cast<std::size_t>(int64_t{bucket.first} + bucket.count));
   }
   plan.items = std::move(items);
   plan.states = power_of_two(plan.states);

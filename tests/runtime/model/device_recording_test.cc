@@ -23,6 +23,7 @@ class Together {
   }
   void decode(const std::vector<SequenceId>& ids, int steps) {
     std::vector<std::pair<SequenceId, int64_t>> takes;
+    takes.reserve(ids.size());
     for (const SequenceId id : ids) takes.emplace_back(id, 1);
     for (int i = 0; i < steps; ++i) step(takes);
   }
@@ -60,7 +61,8 @@ class Together {
       const int64_t start = cache.tokens(id);
       batch.spans.push_back({id, std::ssize(tokens), count, start});
       for (int64_t t = 0; t < count; ++t)
-        tokens.push_back(static_cast<int32_t>((37 * (start + t) + 11 * id + 5) % decoder_.config().vocab));
+        tokens.push_back(
+            static_cast<int32_t>((37 * (start + t) + int64_t{11} * id + 5) % decoder_.config().vocab));
       rows.push_back(std::ssize(tokens) - 1);
     }
     const int64_t vocab = decoder_.config().vocab;
