@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/attention_job.h"
 #include "kernels/attention_units.h"
 #include "kernels/attention_work.h"
 #include "kernels/host_device.h"

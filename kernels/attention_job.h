@@ -92,7 +92,7 @@ KVA_HOST_DEVICE constexpr int64_t attention_shared_values(const AttentionJob& jo
   return attention_shared_values(widest_row(job), job.longest_page, job.key_numbers + job.value_numbers);
 }
 KVA_HOST_DEVICE constexpr float* shared_scores(const AttentionJob& job, float* shared) {
-  return shared + kItemRows * widest_row(job);
+  return shared + int64_t{kItemRows} * widest_row(job);
 }
 
 // How many warps share a block, and what it takes of shared memory. Warps of a block have neighbouring items:

@@ -238,6 +238,8 @@ int32_t power_of_two(int32_t count) {
   return static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(count)));
 }
 
+std::size_t rounded_up(std::size_t count) { return count == 0 ? 0 : std::bit_ceil(count); }
+
 }  // namespace
 
 AttentionGrid::AttentionGrid(const AttentionPlan& plan)
@@ -267,6 +269,8 @@ void round_up(AttentionPlan& plan) {
   plan.states = power_of_two(plan.states);
   plan.coordinate_queries = power_of_two(plan.coordinate_queries);
   plan.coordinate_sums = power_of_two(plan.coordinate_sums);
+  plan.projections.resize(rounded_up(plan.projections.size()));
+  plan.lifts.resize(rounded_up(plan.lifts.size()));
 }
 
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits) {

@@ -64,19 +64,19 @@ struct AttentionBucket {
 // A table's query rows in the coordinates that some of its pages' keys have. (kernels/attention_coordinates.h
 // makes them.)
 struct AttentionProjection {
-  int32_t page;  // one of those pages; it names the basis, where they have one
-  int32_t kv_head;
-  int32_t batch_row;
-  int32_t rows;
-  int32_t at;  // first row among the plan's coordinate queries, in units of 8 numbers
+  int32_t page = 0;  // one of those pages; it names the basis, where they have one
+  int32_t kv_head = 0;
+  int32_t batch_row = 0;
+  int32_t rows = 0;  // 0: nothing is done
+  int32_t at = 0;    // first row among the plan's coordinate queries, in units of 8 numbers
 };
 
 // Sums of values in coordinates of their own, to be brought to the states of the same rows.
 struct AttentionLift {
-  int32_t page;
-  int32_t state;  // of the first row
-  int32_t rows;
-  int32_t at;  // first row among the plan's coordinate sums, in units of 8 numbers
+  int32_t page = 0;
+  int32_t state = 0;  // of the first row
+  int32_t rows = 0;   // 0: nothing is done
+  int32_t at = 0;     // first row among the plan's coordinate sums, in units of 8 numbers
 };
 
 // A table's states: state of row r, n-th in merging order: first_state + n * rows + r.
@@ -160,8 +160,9 @@ struct AttentionGrid {
   friend bool operator==(const AttentionGrid&, const AttentionGrid&) = default;
 };
 
-// Rounds up to powers of two: how many items each bucket has, by items without rows, which do nothing, how
-// many states, and how many coordinates, so that the launches of a growing context stay the same for long.
+// Rounds up to powers of two: how many items each bucket has, and how many projections and lifts there are,
+// by such without rows, which do nothing; how many states, and how many coordinates. So the launches of a
+// growing context stay the same for long.
 void round_up(AttentionPlan& plan);
 
 // pages: of the whole batch. Every key and value format has 0 < tokens of its pages <= kMostPageTokens and,

@@ -163,7 +163,8 @@ KVA_LANE_CODE void turn_rows(Team& team, const Packing& p) {
   for (int32_t half = 1; half < width; half *= 2)
     team.each(p.format.tokens * (width / 2), [&](int32_t i) {
       const int32_t pair = i % (width / 2);
-      float* first = numbers + i / (width / 2) * width + pair / half * 2 * half + pair % half;
+      float* first =
+          numbers + (int64_t{i / (width / 2)} * width + int64_t{pair / half} * 2 * half + pair % half);
       const float a = first[0];
       const float b = first[half];
       first[0] = a + b;
@@ -230,13 +231,13 @@ KVA_LANE_CODE void measure_distances(Team& team, const Packing& p) {
     const double mean = sum / numbers;
     double squares = 0.0;
     each([&](double x) { squares += (x - mean) * (x - mean); });
-    moments[2 * group] = mean;
-    moments[2 * group + 1] = sqrt(sqrt(squares / numbers));
+    moments[int64_t{2} * group] = mean;
+    moments[int64_t{2} * group + 1] = sqrt(sqrt(squares / numbers));
   });
   team.each(f.tokens * f.width, [&](int32_t i) {
     const int32_t token = i / f.width;
     const int32_t channel = i - token * f.width;
-    const double* of = moments + 2 * scale_index(f, token, channel);
+    const double* of = moments + int64_t{2} * scale_index(f, token, channel);
     if (p.kept()[i]) {
       p.keys()[i] = 0;
       return;
@@ -277,16 +278,17 @@ KVA_LANE_CODE void list_largest(Warp& warp, const Packing& p) {
     if (count >= wanted) last = tried;
   }
   int32_t* counts = p.counts();
-  count_keys(keys, first, end, last, &counts[2 * warp.lane()], &counts[2 * warp.lane() + 1]);
+  int32_t* own = counts + int64_t{2} * warp.lane();
+  count_keys(keys, first, end, last, own, own + 1);
   warp.sync();
   int32_t over = 0;
   int32_t place = 0;
   int32_t equals = 0;
   for (int lane = 0; lane < 32; ++lane) {
-    over += counts[2 * lane];
+    over += counts[int64_t{2} * lane];
     if (lane < warp.lane()) {
-      place += counts[2 * lane];
-      equals += counts[2 * lane + 1];
+      place += counts[int64_t{2} * lane];
+      equals += counts[int64_t{2} * lane + 1];
     }
   }
   int32_t left = p.format.outliers - over - equals;  // of those equal to the last one

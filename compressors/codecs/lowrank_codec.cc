@@ -303,6 +303,11 @@ double LowRankBasis::relative_residual(MatView<const float> rows) const {
 
 std::shared_ptr<const SideCodec> LowRankBasis::codec(std::shared_ptr<const SideCodec> inner) const {
   KVA_CHECK(cells_ == 1, "cells of a group share their coefficients");
+  if (!inner->takes(rank_, 0))
+    throw InputError(
+        fmt::format("{} cannot hold rows of {} coefficients, as lowrank has them here; use quant "
+                    "behind lowrank, or another rank",
+                    inner->name(), rank_));
   const std::lock_guard<std::mutex> lock(mutex_);
   std::weak_ptr<const SideCodec>& known = codecs_[inner.get()];
   std::shared_ptr<const SideCodec> codec = known.lock();

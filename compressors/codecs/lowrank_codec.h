@@ -44,7 +44,7 @@ class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
   double relative_residual(MatView<const float> rows) const;
 
   // For a basis of one cell: coefficients stored by `inner`. The same inner codec gives the same codec, as
-  // long as someone holds it.
+  // long as someone holds it. Throws InputError where `inner` cannot hold rows of so many numbers.
   std::shared_ptr<const SideCodec> codec(std::shared_ptr<const SideCodec> inner) const;
   // For cell `cell` of a group: no bytes of its own; the base holds the group's coefficients [tokens, rank].
   std::shared_ptr<const SideCodec> part_codec(int64_t cell) const;

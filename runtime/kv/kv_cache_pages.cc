@@ -109,7 +109,7 @@ std::unique_ptr<PageSnapshot> KvCache::snapshot(SequenceId sequence) const {
   for (const PageTable& table : impl_->sequence(sequence).tables)
     tables.emplace_back(table.pages.begin(), table.pages.begin() + pages);
   return std::make_unique<PageSnapshot>(impl_->store, options.backend->device(), options.head_dim,
-                                        options.page_tokens, pages, std::move(tables), options.kv_heads);
+                                        options.page_tokens, pages, tables, options.kv_heads);
 }
 
 bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const {

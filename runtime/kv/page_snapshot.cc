@@ -5,7 +5,7 @@
 namespace kva {
 
 PageSnapshot::PageSnapshot(PageStore& store, DeviceOps* device, int64_t head_dim, int64_t page_tokens,
-                           int64_t pages, std::vector<std::vector<PageRef>> tables, int kv_heads)
+                           int64_t pages, const std::vector<std::vector<PageRef>>& tables, int kv_heads)
     : store_(store),
       device_(device),
       mark_(device ? device->mark() : nullptr),

@@ -19,7 +19,7 @@ class PageSnapshot {
  public:
   // Pages [0, pages) of each table, of page_tokens tokens without gaps.
   PageSnapshot(PageStore& store, DeviceOps* device, int64_t head_dim, int64_t page_tokens, int64_t pages,
-               std::vector<std::vector<PageRef>> tables, int kv_heads);
+               const std::vector<std::vector<PageRef>>& tables, int kv_heads);
   ~PageSnapshot();
   PageSnapshot(const PageSnapshot&) = delete;
   PageSnapshot& operator=(const PageSnapshot&) = delete;

@@ -275,6 +275,15 @@ TEST(LowRank, CodebooksOfWholeTokensCannotFollow) {
   EXPECT_THAT(error_of([&] { c.feed(id, 16, 16); }), testing::HasSubstr("put no step before pq"));
 }
 
+TEST(LowRank, RotationsOfWholeTokensCannotFollow) {
+  ThreadPool pool(1);
+  CompressedCache c("lowrank(rank=6, fit_tokens=16) | turboquant", pool);
+  const Projections source(c.shape, 16, 1);
+  const SequenceId id = c.driver.add(source);
+  EXPECT_THAT(error_of([&] { c.feed(id, 16, 16); }),
+              testing::HasSubstr("cannot hold rows of 6 coefficients"));
+}
+
 TEST(LowRank, SaysFromWhichLengthItPays) {
   ThreadPool pool(1);
   const auto remarks = [&](const std::string& recipe) {
