@@ -30,7 +30,7 @@ def main():
                        check=True, stdout=sys.stderr)
         (work / "text.txt").write_text("A page holds keys and values of some tokens, one head of one layer. " * (a.context // 16))
         command = [a.program, "ab", "--model", work / "random-135m", "--text", work / "text.txt", "--context", a.context, "--tokens", 64,
-                   "--chunk", 512, "--weights", "bf16", "--device", a.device, "--no-plots", "--output-dir", work / "report"]
+                   "--chunk", min(512, a.context // 2), "--weights", "bf16", "--device", a.device, "--no-plots", "--output-dir", work / "report"]
         for recipe in RECIPES:
             command += ["--recipe", recipe]
         subprocess.run([str(part) for part in command], check=True, stdout=sys.stderr)
