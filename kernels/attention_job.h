@@ -103,7 +103,7 @@ struct AttentionLaunch {
   int64_t shared_bytes = 0;
 };
 inline constexpr int kMostWarps = 4;
-// shared_values: of a warp. shared_limit: bytes that a block may have, at least one warp's.
+// shared_values: of a warp, or 0. shared_limit: bytes that a block may have, at least one warp's.
 AttentionLaunch attention_launch(int32_t items, int64_t shared_values, int64_t shared_limit);
 
 // How the lanes of a warp share rows of `width` numbers: `lanes` lanes a row, one unit each (some may have

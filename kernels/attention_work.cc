@@ -40,9 +40,12 @@ struct Reading {
 struct PairReading {
   Reading key;
   Reading value;
+  bool narrow = false;
 
-  PairReading(const DevicePage& page, std::span<const SideFormat> formats)
-      : key(page.key_format, page.key_basis, formats), value(page.value_format, page.value_basis, formats) {}
+  PairReading(const DevicePage& page, std::span<const SideFormat> formats, bool may_be_narrow)
+      : key(page.key_format, page.key_basis, formats),
+        value(page.value_format, page.value_basis, formats),
+        narrow(may_be_narrow && reads_narrow(formats[page.key_format], formats[page.value_format])) {}
   bool is_general() const {
     return key.is_general() || value.is_general() || has_levels(key.kind) != has_levels(value.kind) ||
            (has_levels(key.kind) && side_bits(key.kind) != side_bits(value.kind));
@@ -51,11 +54,15 @@ struct PairReading {
   auto operator<=>(const PairReading&) const = default;
 };
 
-constexpr int kGeneral = kSideKinds * kSideKinds;  // the bucket behind those of pairs of kinds
+constexpr int kPairs = kSideKinds * kSideKinds;
+constexpr int kGeneral = kPairs;       // the bucket behind those of pairs of kinds
+constexpr int kNarrow = kGeneral + 1;  // the first of as many again, for narrow items
+constexpr int kBuckets = kNarrow + kPairs;
 
 int bucket_of(const PairReading& pair) {
-  return pair.is_general() ? kGeneral
-                           : static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+  const int kinds = static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+  if (pair.narrow) return kNarrow + kinds;
+  return pair.is_general() ? kGeneral : kinds;
 }
 
 void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format,
@@ -113,14 +120,16 @@ class Planner {
   }
 
   AttentionPlan take() {
-    for (int bucket = 0; bucket <= kGeneral; ++bucket) {
+    for (int bucket = 0; bucket < kBuckets; ++bucket) {
       const std::vector<AttentionItem>& items = buckets_[index(bucket)];
       if (items.empty()) continue;
-      plan_.buckets.push_back({.keys = static_cast<SideKind>(bucket / kSideKinds % kSideKinds),
-                               .values = static_cast<SideKind>(bucket % kSideKinds),
+      const int kinds = bucket < kNarrow ? bucket : bucket - kNarrow;
+      plan_.buckets.push_back({.keys = static_cast<SideKind>(kinds / kSideKinds % kSideKinds),
+                               .values = static_cast<SideKind>(kinds % kSideKinds),
                                .first = static_cast<int32_t>(plan_.items.size()),
                                .count = static_cast<int32_t>(items.size()),
-                               .general = bucket == kGeneral});
+                               .general = bucket == kGeneral,
+                               .narrow = bucket >= kNarrow});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
     return std::move(plan_);
@@ -177,7 +186,7 @@ class Planner {
     std::map<PairReading, std::vector<int32_t>> pages;
     auto like = pages.end();  // the page before
     for (int32_t i = first; i < end; ++i) {
-      const PairReading pair(pages_[index(i)], formats_);
+      const PairReading pair(pages_[index(i)], formats_, limits_.narrow);
       if (like == pages.end() || like->first != pair) like = pages.try_emplace(pair).first;
       like->second.push_back(i);
     }
@@ -198,17 +207,18 @@ class Planner {
       if (pair.is_general())
         for (const int32_t width : {pair.key.width, pair.value.width})
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
-      add_items(table, item, of_pair, merge.rows, buckets_[index(bucket_of(pair))]);
+      add_items(table, item, of_pair, merge.rows, pair.narrow ? kNarrowRows : kItemRows,
+                buckets_[index(bucket_of(pair))]);
     }
   }
 
-  // `of_all`, for every block of the table's `rows` query rows.
+  // `of_all`, for every `most` of the table's `rows` query rows.
   void add_items(const AttentionTable& table, const AttentionItem& of_all, std::span<const int32_t> of_pair,
-                 int32_t rows, std::vector<AttentionItem>& items) {
-    for (int32_t row = 0; row < rows; row += kItemRows) {
+                 int32_t rows, int32_t most, std::vector<AttentionItem>& items) {
+    for (int32_t row = 0; row < rows; row += most) {
       AttentionItem item = of_all;
       item.first_row = row;
-      item.rows = std::min(kItemRows, rows - row);
+      item.rows = std::min(most, rows - row);
       item.page_count = seen_pages(of_pair, table.position + (row + item.rows - 1) / limits_.group);
       item.state += row;
       if (item.sums >= 0) item.sums += row * (item.value_width / 8);
@@ -226,7 +236,7 @@ class Planner {
   std::span<const DevicePage> pages_;
   std::span<const SideFormat> formats_;
   const AttentionLimits& limits_;
-  std::array<std::vector<AttentionItem>, kGeneral + 1> buckets_;
+  std::array<std::vector<AttentionItem>, kBuckets> buckets_;
   // Of the table under way: where its queries are, by the basis of keys and whether they are turned.
   std::map<std::pair<uint16_t, bool>, int32_t> projected_;
   AttentionPlan plan_;

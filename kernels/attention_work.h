@@ -16,6 +16,8 @@ namespace kva {
 
 // Query rows of an item. The queries of one token for the heads of a KV head are neighbouring rows.
 inline constexpr int kItemRows = 4;
+// The same of one that tensor cores do (AttentionBucket::narrow).
+inline constexpr int kNarrowRows = 8;
 
 // Some queries and the pages of one KV head that they read: pages [first_page, first_page + page_count) of
 // the batch's pages, in order of position. The last page may end behind the first queries (causal).
@@ -50,13 +52,14 @@ struct AttentionItem {
 
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
 // codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
-// page's formats.
+// page's formats. Where `narrow`, of pages that reads_narrow() and up to kNarrowRows rows.
 struct AttentionBucket {
   SideKind keys;
   SideKind values;
   int32_t first;
   int32_t count;
   bool general = false;
+  bool narrow = false;  // for kernels/attention_narrow.h
 
   friend bool operator==(const AttentionBucket&, const AttentionBucket&) = default;
 };
@@ -101,6 +104,8 @@ struct AttentionLimits {
   int32_t most_runs = 128;
   // Of a table at most, where that leaves a run: one with many query rows has fewer runs.
   int32_t most_states = std::numeric_limits<int32_t>::max();
+  // Whether pages that reads_narrow() are in narrow items: where keys need no turning.
+  bool narrow = true;
 };
 
 struct AttentionPlan {
@@ -173,6 +178,31 @@ AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const 
 // Tokens of the longest run of a table with so many tokens and query rows: what an item has at most, but for
 // the rest of a page.
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
+
+// Whether all numbers of a packed row share a scale, nothing is kept beside the codes, and units can be read
+// at once.
+KVA_HOST_DEVICE constexpr bool is_bare(const SideFormat& format) {
+  const bool by_channel = is_by_channel(format.kind);
+  const int32_t bits = side_bits(format.kind);
+  const int32_t row_bytes = (by_channel ? format.tokens : format.width) * bits / 8;
+  const int32_t word = bits == 3 ? 1 : bits == 2 ? 2 : 4;
+  return format.groups == 1 && format.scale_by_token != by_channel && format.outliers == 0 &&
+         format.dense_channels == 0 && format.factors_at < 0 && !has_parts(format) &&
+         format.codes_at % word == 0 && row_bytes % word == 0 && (!by_channel || format.tokens % 8 == 0);
+}
+// Whether kernels/attention_narrow.h reads pages of these formats: of f16 or bf16, or of codes of as many
+// bits on both sides; and has code for rows of so many numbers.
+KVA_HOST_DEVICE constexpr bool is_narrow_width(int32_t width) {
+  return width == 64 || width == 80 || width == 96 || width == 128 || width == 256;
+}
+KVA_HOST_DEVICE constexpr bool reads_narrow(const SideFormat& keys, const SideFormat& values) {
+  if (keys.on_basis || values.on_basis || keys.width != values.width || !is_narrow_width(keys.width))
+    return false;
+  if (keys.kind == SideKind::kF16 || keys.kind == SideKind::kBF16) return values.kind == keys.kind;
+  const bool codes = keys.kind >= SideKind::kBits8 && keys.kind <= SideKind::kBits2ByChannel &&
+                     values.kind >= SideKind::kBits8 && values.kind <= SideKind::kBits2;
+  return codes && side_bits(keys.kind) == side_bits(values.kind) && is_bare(keys) && is_bare(values);
+}
 
 // What attention must move for the plan: each page's payload, biases and entry once for each of its table's
 // reads (not for each query row of the same token block), queries in, states out and in, results out.

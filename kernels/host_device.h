@@ -9,9 +9,12 @@
 #define KVA_RARE_CODE __device__ __noinline__
 // Of loops over registers: an index that is no constant would move the array to memory.
 #define KVA_UNROLL _Pragma("unroll")
+// Of loops whose bodies, all at once, would want too many registers.
+#define KVA_UNROLL_TWICE _Pragma("unroll 2")
 #else
 #define KVA_HOST_DEVICE
 #define KVA_LANE_CODE
 #define KVA_RARE_CODE
 #define KVA_UNROLL
+#define KVA_UNROLL_TWICE
 #endif

@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(kMostWarps * 32)
 
 AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
   const auto [keys, values] = std::pair(bucket.keys, bucket.values);
+  if (bucket.narrow) return narrow_attend_kernel(keys, job.head_dim);
   if (bucket.general) return general_attend_kernel();
   if (has_levels(keys))
     return job.turning == KeyTurning::kNone ? levels_attend_kernel(keys, values) : general_attend_kernel();
@@ -65,6 +66,7 @@ void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
 
 // Floats of shared memory that a warp of the bucket's kernel needs.
 int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
+  if (bucket.narrow) return 0;
   const bool levels = has_levels(bucket.keys);
   if (bucket.general || (levels && job.turning != KeyTurning::kNone)) return attention_shared_values(job);
   return attention_shared_values(job.head_dim, job.longest_page,
@@ -93,6 +95,7 @@ void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const Atten
   KVA_CHECK(grid.tables <= 65535, "tables that a grid reaches");
   project_cuda(grid, job, stream);
   for (const AttentionBucket& bucket : grid.buckets) {
+    KVA_CHECK(!bucket.narrow || job.turning == KeyTurning::kNone, "keys that need no turning");
     const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
     const AttendKernel kernel = attend_kernel_for(job, bucket);
     allow_shared(kernel, launch);

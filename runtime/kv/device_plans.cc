@@ -106,7 +106,9 @@ void DevicePlans::fill(DevicePlan& to, int layer, std::span<const DeviceSpan> sp
   to.asked.clear();
   list_pages(to, layer, spans);
   to.plan = plan_attention(to.pages, tables_.formats(), to.tables,
-                           {.group = options_.heads / options_.kv_heads, .most_states = kMostStates});
+                           {.group = options_.heads / options_.kv_heads,
+                            .most_states = kMostStates,
+                            .narrow = !options_.rope || options_.key_basis == KeyBasis::kRotated});
   // Steps of one token are many, and launch alike for long.
   if (std::all_of(spans.begin(), spans.end(), [](const DeviceSpan& of) { return of.span.tokens == 1; }))
     round_up(to.plan);

@@ -15,6 +15,12 @@ namespace kva {
 // Is given a batch, its limits, and what it is. The batch's addresses are not settled yet.
 using AttentionCheck = std::function<void(AttentionCase&, const AttentionLimits&, const std::string& what)>;
 
+inline bool has_narrow_items(const AttentionCase& c, const AttentionLimits& limits) {
+  const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, limits);
+  return std::any_of(plan.buckets.begin(), plan.buckets.end(),
+                     [](const auto& bucket) { return bucket.narrow; });
+}
+
 // One table of `tokens` tokens in pages of page_tokens, all in one format, for `queries` last tokens.
 inline AttentionCase one_table(int64_t head_dim, int32_t group, int32_t tokens, int32_t page_tokens,
                                int32_t queries, const SideSpec& key, const SideSpec& value) {
@@ -52,6 +58,41 @@ inline void odd_head_sizes(const AttentionCheck& check) {
     for (const SideKind kind : kTokenKinds) {
       AttentionCase c = one_table(head_dim, 2, 40, 24, 1, {.kind = kind}, {.kind = kind});
       check(c, {.group = 2}, "head_dim " + std::to_string(head_dim));
+    }
+}
+
+// Pages of every length that narrow items read, and of others between them; more query rows than an item has;
+// gaps and biases; queries that see a part of a page.
+inline void narrow_items(const AttentionCheck& check) {
+  for (const int64_t head_dim : {64, 80, 96, 128, 256})
+    for (const SideKind kind :
+         {SideKind::kF16, SideKind::kBF16, SideKind::kBits8, SideKind::kBits4, SideKind::kBits3,
+          SideKind::kBits2, SideKind::kBits8ByChannel, SideKind::kBits4ByChannel, SideKind::kBits3ByChannel,
+          SideKind::kBits2ByChannel}) {
+      AttentionCase c;
+      c.head_dim = head_dim;
+      c.group = head_dim == 80 ? 9 : 3;
+      const bool by_channel = is_by_channel(kind);
+      const auto of_tokens = static_cast<SideKind>(static_cast<int>(kind) - (by_channel ? 4 : 0));
+      int32_t end = 0;
+      for (const int32_t tokens : {16, 8, 24, 1, 32, 15, 64, 40, 128, 33, 72, 16, 16, 16}) {
+        const SideSpec key{.kind = kind,
+                           .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
+                           .symmetric = tokens == 32};
+        c.add_page(tokens, end, key, {.kind = of_tokens, .symmetric = tokens == 64}, tokens == 40);
+        end += tokens;
+      }
+      const auto pages = static_cast<int32_t>(c.pages.size());
+      c.tables = {{.page_count = pages, .tokens = 4, .position = end - 4},
+                  {.page_count = pages - 4, .batch_row = 4, .tokens = 1, .position = 400}};
+      c.queries = c.draw_rows(5 * c.query_stride());
+      for (float& x : c.queries) x *= 1e-3f * static_cast<float>(1 + c.random() % 3000);
+      const AttentionLimits limits{.group = c.group, .item_tokens = 250};
+      c.settle();
+      KVA_CHECK(has_narrow_items(c, limits), "pages that narrow items read");
+      check(c, limits,
+            "narrow items, kind " + std::to_string(static_cast<int>(kind)) + ", head_dim " +
+                std::to_string(head_dim));
     }
 }
 
@@ -347,6 +388,7 @@ inline void for_attention_cases(const AttentionCheck& check) {
   scaled_sides(check);
   sides_on_a_basis(check);
   ragged_coordinates(check);
+  narrow_items(check);
   awkward_sizes(check);
   odd_head_sizes(check);
   keys_by_channel(check);

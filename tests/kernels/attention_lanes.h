@@ -7,10 +7,32 @@
 
 #include "kernels/attention_coordinates.h"
 #include "kernels/attention_general.h"
+#include "kernels/attention_narrow.h"
 #include "kernels/attention_observe.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
+
+// The kernels' choice of code for a narrow item.
+struct NarrowByLanes {
+  HostWarp& warp;
+  const AttentionJob& job;
+  const AttentionItem& item;
+
+  template <SideKind keys, SideKind values>
+  void run() const {
+    NarrowMemory memory;
+    for (auto& row : memory.scores)
+      std::fill(std::begin(row), std::end(row), std::numeric_limits<float>::quiet_NaN());
+    std::fill(std::begin(memory.tokens), std::end(memory.tokens), 1 << 24);
+    std::fill(std::begin(memory.pages), std::end(memory.pages), 1 << 24);
+    warp.run([&](HostWarp::Lane& lane) {
+      with_narrow_width(job.head_dim, [&](auto width) {
+        attend_narrow_item<keys, values, width>(lane, job, item, memory);
+      });
+    });
+  }
+};
 
 // As DeviceOps::attend(). Shared memory starts as NaN: what nobody wrote shows. kTurns: as attend_item() has
 // it.
@@ -27,9 +49,14 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
     for (int32_t row = 0; row < job.projections[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { project_rows(lane, job, job.projections[i], row, shared.data()); });
   for (const AttentionBucket& bucket : grid.buckets)
-    for (int32_t i = 0; i < bucket.count; ++i)
+    for (int32_t i = 0; i < bucket.count; ++i) {
+      const AttentionItem& item = job.items[bucket.first + i];
+      if (bucket.narrow) {
+        KVA_CHECK(!kTurns && job.turning == KeyTurning::kNone, "keys that need no turning");
+        with_narrow_pair(bucket.keys, NarrowByLanes{warp, job, item});
+        continue;
+      }
       run([&](HostWarp::Lane& lane) {
-        const AttentionItem& item = job.items[bucket.first + i];
         if (bucket.general || (has_levels(bucket.keys) && job.turning != KeyTurning::kNone))
           attend_general_item(lane, job, item, shared.data());
         else if (has_levels(bucket.keys))
@@ -37,6 +64,7 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
         else
           attend_item<kTurns>(lane, job, bucket.keys, bucket.values, item, shared.data());
       });
+    }
   for (int32_t i = 0; i < grid.lifts; ++i)
     for (int32_t row = 0; row < job.lifts[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { lift_rows(lane, job, job.lifts[i], row, shared.data()); });

@@ -48,8 +48,8 @@ inline std::vector<float> run_on_host(const AttentionCase& c, const AttentionPla
   return out;
 }
 
-inline void expect_attention(AttentionCase& c, const AttentionLimits& limits, const std::string& what) {
-  c.settle();
+inline void expect_attention_of_plan(AttentionCase& c, const AttentionLimits& limits,
+                                     const std::string& what) {
   const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, limits);
   const ExpectedAttention expected = expected_attention(c);
   const std::vector<float> out = run_on_host(c, plan);
@@ -59,6 +59,16 @@ inline void expect_attention(AttentionCase& c, const AttentionLimits& limits, co
   AttentionPlan rounded = plan;
   round_up(rounded);
   EXPECT_EQ(out, run_on_host(c, rounded)) << what;
+}
+
+// By narrow items, where pages can be read so, and without them.
+inline void expect_attention(AttentionCase& c, const AttentionLimits& limits, const std::string& what) {
+  c.settle();
+  expect_attention_of_plan(c, limits, what);
+  if (!has_narrow_items(c, limits)) return;
+  AttentionLimits other = limits;
+  other.narrow = false;
+  expect_attention_of_plan(c, other, what + ", without narrow items");
 }
 
 }  // namespace kva

@@ -6,12 +6,15 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/value_math.h"
 
 namespace kva {
 
@@ -31,6 +34,63 @@ class HostWarp {
       sync();  // before the next value is written
       return other;
     }
+    float shuffle(float value, int lane) {
+      warp_.values_[static_cast<std::size_t>(lane_)] = value;
+      sync();
+      const double other = warp_.values_[static_cast<std::size_t>(lane)];
+      sync();
+      return static_cast<float>(other);
+    }
+
+    bool any(bool x) {
+      warp_.values_[static_cast<std::size_t>(lane_)] = x ? 1.0 : 0.0;
+      sync();
+      const bool found = std::count(warp_.values_.begin(), warp_.values_.end(), 1.0) > 0;
+      sync();
+      return found;
+    }
+
+    // movmatrix: lane l has numbers 2 (l % 4) and the next of row l / 4 of an 8 x 8 matrix of 16-bit numbers.
+    uint32_t transpose(uint32_t pairs) {
+      warp_.operands_[static_cast<std::size_t>(lane_)].a[0] = pairs;
+      sync();
+      const auto number = [&](int row, int column) {
+        const uint32_t pair = warp_.operands_[static_cast<std::size_t>(4 * row + column / 2)].a[0];
+        return (pair >> (16 * (column % 2))) & 0xffffu;
+      };
+      const uint32_t transposed = number(2 * (lane_ % 4), lane_ / 4) | number(2 * (lane_ % 4) + 1, lane_ / 4)
+                                                                           << 16;
+      sync();
+      return transposed;
+    }
+
+    // mma.sync.m16n8k16, by PTX's tables of who holds what. Sums are taken in f64 and rounded once.
+    template <bool kBf16>
+    void multiply(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+      Operands& own = warp_.operands_[static_cast<std::size_t>(lane_)];
+      std::copy_n(a, 4, own.a);
+      std::copy_n(b, 2, own.b);
+      sync();
+      const auto value = [](uint32_t pair, int which) {
+        const auto code = static_cast<uint16_t>(pair >> (16 * which));
+        return double{kBf16 ? bf16_value(code) : f16_value(code)};
+      };
+      const auto of_a = [&](int row, int k) {
+        const int reg = (row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0);
+        return value(warp_.operands_[static_cast<std::size_t>(row % 8 * 4 + k % 8 / 2)].a[reg], k % 2);
+      };
+      const auto of_b = [&](int k, int column) {
+        return value(warp_.operands_[static_cast<std::size_t>(column * 4 + k % 8 / 2)].b[k >= 8 ? 1 : 0],
+                     k % 2);
+      };
+      for (int i = 0; i < 4; ++i) {
+        double sum = double{sums[i]};
+        for (int k = 0; k < 16; ++k) sum += of_a(lane_ / 4 + i / 2 * 8, k) * of_b(k, 2 * (lane_ % 4) + i % 2);
+        sums[i] = static_cast<float>(sum);
+      }
+      sync();
+    }
+
     void sync() {
       ++warp_.meetings_[static_cast<std::size_t>(lane_)];
       warp_.yield(lane_);
@@ -63,6 +123,10 @@ class HostWarp {
   }
 
  private:
+  struct Operands {
+    uint32_t a[4] = {};
+    uint32_t b[2] = {};
+  };
   static constexpr std::size_t kStackBytes = 128 << 10;
 
   void start(int lane) {
@@ -103,6 +167,7 @@ class HostWarp {
   std::array<bool, kLanes> entered_{};
   std::array<bool, kLanes> done_{};
   std::array<double, kLanes> values_{};
+  std::array<Operands, kLanes> operands_{};
   std::array<int64_t, kLanes> meetings_{};
   std::vector<std::unique_ptr<char[]>> stacks_;
 };

@@ -1,0 +1,198 @@
+// Attention of a few query rows by one warp on tensor cores: the steps of decoding, which read every page
+// once and would spend more time on taking codes apart and multiplying than on reading them.
+//
+// A product's 16 rows are tokens (scores) or channels (sums of values), its 8 columns are the item's query
+// rows, so that what pages store goes from memory to registers and from there into the product. Scores of 64
+// tokens, whatever pages they are of, become weights together.
+//
+// Nothing is rounded that f32 would keep: codes are whole numbers of f16, their scales go into scores,
+// queries and weights; rows of f16 and bf16 are used as they are; queries and weights are sums of 16-bit
+// numbers (TensorTerms), scaled by powers of two to where f16 has 22 bits for them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/attention_warp.h"
+#include "kernels/narrow_keys.h"
+#include "kernels/narrow_lane.h"
+#include "kernels/narrow_values.h"
+
+namespace kva {
+
+inline constexpr int kNarrowSlots = 4;  // whose scores become weights together
+
+// A warp's shared memory.
+struct NarrowMemory {
+  float scores[kNarrowSlots * kSlotTokens][kNarrowRows];
+  int32_t tokens[kNarrowSlots * kSlotTokens];  // of their page; of those that there are not, another
+  int32_t pages[kNarrowSlots];                 // places in the page list
+};
+
+KVA_LANE_CODE inline const DevicePage& listed_page(const AttentionJob& job, int32_t listed) {
+  return job.pages[job.page_list[listed]];
+}
+
+// The item's pages on their way through the slots.
+template <SideKind kind, int kWidth>
+class NarrowPages {
+ public:
+  using Keys = NarrowKeys<kind, kWidth>;
+
+  template <class Warp>
+  KVA_LANE_CODE NarrowPages(Warp& warp, const AttentionJob& job, const AttentionItem& item,
+                            const NarrowLane& at)
+      : keys_(warp, job, item, at), ahead_(1 + (kNarrowSlots * kSlotTokens - 1) / job.longest_page) {
+    KVA_UNROLL
+    for (int i = 0; i < 2; ++i)
+      position_[i] = item.position + (item.first_row + 2 * at.quarter + i) / job.group;
+    for (int32_t p = 1; p < ahead_; ++p) prefetch(warp, job, item, p);
+  }
+
+  KVA_LANE_CODE bool done(const AttentionItem& item) const { return page_at_ >= item.page_count; }
+
+  // Scores of the next pages as far as there is room: masked, and with their biases. Returns how many slots.
+  template <class Warp>
+  KVA_LANE_CODE int32_t score(Warp& warp, const AttentionJob& job, const AttentionItem& item,
+                              const NarrowLane& at, NarrowMemory& memory) {
+    int32_t filled = 0;
+    while (!done(item)) {
+      const int32_t listed = item.first_page + page_at_;
+      const DevicePage& page = listed_page(job, listed);
+      const SidePage side = key_side(job, page);
+      const int32_t step = Keys::at_once(side), slots = Keys::slots(side);
+      if (slot_at_ == 0) prefetch(warp, job, item, page_at_ + ahead_);
+      const Sight sight(page, position_);
+      for (; slot_at_ < slots && filled + step <= kNarrowSlots; slot_at_ += step, filled += step)
+        keys_.score(warp, job, item, at, side, slot_at_, [&](int32_t i, const SlotScores& of) {
+          const int32_t row = (filled + i) * kSlotTokens + at.eighth;
+          memory.pages[filled + i] = listed;
+          put(at, sight, row, of.lower, of.of_lower, memory);
+          put(at, sight, row + 8, of.upper, of.of_upper, memory);
+        });
+      if (slot_at_ < slots) break;
+      slot_at_ = 0;
+      ++page_at_;
+    }
+    return filled;
+  }
+
+ private:
+  // What a lane's columns see of a page.
+  struct Sight {
+    KVA_LANE_CODE Sight(const DevicePage& page, const int32_t (&position)[2]) : biases(page.biases) {
+      KVA_UNROLL
+      for (int i = 0; i < 2; ++i)
+        tokens[i] = page.has_places ? page.tokens : visible_tokens(position[i], page.start, page.tokens);
+    }
+    const float* biases;
+    int32_t tokens[2];
+  };
+
+  template <class Warp>
+  KVA_LANE_CODE static void prefetch(Warp& warp, const AttentionJob& job, const AttentionItem& item,
+                                     int32_t page_at) {
+    if (page_at >= item.page_count) return;
+    const DevicePage& page = listed_page(job, item.first_page + page_at);
+    prefetch_side(key_side(job, page), warp.lane());
+    prefetch_side(value_side(job, page), warp.lane());
+  }
+
+  KVA_LANE_CODE static void put(const NarrowLane& at, const Sight& sight, int32_t row, int32_t token,
+                                const OfColumns& scores, NarrowMemory& memory) {
+    const bool is_token = token >= 0;
+    const float bias = is_token && sight.biases ? sight.biases[token] : 0.0f;
+    float* to = memory.scores[row] + 2 * at.quarter;
+    to[0] = is_token && token < sight.tokens[0] ? scores.first + bias : kNoScore;
+    to[1] = is_token && token < sight.tokens[1] ? scores.second + bias : kNoScore;
+    if (at.quarter == 0) memory.tokens[row] = is_token ? token : 0;
+  }
+
+  Keys keys_;
+  int32_t ahead_;        // pages are asked for so many before they are read
+  int32_t position_[2];  // of the columns' queries
+  int32_t page_at_ = 0;
+  int32_t slot_at_ = 0;
+};
+
+// As attend_item(), for pages that reads_narrow(), and a head of kWidth numbers. memory: this warp's own.
+template <SideKind key_kind, SideKind value_kind, int kWidth, class Warp>
+KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const AttentionItem& item,
+                                      NarrowMemory& memory) {
+  if (item.rows == 0) return;
+  const NarrowLane at(warp);
+  NarrowPages<key_kind, kWidth> pages(warp, job, item, at);
+  NarrowValues<value_kind, kWidth> values;
+  OfColumns max = {kNoScore, kNoScore}, sum = {0.0f, 0.0f};
+  const int32_t column = 2 * at.quarter;
+  while (!pages.done(item)) {
+    const int32_t slots = pages.score(warp, job, item, at, memory);
+    warp.sync();
+    OfColumns most = max;
+    for (int32_t row = at.eighth; row < slots * kSlotTokens; row += 8) {
+      most.first = fmaxf(most.first, memory.scores[row][column]);
+      most.second = fmaxf(most.second, memory.scores[row][column + 1]);
+    }
+    most = {most_of_eighths(warp, most.first), most_of_eighths(warp, most.second)};
+    const OfColumns factors = {raised_by(max.first, most.first), raised_by(max.second, most.second)};
+    values.rescale(factors);
+    sum = {sum.first * factors.first, sum.second * factors.second};
+    max = most;
+    for (int32_t slot = 0; slot < slots; ++slot) {
+      const auto weights = [&](int32_t row) {
+        const OfColumns of = {score_weight(memory.scores[row][column], max.first),
+                              score_weight(memory.scores[row][column + 1], max.second)};
+        sum.first += of.first;
+        sum.second += of.second;
+        return of;
+      };
+      const OfColumns of_lower = weights(slot * kSlotTokens + at.eighth);
+      const OfColumns of_upper = weights(slot * kSlotTokens + at.eighth + 8);
+      values.add(warp, at, value_side(job, listed_page(job, memory.pages[slot])),
+                 memory.tokens + slot * kSlotTokens, of_lower, of_upper);
+    }
+    warp.sync();
+  }
+  values.write(warp, at, item.rows, item_sums(job, item));
+  sum = {sum_of_eighths(warp, sum.first), sum_of_eighths(warp, sum.second)};
+  KVA_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    if (at.eighth != 0 || column + i >= item.rows) continue;
+    job.state_max[item.state + column + i] = i ? max.second : max.first;
+    job.state_sum[item.state + column + i] = i ? sum.second : sum.first;
+  }
+}
+
+// Calls body(std::integral_constant<int, kWidth>()) for the head, if is_narrow_width().
+template <class Body>
+inline void with_narrow_width(int32_t head_dim, const Body& body) {
+  switch (head_dim) {
+    case 64: return body(std::integral_constant<int, 64>());
+    case 80: return body(std::integral_constant<int, 80>());
+    case 96: return body(std::integral_constant<int, 96>());
+    case 128: return body(std::integral_constant<int, 128>());
+    case 256: return body(std::integral_constant<int, 256>());
+    default: break;
+  }
+}
+
+// Calls body.template run<key kind, value kind>(), if reads_narrow() such a pair.
+template <class Body>
+inline void with_narrow_pair(SideKind keys, const Body& body) {
+  switch (keys) {
+    case SideKind::kF16: return body.template run<SideKind::kF16, SideKind::kF16>();
+    case SideKind::kBF16: return body.template run<SideKind::kBF16, SideKind::kBF16>();
+    case SideKind::kBits8: return body.template run<SideKind::kBits8, SideKind::kBits8>();
+    case SideKind::kBits4: return body.template run<SideKind::kBits4, SideKind::kBits4>();
+    case SideKind::kBits3: return body.template run<SideKind::kBits3, SideKind::kBits3>();
+    case SideKind::kBits2: return body.template run<SideKind::kBits2, SideKind::kBits2>();
+    case SideKind::kBits8ByChannel: return body.template run<SideKind::kBits8ByChannel, SideKind::kBits8>();
+    case SideKind::kBits4ByChannel: return body.template run<SideKind::kBits4ByChannel, SideKind::kBits4>();
+    case SideKind::kBits3ByChannel: return body.template run<SideKind::kBits3ByChannel, SideKind::kBits3>();
+    case SideKind::kBits2ByChannel: return body.template run<SideKind::kBits2ByChannel, SideKind::kBits2>();
+    default: break;
+  }
+}
+
+}  // namespace kva
