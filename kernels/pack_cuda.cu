@@ -2,6 +2,7 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/device_warp.cuh"
 #include "kernels/pack_cuda.h"
+#include "kernels/pack_lanes.h"
 
 namespace kva {
 namespace {

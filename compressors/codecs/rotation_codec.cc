@@ -5,8 +5,10 @@
 #include <numbers>
 
 #include "kernels/check.h"
+#include "kernels/convert.h"
 #include "kernels/dense_rows.h"
 #include "kernels/random.h"
+#include "kernels/transpose.h"
 
 namespace kva {
 namespace {
@@ -29,7 +31,7 @@ class RotationCodec : public SideCodec {
   void encode(MatView<const float> rows, const SideData& base, std::byte* payload) const override {
     std::vector<float> turned(static_cast<std::size_t>(rows.rows * rows.cols));
     const MatView<float> into(turned.data(), rows.rows, rows.cols);
-    turn(rows, into);
+    turn_exactly(rows, into);
     inner_->encode(into, base, payload);
   }
 
@@ -79,6 +81,7 @@ class RotationCodec : public SideCodec {
     format->on_basis = true;
     return format;
   }
+  bool device_codes() const override { return has_coordinates() && inner_->device_codes(); }
   DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
   DeviceBasis device_basis() const override { return {rotation_.get(), 0}; }
 
@@ -102,6 +105,28 @@ class RotationCodec : public SideCodec {
   void turn(MatView<const float> rows, MatView<float> turned) const {
     check(rows.cols);
     dense_scores(rows, rotation_->data(), DType::kF16, turned);
+  }
+
+  // What is stored is the same wherever it is coded: products of f32 and f16 are exact in f64, and added up
+  // there in the order of the channels (project_rows() in kernels/codebook_lanes.h).
+  void turn_exactly(MatView<const float> rows, MatView<float> turned) const {
+    check(rows.cols);
+    const auto width = static_cast<std::size_t>(rows.cols);
+    std::vector<float> vectors(width * width), channels(width * width);
+    to_f32(rotation_->data(), DType::kF16, vectors.data(), rows.cols * rows.cols);
+    transpose(MatView<const float>(vectors.data(), rows.cols, rows.cols),
+              MatView<float>(channels.data(), rows.cols, rows.cols));
+    std::vector<double> sums(width);
+    for (int64_t t = 0; t < rows.rows; ++t) {
+      std::fill(sums.begin(), sums.end(), 0.0);
+      const float* channel = channels.data();
+      for (std::size_t c = 0; c < width; ++c, channel += width) {
+        const double x = rows.at(t, static_cast<int64_t>(c));
+        for (std::size_t v = 0; v < width; ++v) sums[v] += x * double{channel[v]};
+      }
+      for (std::size_t v = 0; v < width; ++v)
+        turned.at(t, static_cast<int64_t>(v)) = static_cast<float>(sums[v]);
+    }
   }
 
   std::shared_ptr<const SideCodec> inner_;
