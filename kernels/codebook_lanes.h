@@ -114,9 +114,9 @@ KVA_LANE_CODE uint8_t nearest_centroid(const SideFormat& f, const Number& number
   return static_cast<uint8_t>(nearest);
 }
 
-// projected (t, v) = rows token t times vector v of the basis, f16 [width, width]: products are exact in f64,
-// in which they are added up in the order of the channels, as compressors/codecs/rotation_codec.cc does. A
-// thread takes a vector with several tokens, so that it reads the vector once for them.
+// projected (t, v) = rows token t times vector v of the basis, f16 [width, width], as exact_products()
+// (kernels/exact_products.h): products are exact in f64, in which they are added up in the order of the
+// channels. A thread takes a vector with several tokens, so that it reads the vector once for them.
 template <class Team>
 KVA_LANE_CODE void project_rows(Team& team, const float* rows, const uint16_t* basis, int32_t tokens,
                                 int32_t width, float* projected) {

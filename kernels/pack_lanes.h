@@ -33,8 +33,20 @@ KVA_HOST_DEVICE inline int32_t packed_rows(const SideFormat& f) {
   return is_by_channel(f.kind) ? f.width : f.tokens;
 }
 
+// What is written. A device may have code for each of them, which takes the registers of what it does alone.
+enum class PackPath { kDense, kBits, kLevels, kLengths, kCentroids, kScaled };
+
+KVA_HOST_DEVICE constexpr PackPath pack_path(const SideFormat& f) {
+  if (!is_packed(f.kind)) return PackPath::kDense;
+  if (f.kind == SideKind::kScaledBase) return PackPath::kScaled;
+  if (f.kind == SideKind::kCentroids) return PackPath::kCentroids;
+  if (!has_levels(f.kind)) return PackPath::kBits;
+  return is_by_length(f) ? PackPath::kLengths : PackPath::kLevels;
+}
+
 // Scale and zero of group `index`, by PackedPage::scale_of().
-KVA_LANE_CODE inline void pack_scale(const Packing& p, int32_t index) {
+template <PackPath path>
+KVA_LANE_CODE void pack_scale(const Packing& p, int32_t index) {
   const SideFormat& f = p.format;
   const GroupSpan span = group_span(f, index);
   float low = INFINITY;
@@ -47,21 +59,24 @@ KVA_LANE_CODE inline void pack_scale(const Packing& p, int32_t index) {
       high = x > high ? x : high;
     }
   if (low > high) low = high = 0.0f;
-  const StoredScale stored = has_levels(f.kind) ? level_range(low, high)
-                                                : stored_scale(low, high, side_bits(f.kind), f.zeros_at < 0);
+  StoredScale stored;
+  if constexpr (path == PackPath::kLevels)
+    stored = level_range(low, high);
+  else
+    stored = stored_scale(low, high, side_bits(f.kind), f.zeros_at < 0);
   p.halves(f.scales_at)[index] = stored.scale;
   if (f.zeros_at >= 0) p.halves(f.zeros_at)[index] = stored.zero;
 }
 
-KVA_LANE_CODE inline uint32_t code_of(const Packing& p, int32_t token, int32_t channel) {
+template <PackPath path>
+KVA_LANE_CODE uint32_t code_of(const Packing& p, int32_t token, int32_t channel) {
   const SideFormat& f = p.format;
-  if (is_by_length(f)) return p.codes()[token * f.width + channel];
+  if constexpr (path == PackPath::kLengths) return p.codes()[token * f.width + channel];
   const int bits = side_bits(f.kind);
   const bool symmetric = f.zeros_at < 0;
   if (p.is_kept(token, channel)) return symmetric ? 1u << (bits - 1) : 0u;
-  if (has_levels(f.kind))
-    return level_code(f, p.payload(), scale_index(f, token, channel), p.number(token, channel));
   const int32_t of = scale_index(f, token, channel);
+  if constexpr (path == PackPath::kLevels) return level_code(f, p.payload(), of, p.number(token, channel));
   return number_code(p.number(token, channel), f16_at(p.payload(), f.scales_at, of),
                      symmetric ? 0.0f : f16_at(p.payload(), f.zeros_at, of), bits, symmetric);
 }
@@ -95,8 +110,9 @@ KVA_LANE_CODE inline void pack_factor(const Packing& p, int32_t token) {
   for (int32_t c = 0; c < f.width; ++c) {
     const float x = p.number(token, c);
     const CodeScale of = code_scale(f, side_bits(f.kind), p.payload(), scale_index(f, token, c));
-    const float y = p.is_kept(token, c) ? f16_value(f16_code(x))
-                                        : fmaf(static_cast<float>(code_of(p, token, c)), of.scale, of.zero);
+    const float y = p.is_kept(token, c)
+                        ? f16_value(f16_code(x))
+                        : fmaf(static_cast<float>(code_of<PackPath::kBits>(p, token, c)), of.scale, of.zero);
     exact += static_cast<double>(x) * static_cast<double>(x);
     coded += static_cast<double>(y) * static_cast<double>(y);
   }
@@ -105,7 +121,7 @@ KVA_LANE_CODE inline void pack_factor(const Packing& p, int32_t token) {
 }
 
 // All codes, once the scales are there.
-template <class Team>
+template <PackPath path, class Team>
 KVA_LANE_CODE void pack_codes(Team& team, const Packing& p) {
   const SideFormat& f = p.format;
   const int bits = side_bits(f.kind);
@@ -117,7 +133,7 @@ KVA_LANE_CODE void pack_codes(Team& team, const Packing& p) {
     const int32_t row = i / lanes;
     pack_lane(
         bits, length, i - row * lanes,
-        [&](int32_t at) { return by_channel ? code_of(p, at, row) : code_of(p, row, at); },
+        [&](int32_t at) { return by_channel ? code_of<path>(p, at, row) : code_of<path>(p, row, at); },
         p.payload() + f.codes_at + int64_t{row} * row_bytes);
   });
 }
@@ -172,31 +188,83 @@ KVA_LANE_CODE void pack_scaled(Team& team, const Packing& p) {
       p.moments(), p.kept(), p.side.payload, p.job.refused);
 }
 
-template <class Team>
-KVA_LANE_CODE void pack_side(Team& team, const PackJob& job, int32_t index) {
-  const SideFormat& f = job.format;
-  const Packing p(job, index);
-  if (p.made) make_numbers(team, p);
-  if (!is_packed(f.kind)) return pack_dense(team, p);
-  if (f.kind == SideKind::kScaledBase) return pack_scaled(team, p);
-  if (f.kind == SideKind::kCentroids) return pack_centroids(team, p);
-  if (job.front > 0)
-    team.each(job.front * f.width,
-              [&](int32_t i) { p.halves(0)[i] = f16_code(p.number(i / f.width - job.front, i % f.width)); });
-  if (is_by_length(f)) {
-    const auto number = [&](int32_t token, int32_t channel) { return p.number(token, channel); };
-    code_by_length(team, f, number, p.moments(), p.codes(), p.payload(), job.refused);
-    return pack_codes(team, p);
+template <PackPath path, class Team>
+KVA_LANE_CODE void pack_rows(Team& team, const Packing& p) {
+  const SideFormat& f = p.format;
+  const int32_t front = p.job.front;
+  const auto number = [&](int32_t token, int32_t channel) { return p.number(token, channel); };
+  if (front > 0)
+    team.each(front * f.width,
+              [&](int32_t i) { p.halves(0)[i] = f16_code(number(i / f.width - front, i % f.width)); });
+  if constexpr (path == PackPath::kLengths) {
+    code_by_length(team, f, number, p.moments(), p.codes(), p.payload(), p.job.refused);
+  } else {
+    team.each(f.tokens * f.width, [&](int32_t i) {
+      if (!(fabsf(number(i / f.width, i % f.width)) <= 65504.0f)) *p.job.refused = 1;
+      if (p.keeps) p.kept()[i] = 0;
+    });
+    if (f.dense_channels > 0) keep_channels(team, p);
+    if (f.outliers > 0) keep_outliers(team, p);
+    team.each(scale_count(f), [&](int32_t i) { pack_scale<path>(p, i); });
   }
-  team.each(f.tokens * f.width, [&](int32_t i) {
-    if (!(fabsf(p.number(i / f.width, i % f.width)) <= 65504.0f)) *job.refused = 1;
-    if (p.keeps) p.kept()[i] = 0;
-  });
-  if (f.dense_channels > 0) keep_channels(team, p);
-  if (f.outliers > 0) keep_outliers(team, p);
-  team.each(scale_count(f), [&](int32_t i) { pack_scale(p, i); });
-  pack_codes(team, p);
-  if (f.factors_at >= 0) team.each(f.tokens, [&](int32_t t) { pack_factor(p, t); });
+  pack_codes<path>(team, p);
+  if constexpr (path == PackPath::kBits)
+    if (f.factors_at >= 0) team.each(f.tokens, [&](int32_t t) { pack_factor(p, t); });
+}
+
+// The job's path and whether it makes_numbers().
+template <PackPath path, bool makes, class Team>
+KVA_LANE_CODE void pack_side_by(Team& team, const PackJob& job, int32_t index) {
+  const Packing p(job, index);
+  if constexpr (makes) make_numbers(team, p);
+  if constexpr (path == PackPath::kDense)
+    pack_dense(team, p);
+  else if constexpr (path == PackPath::kScaled)
+    pack_scaled(team, p);
+  else if constexpr (path == PackPath::kCentroids)
+    pack_centroids(team, p);
+  else
+    pack_rows<path>(team, p);
+}
+
+// Calls body.run<path, makes>() of the job. Centroids are of tokens as they are, and so is what scales a
+// base.
+template <class Body>
+void with_pack_path(const PackJob& job, const Body& body) {
+  const bool makes = makes_numbers(job);
+  switch (pack_path(job.format)) {
+    case PackPath::kDense:
+      return makes ? body.template run<PackPath::kDense, true>()
+                   : body.template run<PackPath::kDense, false>();
+    case PackPath::kBits:
+      return makes ? body.template run<PackPath::kBits, true>() : body.template run<PackPath::kBits, false>();
+    case PackPath::kLevels:
+      return makes ? body.template run<PackPath::kLevels, true>()
+                   : body.template run<PackPath::kLevels, false>();
+    case PackPath::kLengths:
+      return makes ? body.template run<PackPath::kLengths, true>()
+                   : body.template run<PackPath::kLengths, false>();
+    case PackPath::kCentroids: return body.template run<PackPath::kCentroids, false>();
+    case PackPath::kScaled: return body.template run<PackPath::kScaled, false>();
+  }
+}
+
+template <class Team>
+struct PackOnTeam {
+  Team& team;
+  const PackJob& job;
+  int32_t index;
+
+  template <PackPath path, bool makes>
+  void run() const {
+    pack_side_by<path, makes>(team, job, index);
+  }
+};
+
+// One side, where the host runs the team.
+template <class Team>
+void pack_side(Team& team, const PackJob& job, int32_t index) {
+  with_pack_path(job, PackOnTeam<Team>{team, job, index});
 }
 
 }  // namespace kva

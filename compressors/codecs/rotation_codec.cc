@@ -7,8 +7,8 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/exact_products.h"
 #include "kernels/random.h"
-#include "kernels/transpose.h"
 
 namespace kva {
 namespace {
@@ -107,26 +107,12 @@ class RotationCodec : public SideCodec {
     dense_scores(rows, rotation_->data(), DType::kF16, turned);
   }
 
-  // What is stored is the same wherever it is coded: products of f32 and f16 are exact in f64, and added up
-  // there in the order of the channels (project_rows() in kernels/codebook_lanes.h).
+  // What is stored is the same wherever it is coded.
   void turn_exactly(MatView<const float> rows, MatView<float> turned) const {
     check(rows.cols);
-    const auto width = static_cast<std::size_t>(rows.cols);
-    std::vector<float> vectors(width * width), channels(width * width);
+    std::vector<float> vectors(static_cast<std::size_t>(rows.cols * rows.cols));
     to_f32(rotation_->data(), DType::kF16, vectors.data(), rows.cols * rows.cols);
-    transpose(MatView<const float>(vectors.data(), rows.cols, rows.cols),
-              MatView<float>(channels.data(), rows.cols, rows.cols));
-    std::vector<double> sums(width);
-    for (int64_t t = 0; t < rows.rows; ++t) {
-      std::fill(sums.begin(), sums.end(), 0.0);
-      const float* channel = channels.data();
-      for (std::size_t c = 0; c < width; ++c, channel += width) {
-        const double x = rows.at(t, static_cast<int64_t>(c));
-        for (std::size_t v = 0; v < width; ++v) sums[v] += x * double{channel[v]};
-      }
-      for (std::size_t v = 0; v < width; ++v)
-        turned.at(t, static_cast<int64_t>(v)) = static_cast<float>(sums[v]);
-    }
+    exact_products(rows, MatView<const float>(vectors.data(), rows.cols, rows.cols), turned);
   }
 
   std::shared_ptr<const SideCodec> inner_;
