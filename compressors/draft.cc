@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "kernels/check.h"
+#include "kernels/directions.h"
 #include "runtime/error.h"
 
 namespace kva {
@@ -15,6 +17,7 @@ struct Encoded {
   std::shared_ptr<const SideCodec> codec;  // null: the stream stays as it is
   std::vector<std::byte> payload;
   std::vector<SideTokens> sources;  // in place of the payload: the cache codes them
+  std::vector<SideTokens> others;   // NewSide::others
   bool unchanged = false;           // encoded only to be compared: the live side holds the same already
 };
 
@@ -81,25 +84,45 @@ class Planner {
       encode_unread(stream, into);
       return;
     }
-    SideData base;
-    if (stream.base >= 0) {
-      const NewSide& from =
-          plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
-      base = {.base = from.payload.data(), .base_codec = from.codec.get()};
-    }
-    into.payload = encoded_payload(stream.origin, draft_.start, stream.view(), *into.codec, base);
+    into.payload = encoded_payload(stream.origin, draft_.start, stream.view(), *into.codec, base_of(stream));
   }
 
-  // A stream that is its origin's page as the cache has it.
+  SideData base_of(const DraftStream& stream) const {
+    if (stream.base < 0) return {};
+    const NewSide& from =
+        plan_.sides[static_cast<std::size_t>(new_sides_[static_cast<std::size_t>(stream.base)])];
+    KVA_CHECK(from.sources.empty(), "a base that the cache codes has none on it but such");
+    return {.base = from.payload.data(), .base_codec = from.codec.get()};
+  }
+
+  // A stream that is its origin's page as the cache has it, or lies between two of them. The cache codes what
+  // builds on a base that it codes, since both are made of the same pages.
   void encode_unread(const DraftStream& stream, Encoded& into) const {
-    const PageAddress at = draft_.address(stream.origin);
-    into.sources = {{cache_.page(at).side, 0, static_cast<int32_t>(stream.tokens)}};
-    if (cache_.codes_itself(*into.codec, into.sources)) return;
+    const auto tokens = [&](const Cell& cell) {
+      return SideTokens{cache_.page(draft_.address(cell)).side, 0, static_cast<int32_t>(stream.tokens)};
+    };
+    into.sources = {tokens(stream.origin)};
+    if (stream.towards) into.others = {tokens(*stream.towards)};
+    std::vector<SideTokens> all(into.sources);
+    all.insert(all.end(), into.others.begin(), into.others.end());
+    if (cache_.codes_itself(*into.codec, all)) return;
     into.sources.clear();
-    const std::vector<float> rows = page_rows(cache_, at, stream.tokens, stream.width);
-    into.payload =
-        encoded_payload(stream.origin, draft_.start,
-                        MatView<const float>(rows.data(), stream.tokens, stream.width), *into.codec, {});
+    into.others.clear();
+    const std::vector<float> rows = unread_rows(stream);
+    into.payload = encoded_payload(stream.origin, draft_.start,
+                                   MatView<const float>(rows.data(), stream.tokens, stream.width),
+                                   *into.codec, base_of(stream));
+  }
+
+  std::vector<float> unread_rows(const DraftStream& stream) const {
+    std::vector<float> rows = page_rows(cache_, draft_.address(stream.origin), stream.tokens, stream.width);
+    if (!stream.towards) return rows;
+    const std::vector<float> others =
+        page_rows(cache_, draft_.address(*stream.towards), stream.tokens, stream.width);
+    std::vector<float> between(rows.size());
+    const auto view = [&](auto& of) { return MatView(of.data(), stream.tokens, stream.width); };
+    directions_between(view(std::as_const(rows)), view(others), stream.share, view(between));
+    return between;
   }
 
   // A live side that the stream can share, or none.
@@ -131,6 +154,8 @@ class Planner {
            .width = stream.width,
            .payload = std::move(encoded.payload),
            .sources = std::move(encoded.sources),
+           .others = std::move(encoded.others),
+           .share = stream.share,
            .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
     }
     for (const Cell& cell : stream.cells) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,10 @@ struct DraftStream {
 
   std::vector<float> rows;  // [tokens, width]
   bool unread = false;      // no step wanted to see them: they are where the cache has them, and nowhere else
+  // Where unread: not the origin's numbers, but the directions between them and those of this cell's page,
+  // `share` of the way (kernels/direction_math.h).
+  std::optional<Cell> towards;
+  double share = 0.0;
   int64_t tokens = 0;
   int64_t width = 0;
   Cell origin;              // the cell it was read from; of a shared stream the lowest one

@@ -24,6 +24,8 @@ class LearnedFormat : public Step {
   // or holds numbers that are not finite.
   void fit(const StepContext& context, const PageSet& sample) final;
 
+  bool reads_numbers() const final { return false; }
+
   // Throws InputError where no sample was learnt from.
   void run(const StepContext& context, Draft& draft) final;
 

@@ -23,7 +23,7 @@
 #include "kernels/encode_lanes.h"
 #include "kernels/launch_recorder.h"
 #include "kernels/nearest_lanes.h"
-#include "kernels/pack_lanes.h"
+#include "kernels/pack_job.h"
 #include "kernels/sampling_lanes.h"
 #include "kernels/similarity_job.h"
 

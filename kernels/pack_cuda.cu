@@ -2,6 +2,7 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/device_warp.cuh"
 #include "kernels/pack_cuda.h"
+#include "kernels/pack_lanes.h"
 
 namespace kva {
 namespace {
@@ -25,16 +26,28 @@ struct Block {
 };
 
 // Block `side`.
+template <PackPath path, bool makes>
 __global__ void __launch_bounds__(kThreads) pack_kernel(PackJob job) {
   Block block;
-  pack_side(block, job, static_cast<int32_t>(blockIdx.x));
+  pack_side_by<path, makes>(block, job, static_cast<int32_t>(blockIdx.x));
 }
+
+struct PackLaunch {
+  const PackJob& job;
+  cudaStream_t stream;
+
+  template <PackPath path, bool makes>
+  void run() const {
+    pack_kernel<path, makes><<<static_cast<unsigned int>(job.count), kThreads, 0, stream>>>(job);
+  }
+};
 
 }  // namespace
 
 void pack_cuda(const PackJob& job, void* stream) {
   if (job.count <= 0) return;
-  pack_kernel<<<static_cast<unsigned int>(job.count), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
+  const PackLaunch launch{job, static_cast<cudaStream_t>(stream)};
+  with_pack_path(job, launch);
   cuda_check(cudaGetLastError(), "launching an encoding");
 }
 

@@ -3,7 +3,7 @@
 // std::runtime_error where CUDA fails. All addresses are the device's.
 #pragma once
 
-#include "kernels/pack_lanes.h"
+#include "kernels/pack_job.h"
 
 namespace kva {
 

@@ -150,6 +150,7 @@ class CodebookCodec : public SideCodec {
   }
 
   std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const override;
+  bool device_codes() const override { return true; }
   DeviceArrays device_arrays() const override { return {codebook_.get()}; }
 
   CodecSpec spec() const override {

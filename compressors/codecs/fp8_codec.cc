@@ -37,6 +37,8 @@ class Fp8Codec : public SideCodec {
                       .bytes = static_cast<int32_t>(width)};
   }
 
+  bool device_codes() const override { return true; }
+
   CodecSpec spec() const override { return {.kind = name()}; }
 
  private:

@@ -68,6 +68,7 @@ class FrontDenseCodec : public SideCodec {
     format->tokens = static_cast<int32_t>(tokens);
     return format;
   }
+  bool device_codes() const override { return inner_->device_codes(); }
   DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
 
   CodecSpec spec() const override {

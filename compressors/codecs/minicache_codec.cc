@@ -10,25 +10,12 @@
 
 #include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/direction_math.h"
 #include "kernels/fetch.h"
 #include "runtime/error.h"
 
 namespace kva {
 namespace {
-
-double length_of(const float* row, int64_t width) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * row[i];
-  return std::sqrt(sum);
-}
-
-// The cosine of the angle between two rows; 1 where one of them is zero: nothing is lost then.
-double cosine(const float* a, const float* b, int64_t width) {
-  double product = 0.0;
-  for (int64_t i = 0; i < width; ++i) product += static_cast<double>(a[i]) * b[i];
-  const double lengths = length_of(a, width) * length_of(b, width);
-  return lengths > 0.0 ? product / lengths : 1.0;
-}
 
 class MiniCacheCodec : public SideCodec {
  public:
@@ -47,14 +34,14 @@ class MiniCacheCodec : public SideCodec {
     std::vector<float> lengths(static_cast<std::size_t>(tokens));
     std::vector<double> closeness(static_cast<std::size_t>(tokens));
     for (int64_t t = 0; t < tokens; ++t) {
-      const float* direction = directions.data() + t * rows.cols;
-      const double length = length_of(rows.row(t), rows.cols);
-      const double unit = length_of(direction, rows.cols);
-      lengths[static_cast<std::size_t>(t)] = static_cast<float>(unit > 0.0 ? length / unit : 0.0);
-      if (!std::isfinite(length) || lengths[static_cast<std::size_t>(t)] > 65504.0f)
-        throw InputError(
-            fmt::format("token {}: expected finite numbers within f16, found a length of {}", t, length));
-      closeness[static_cast<std::size_t>(t)] = cosine(rows.row(t), direction, rows.cols);
+      const AlongDirection along =
+          along_direction([&](int32_t i) { return rows.at(t, i); }, directions.data() + t * rows.cols,
+                          static_cast<int32_t>(rows.cols));
+      if (!along.can_be_stored())
+        throw InputError(fmt::format("token {}: expected finite numbers within f16, found a length of {}", t,
+                                     along.length));
+      lengths[static_cast<std::size_t>(t)] = along.factor();
+      closeness[static_cast<std::size_t>(t)] = along.closeness();
     }
     from_f32(lengths.data(), DType::kF16, payload, tokens);
     std::vector<uint16_t> order(static_cast<std::size_t>(tokens));
@@ -142,6 +129,8 @@ class MiniCacheCodec : public SideCodec {
     format.bytes = static_cast<int32_t>(bytes(tokens, width));
     return format;
   }
+
+  bool device_codes() const override { return true; }
 
   CodecSpec spec() const override { return {.kind = "minicache", .numbers = {{"retain", retain_}}}; }
   bool takes(int64_t width, int64_t base_width) const override { return base_width == width; }

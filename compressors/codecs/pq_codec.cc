@@ -130,6 +130,7 @@ class PqCodec : public SideCodec {
     format.bytes = static_cast<int32_t>(bytes(tokens, width));
     return format;
   }
+  bool device_codes() const override { return true; }
   DeviceArrays device_arrays() const override { return {codebook_.get()}; }
 
   CodecSpec spec() const override {

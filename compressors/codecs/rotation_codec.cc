@@ -5,7 +5,9 @@
 #include <numbers>
 
 #include "kernels/check.h"
+#include "kernels/convert.h"
 #include "kernels/dense_rows.h"
+#include "kernels/exact_products.h"
 #include "kernels/random.h"
 
 namespace kva {
@@ -29,7 +31,7 @@ class RotationCodec : public SideCodec {
   void encode(MatView<const float> rows, const SideData& base, std::byte* payload) const override {
     std::vector<float> turned(static_cast<std::size_t>(rows.rows * rows.cols));
     const MatView<float> into(turned.data(), rows.rows, rows.cols);
-    turn(rows, into);
+    turn_exactly(rows, into);
     inner_->encode(into, base, payload);
   }
 
@@ -79,6 +81,7 @@ class RotationCodec : public SideCodec {
     format->on_basis = true;
     return format;
   }
+  bool device_codes() const override { return has_coordinates() && inner_->device_codes(); }
   DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
   DeviceBasis device_basis() const override { return {rotation_.get(), 0}; }
 
@@ -102,6 +105,14 @@ class RotationCodec : public SideCodec {
   void turn(MatView<const float> rows, MatView<float> turned) const {
     check(rows.cols);
     dense_scores(rows, rotation_->data(), DType::kF16, turned);
+  }
+
+  // What is stored is the same wherever it is coded.
+  void turn_exactly(MatView<const float> rows, MatView<float> turned) const {
+    check(rows.cols);
+    std::vector<float> vectors(static_cast<std::size_t>(rows.cols * rows.cols));
+    to_f32(rotation_->data(), DType::kF16, vectors.data(), rows.cols * rows.cols);
+    exact_products(rows, MatView<const float>(vectors.data(), rows.cols, rows.cols), turned);
   }
 
   std::shared_ptr<const SideCodec> inner_;

@@ -1,49 +1,15 @@
 // minicache (arXiv 2405.14366): neighbouring layers share the directions of their tokens and keep their own
-// lengths. Equation 3, spherical interpolation of the unit vectors a, b at the angle Ω:
-//   e = sin((1-t)Ω)/sin Ω · a + sin(tΩ)/sin Ω · b,  a of the lower layer.
-
-#include <cmath>
-#include <numbers>
+// lengths. Equation 3, spherical interpolation from the lower layer's directions, is
+// kernels/direction_math.h.
 
 #include "compressors/codecs/minicache_codec.h"
 #include "compressors/layer_range.h"
 #include "compressors/method.h"
 #include "compressors/step.h"
+#include "kernels/directions.h"
 
 namespace kva {
 namespace {
-
-// Below this sine the interpolation divides by next to nothing; the straight line is the same there.
-constexpr double kSmallSine = 1e-6;
-
-double length_of(const float* row, int64_t width) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * row[i];
-  return std::sqrt(sum);
-}
-
-// The direction between rows a and b at t, of length 1. A zero row leaves the other's direction.
-void interpolate(const float* a, const float* b, int64_t width, double t, float* out) {
-  const double length_a = length_of(a, width);
-  const double length_b = length_of(b, width);
-  double cosine = 0.0;
-  for (int64_t i = 0; i < width; ++i) cosine += static_cast<double>(a[i]) * b[i];
-  cosine = length_a > 0.0 && length_b > 0.0 ? std::clamp(cosine / (length_a * length_b), -1.0, 1.0) : 1.0;
-  const double angle = std::acos(cosine);
-  const double sine = std::sin(angle);
-  double of_a = sine > kSmallSine ? std::sin((1.0 - t) * angle) / sine : 1.0 - t;
-  double of_b = sine > kSmallSine ? std::sin(t * angle) / sine : t;
-  of_a = length_a > 0.0 ? of_a / length_a : 0.0;
-  of_b = length_b > 0.0 ? of_b / length_b : 0.0;
-  double sum = 0.0;
-  for (int64_t i = 0; i < width; ++i) {
-    const double value = of_a * a[i] + of_b * b[i];
-    out[i] = static_cast<float>(value);
-    sum += value * value;
-  }
-  if (sum <= 0.0) return;
-  for (int64_t i = 0; i < width; ++i) out[i] = static_cast<float>(out[i] / std::sqrt(sum));
-}
 
 // Whether the stream is one cell's, still to be stored and as it was read.
 bool can_merge(const DraftStream& stream) {
@@ -57,6 +23,7 @@ class MiniCacheStep : public Step {
         t_(arguments.number("t")),
         codec_(make_minicache_codec(arguments.number("retain"))) {}
 
+  bool reads_numbers() const override { return false; }
   void begin(const StepContext& context) override {
     start_ = first_layer(arguments_, "start", context.layers());
   }
@@ -87,15 +54,19 @@ class MiniCacheStep : public Step {
 
  private:
   void merge(const DraftStream& lower, const DraftStream& upper, DraftStream& shared) const {
-    shared.rows.resize(lower.rows.size());
     shared.tokens = lower.tokens;
     shared.width = lower.width;
     shared.origin = lower.origin;
     shared.shared = true;
-    for (int64_t token = 0; token < lower.tokens; ++token) {
-      const int64_t at = token * lower.width;
-      interpolate(lower.rows.data() + at, upper.rows.data() + at, lower.width, t_, shared.rows.data() + at);
+    if (lower.unread) {
+      shared.unread = true;
+      shared.towards = upper.origin;
+      shared.share = t_;
+      return;
     }
+    shared.rows.resize(lower.rows.size());
+    directions_between(lower.view(), upper.view(), t_,
+                       MatView<float>(shared.rows.data(), shared.tokens, shared.width));
   }
 
   Arguments arguments_;

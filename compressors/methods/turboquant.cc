@@ -19,6 +19,8 @@ class TurboQuantStep : public Step {
  public:
   explicit TurboQuantStep(const Arguments& arguments) : bits_(static_cast<int>(arguments.integer("bits"))) {}
 
+  bool reads_numbers() const override { return false; }
+
   void run(const StepContext& context, Draft& draft) override {
     for (DraftStream& stream : draft.streams) {
       if (!stream.unformatted()) continue;

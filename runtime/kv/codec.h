@@ -119,7 +119,7 @@ class SideCodec {
   // How device kernels read a page side of `tokens` tokens (1 to kMostPageTokens) of `width` numbers each (a
   // multiple of 8); nullopt: they cannot. SideFormat::shared is left to readable_format().
   virtual std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const;
-  // Whether DeviceOps::pack() writes what encode() does, by that format.
+  // Whether DeviceOps::pack() writes what encode() does, by that format or the one on a base.
   virtual bool device_codes() const { return false; }
   // Of its side memory, what those kernels read beside payloads, as SideFormat::shared lists it; null:
   // nothing.

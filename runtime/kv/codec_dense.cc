@@ -56,6 +56,8 @@ class DenseCodec : public SideCodec {
         .kind = kind(), .width = static_cast<int32_t>(width), .bytes = static_cast<int32_t>(bytes(1, width))};
   }
 
+  bool device_codes() const override { return true; }
+
   CodecSpec spec() const override { return {.kind = name()}; }
 
  private:

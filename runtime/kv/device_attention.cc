@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "kernels/check.h"
+#include "kernels/packed_math.h"
 #include "runtime/error.h"
 
 namespace kva {

@@ -37,11 +37,15 @@ class DeviceEncoder {
   struct Group {
     PackJob job;
     std::vector<PackSide> sides;
-    std::vector<std::size_t> first_row;  // of each side in the rows' addresses, where it has any
+    // Of each side in the rows' addresses, where it has any; and of the rows that they are blended with.
+    std::vector<std::size_t> first_row, first_other;
   };
 
-  Group& group_of(const NewSide& side);
-  void add(const NewSide& side, SideId id);
+  PackJob job_of(const Plan& plan, const NewSide& side) const;
+  Group& group_of(const PackJob& job);
+  // Where the tokens are: the first one's address, or the place of all in the rows' addresses.
+  std::size_t place_rows(std::span<const SideTokens> tokens, int64_t row_bytes, const std::byte*& first);
+  void add(const Plan& plan, const NewSide& side, std::span<const SideId> ids);
   void launch(const Group& group, int64_t first_side);
 
   PageStore& store_;

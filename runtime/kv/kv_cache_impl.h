@@ -142,7 +142,7 @@ struct KvCache::Impl {
   // Throws InputError where `what` is asked of a cache whose pages are on a device.
   void refuse_on_device(std::string_view what) const;
   // Throws InputError for the first side of the plan whose sources have numbers that its codec refuses.
-  void refuse_numbers(const Plan& plan);
+  void refuse_numbers(const Plan& plan, std::span<const SideId> sides);
 
   SequenceId add_sequence();
   SequenceId fork(SequenceId id, int64_t tokens);

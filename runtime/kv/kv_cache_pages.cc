@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "kernels/directions.h"
 #include "runtime/error.h"
 #include "runtime/kv/kv_cache_impl.h"
 #include "runtime/kv/page_snapshot.h"
@@ -29,26 +30,49 @@ std::string place_of(const Plan& plan, int index, const TableLookup& tables) {
     if (rewrite.k == index || rewrite.v == index)
       return place(rewrite.layer, rewrite.kv_head, rewrite.k == index ? Side::kKey : Side::kValue,
                    rewrite.positions.front());
+  for (std::size_t i = 0; i < plan.sides.size(); ++i)
+    if (plan.sides[i].base == index) return place_of(plan, static_cast<int>(i), tables);
   return "a new page";
+}
+
+std::vector<float> rows_of(const PageStore& store, std::span<const SideTokens> tokens, int64_t width) {
+  std::vector<float> rows, page;
+  for (const SideTokens& of : tokens) {
+    page.resize(static_cast<std::size_t>(store.tokens(of.side) * width));
+    store.read(of.side, {page.data(), store.tokens(of.side), width});
+    rows.insert(rows.end(), page.begin() + of.first * width, page.begin() + (of.first + of.count) * width);
+  }
+  return rows;
+}
+
+// What a side with sources is made of.
+std::vector<float> rows_to_code(const PageStore& store, const NewSide& side) {
+  std::vector<float> rows = rows_of(store, side.sources, side.width);
+  if (side.others.empty()) return rows;
+  const std::vector<float> others = rows_of(store, side.others, side.width);
+  std::vector<float> between(rows.size());
+  directions_between({rows.data(), side.tokens, side.width}, {others.data(), side.tokens, side.width},
+                     side.share, {between.data(), side.tokens, side.width});
+  return between;
 }
 
 }  // namespace
 
 // The codec says which number it is, and why.
-void KvCache::Impl::refuse_numbers(const Plan& plan) {
+void KvCache::Impl::refuse_numbers(const Plan& plan, std::span<const SideId> sides) {
   for (std::size_t i = 0; i < plan.sides.size(); ++i) {
     const NewSide& side = plan.sides[i];
     if (side.sources.empty()) continue;
-    std::vector<float> rows, page;
-    for (const SideTokens& of : side.sources) {
-      page.resize(static_cast<std::size_t>(store.tokens(of.side) * side.width));
-      store.read(of.side, {page.data(), store.tokens(of.side), side.width});
-      rows.insert(rows.end(), page.begin() + of.first * side.width,
-                  page.begin() + (of.first + of.count) * side.width);
+    const std::vector<float> rows = rows_to_code(store, side);
+    std::vector<std::byte> payload(static_cast<std::size_t>(side.bytes())), under;
+    SideData base;
+    if (side.base >= 0) {
+      const auto below = static_cast<std::size_t>(side.base);
+      under = store.downloaded(sides[below]);
+      base = {.base = under.data(), .base_codec = plan.sides[below].codec.get()};
     }
-    std::vector<std::byte> payload(static_cast<std::size_t>(side.bytes()));
     try {
-      side.codec->encode({rows.data(), side.tokens, side.width}, {}, payload.data());
+      side.codec->encode({rows.data(), side.tokens, side.width}, base, payload.data());
     } catch (const InputError& error) {
       throw InputError(fmt::format("{}: {}", place_of(plan, static_cast<int>(i), tables()), error.what()));
     }
@@ -138,7 +162,7 @@ void KvCache::apply(const Plan& plan) {
   }
   apply_plan(plan, impl_->store, impl_->tables(), [&](const Plan& of, std::span<const SideId> sides) {
     KVA_CHECK(impl_->encoder, "payloads, where the host reads pages");
-    if (impl_->encoder->code(of, sides)) impl_->refuse_numbers(of);
+    if (impl_->encoder->code(of, sides)) impl_->refuse_numbers(of, sides);
   });
   impl_->note_peak();
 }

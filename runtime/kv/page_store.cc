@@ -205,8 +205,16 @@ SideId PageStore::allocate(const std::shared_ptr<const SideCodec>& codec, Lane l
 SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
                       std::span<const std::byte> payload, SideId base) {
   KVA_CHECK(codec->bytes(tokens, width) == static_cast<int64_t>(payload.size()), "a payload of another size");
-  const SideId id = add_uncoded(codec, lane, tokens, width);
+  const SideId id = add_uncoded(codec, lane, tokens, width, base);
   backend_.upload(memory_of(side(id)), payload.data(), static_cast<int64_t>(payload.size()));
+  return id;
+}
+
+SideId PageStore::add_uncoded(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens,
+                              int64_t width, SideId base) {
+  const SideId id = new_side(codec, lane, width, codec->bytes(tokens, width));
+  side(id).tokens = static_cast<uint16_t>(tokens);
+  count(side(id), +1);
   if (base != kNoSide) {
     retain(base);
     codec_scratch_ = std::max(
@@ -214,14 +222,6 @@ SideId PageStore::add(const std::shared_ptr<const SideCodec>& codec, Lane lane, 
                             this->codec(base).scratch_values(kMaxCodecQueries, tokens, side(base).width));
   }
   side(id).base = base;
-  return id;
-}
-
-SideId PageStore::add_uncoded(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens,
-                              int64_t width) {
-  const SideId id = new_side(codec, lane, width, codec->bytes(tokens, width));
-  side(id).tokens = static_cast<uint16_t>(tokens);
-  count(side(id), +1);
   return id;
 }
 

@@ -42,8 +42,9 @@ class PageStore {
   // them, and a reference to `base` where it builds on one. Throws InputError as allocate().
   SideId add(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
              std::span<const std::byte> payload, SideId base = kNoSide);
-  // The same, without a base, of a side whose payload is to be written by whoever adds it.
-  SideId add_uncoded(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width);
+  // The same of a side whose payload is to be written by whoever adds it.
+  SideId add_uncoded(const std::shared_ptr<const SideCodec>& codec, Lane lane, int64_t tokens, int64_t width,
+                     SideId base = kNoSide);
   // The places of a page with gaps (page_table.h); without codec, counted as tables.
   SideId add_places(std::span<const std::byte> places);
 
@@ -76,6 +77,8 @@ class PageStore {
   void read(SideId id, MatView<float> rows) const;
   // Only for an appendable side with one reference; in the backend's memory.
   std::byte* writable_payload(SideId id);
+  // Of a side from add_uncoded(), for whoever adds it; others may build on it already.
+  std::byte* uncoded_payload(SideId id) { return memory_of(side(id)); }
   // Payload and scales of the side's tokens, without its base.
   int64_t bytes(SideId id) const;
 

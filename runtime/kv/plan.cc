@@ -29,10 +29,10 @@ class AddedSides {
       bool coded_here = false;
       for (const NewSide& side : plan.sides) {
         coded_here |= !side.sources.empty();
+        const SideId base = side.base < 0 ? kNoSide : at(side.base);
         sides.push_back(side.sources.empty()
-                            ? store.add(side.codec, side.lane, side.tokens, side.width, side.payload,
-                                        side.base < 0 ? kNoSide : at(side.base))
-                            : store.add_uncoded(side.codec, side.lane, side.tokens, side.width));
+                            ? store.add(side.codec, side.lane, side.tokens, side.width, side.payload, base)
+                            : store.add_uncoded(side.codec, side.lane, side.tokens, side.width, base));
       }
       if (coded_here) code(plan, sides);
       for (const PlanRewrite& rewrite : plan.rewrites)

@@ -42,6 +42,10 @@ struct NewSide {
   int64_t width = 0;
   std::vector<std::byte> payload;
   std::vector<SideTokens> sources;
+  // Of as many tokens: what is coded are then the directions between the sources and these, `share` of the
+  // way (kernels/direction_math.h).
+  std::vector<SideTokens> others;
+  double share = 0.0;
   int base = -1;  // index of an earlier new side that it builds on
 
   int64_t bytes() const { return codec->bytes(tokens, width); }

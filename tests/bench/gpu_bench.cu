@@ -182,7 +182,7 @@ void pack_case(const std::string& name, SideKind kind, int32_t outliers, double 
   format.bytes = (format.outlier_values_at + outliers * 2 + 15) / 16 * 16;
   const DeviceBuffer pages = random_bytes(kSides * kPageBytes),
                      payloads(static_cast<std::size_t>(kSides) * static_cast<std::size_t>(format.bytes)),
-                     scratch(static_cast<std::size_t>(kSides * pack_scratch(format).bytes + 16)),
+                     scratch(static_cast<std::size_t>(kSides * pack_scratch({.format = format}).bytes + 16)),
                      refused(sizeof(int32_t));
   std::vector<PackSide> sides;
   for (int32_t i = 0; i < kSides; ++i)

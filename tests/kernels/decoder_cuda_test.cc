@@ -16,6 +16,7 @@
 #include "kernels/encode_cuda.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/pack_cuda.h"
+#include "kernels/pack_lanes.h"
 #include "tests/kernels/device_sides.h"
 #include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
@@ -273,7 +274,8 @@ TEST_F(CudaDecoder, CodesPages) {
     const auto bytes = static_cast<std::size_t>(format.bytes);
     std::vector<std::byte> expected(kSides * bytes, std::byte{0x5a});
     const DeviceBuffer payloads = upload(expected);
-    std::vector<double> scratch(static_cast<std::size_t>(kSides * pack_scratch(format).bytes / 8));
+    std::vector<double> scratch(
+        static_cast<std::size_t>(kSides * pack_scratch({.format = format}).bytes / 8));
     const DeviceBuffer device_scratch = upload(scratch);
     std::vector<PackSide> sides, device_sides;
     for (std::size_t side = 0; side < kSides; ++side) {

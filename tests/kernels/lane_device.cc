@@ -12,6 +12,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cover_lanes.h"
+#include "kernels/pack_lanes.h"
 #include "kernels/recorded_device.h"
 #include "kernels/similarity_lanes.h"
 #include "tests/kernels/attention_lanes.h"
@@ -112,6 +113,7 @@ class LaneDevice : public RecordedDevice {
     in_order();
     const Access access(*this);
     std::memcpy(target, held(source, bytes), static_cast<std::size_t>(bytes));
+    downloads_ += bytes;
   }
   std::unique_ptr<DeviceMark> mark() override {
     in_order();
@@ -120,10 +122,14 @@ class LaneDevice : public RecordedDevice {
   // Recorded work may go on beside it.
   void fetch(std::span<const DevicePiece> pieces, const DeviceMark&) override {
     const Access access(*this);
-    for (const DevicePiece& piece : pieces)
+    for (const DevicePiece& piece : pieces) {
       std::memcpy(piece.target, held(piece.source, piece.bytes), static_cast<std::size_t>(piece.bytes));
+      downloads_ += piece.bytes;
+    }
   }
   void wait() override { in_order(); }
+
+  int64_t downloads() const { return downloads_; }
 
   void choose(const SampleJob& job, int32_t* token) override;
 
@@ -245,6 +251,7 @@ class LaneDevice : public RecordedDevice {
   std::map<int64_t, int64_t> taken_;  // the same, handed out
   int64_t used_ = 0;
   int64_t peak_ = 0;
+  int64_t downloads_ = 0;  // bytes
   HostWarp warp_;
   std::map<int64_t, float*> tiles_;  // of products with coded weights, by their numbers
 };
@@ -375,6 +382,10 @@ void LaneDevice::count_duplicates(const DuplicateJob& job) {
 
 std::unique_ptr<DeviceOps> make_lane_device(int64_t memory_bytes) {
   return std::make_unique<LaneDevice>((memory_bytes + 4095) / 4096 * 4096);
+}
+
+int64_t lane_downloads(const DeviceOps& device) {
+  return dynamic_cast<const LaneDevice&>(device).downloads();
 }
 
 }  // namespace kva

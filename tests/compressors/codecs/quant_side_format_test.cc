@@ -40,7 +40,7 @@ struct CodedByLanes {
 };
 CodedByLanes coded_by_lanes(const SideFormat& format, const std::vector<float>& rows) {
   CodedByLanes coded{std::vector<std::byte>(static_cast<std::size_t>(format.bytes), std::byte{0xa5})};
-  std::vector<double> scratch(static_cast<std::size_t>(pack_scratch(format).bytes / 8));
+  std::vector<double> scratch(static_cast<std::size_t>(pack_scratch({.format = format}).bytes / 8));
   const PackSide side{.source = reinterpret_cast<const std::byte*>(rows.data()),
                       .payload = coded.payload.data()};
   int32_t refused = 0;

@@ -14,5 +14,7 @@ namespace kva {
 std::shared_ptr<DeviceOps> device_under_test(int64_t memory_bytes = int64_t{1} << 30);
 // Whether its memory can be made as small as asked for.
 bool device_memory_is_chosen();
+// How many bytes the device has brought to the host so far; -1: it does not count them.
+int64_t downloaded_bytes(const DeviceOps& device);
 
 }  // namespace kva
