@@ -179,17 +179,6 @@ AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const 
 // the rest of a page.
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
 
-// Whether all numbers of a packed row share a scale, nothing is kept beside the codes, and units can be read
-// at once.
-KVA_HOST_DEVICE constexpr bool is_bare(const SideFormat& format) {
-  const bool by_channel = is_by_channel(format.kind);
-  const int32_t bits = side_bits(format.kind);
-  const int32_t row_bytes = (by_channel ? format.tokens : format.width) * bits / 8;
-  const int32_t word = bits == 3 ? 1 : bits == 2 ? 2 : 4;
-  return format.groups == 1 && format.scale_by_token != by_channel && format.outliers == 0 &&
-         format.dense_channels == 0 && format.factors_at < 0 && !has_parts(format) &&
-         format.codes_at % word == 0 && row_bytes % word == 0 && (!by_channel || format.tokens % 8 == 0);
-}
 // Whether kernels/attention_narrow.h reads pages of these formats: of f16 or bf16, or of codes of as many
 // bits on both sides; and has code for rows of so many numbers.
 KVA_HOST_DEVICE constexpr bool is_narrow_width(int32_t width) {

@@ -133,6 +133,18 @@ KVA_HOST_DEVICE constexpr bool has_parts(const SideFormat& format) {
   return format.front > 0 || format.rank > 0;
 }
 
+// Whether all numbers of a packed row share a scale, nothing is kept beside the codes, and units can be read
+// at once.
+KVA_HOST_DEVICE constexpr bool is_bare(const SideFormat& format) {
+  const bool by_channel = is_by_channel(format.kind);
+  const int32_t bits = side_bits(format.kind);
+  const int32_t row_bytes = (by_channel ? format.tokens : format.width) * bits / 8;
+  const int32_t word = bits == 3 ? 1 : bits == 2 ? 2 : 4;
+  return format.groups == 1 && format.scale_by_token != by_channel && format.outliers == 0 &&
+         format.dense_channels == 0 && format.factors_at < 0 && !has_parts(format) &&
+         format.codes_at % word == 0 && row_bytes % word == 0 && (!by_channel || format.tokens % 8 == 0);
+}
+
 // Moves what the format has of a payload by `bytes` bytes, for a payload that begins with something else.
 inline void move_offsets(SideFormat& format, int32_t bytes) {
   for (int32_t* at :

@@ -23,6 +23,10 @@ struct Block {
     }
     __syncthreads();
   }
+  __device__ std::byte* shared() const {
+    extern __shared__ FourWords memory[];
+    return reinterpret_cast<std::byte*>(memory);
+  }
 };
 
 // Block `side`.
@@ -32,6 +36,12 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(PackJob job) {
   pack_side_by<path, makes>(block, job, static_cast<int32_t>(blockIdx.x));
 }
 
+template <SideKind kind, SideKind source>
+__global__ void __launch_bounds__(kThreads) pack_bare_kernel(PackJob job) {
+  Block block;
+  BarePacking<kind, source, Block>(block, job, static_cast<int32_t>(blockIdx.x)).run();
+}
+
 struct PackLaunch {
   const PackJob& job;
   cudaStream_t stream;
@@ -39,6 +49,14 @@ struct PackLaunch {
   template <PackPath path, bool makes>
   void run() const {
     pack_kernel<path, makes><<<static_cast<unsigned int>(job.count), kThreads, 0, stream>>>(job);
+  }
+  template <SideKind kind, SideKind source>
+  void run_bare() const {
+    const int64_t shared_bytes = bare_shared(job).bytes;
+    allow_shared(pack_bare_kernel<kind, source>, shared_bytes);
+    pack_bare_kernel<kind, source>
+        <<<static_cast<unsigned int>(job.count), kThreads, static_cast<std::size_t>(shared_bytes), stream>>>(
+            job);
   }
 };
 

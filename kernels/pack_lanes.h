@@ -4,7 +4,8 @@
 // where two are equally near but for rounding, and what builds on a packed base likewise.
 //
 // A Team is the threads that code one side together: each(count, f) calls f(0) to f(count - 1), warp(f) hands
-// f one warp (kernels/attention_keys.h); behind both all see what all have written.
+// f one warp (kernels/attention_keys.h); behind both all see what all have written. shared() is for
+// kernels/pack_bare.h.
 #pragma once
 
 #include <cmath>
@@ -13,6 +14,7 @@
 #include "kernels/codebook_lanes.h"
 #include "kernels/encode_lanes.h"
 #include "kernels/host_device.h"
+#include "kernels/pack_bare.h"
 #include "kernels/pack_job.h"
 #include "kernels/pack_outliers.h"
 #include "kernels/packed_math.h"
@@ -227,11 +229,12 @@ KVA_LANE_CODE void pack_side_by(Team& team, const PackJob& job, int32_t index) {
     pack_rows<path>(team, p);
 }
 
-// Calls body.run<path, makes>() of the job. Centroids are of tokens as they are, and so is what scales a
-// base.
+// Calls body.run<path, makes>() of the job, or what with_bare_kinds() calls. Centroids are of tokens as they
+// are, and so is what scales a base.
 template <class Body>
 void with_pack_path(const PackJob& job, const Body& body) {
   const bool makes = makes_numbers(job);
+  if (packs_bare(job)) return with_bare_kinds(job, body);
   switch (pack_path(job.format)) {
     case PackPath::kDense:
       return makes ? body.template run<PackPath::kDense, true>()
@@ -258,6 +261,10 @@ struct PackOnTeam {
   template <PackPath path, bool makes>
   void run() const {
     pack_side_by<path, makes>(team, job, index);
+  }
+  template <SideKind kind, SideKind source>
+  void run_bare() const {
+    BarePacking<kind, source, Team>(team, job, index).run();
   }
 };
 

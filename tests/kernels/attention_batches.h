@@ -15,12 +15,6 @@ namespace kva {
 // Is given a batch, its limits, and what it is. The batch's addresses are not settled yet.
 using AttentionCheck = std::function<void(AttentionCase&, const AttentionLimits&, const std::string& what)>;
 
-inline bool has_narrow_items(const AttentionCase& c, const AttentionLimits& limits) {
-  const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, limits);
-  return std::any_of(plan.buckets.begin(), plan.buckets.end(),
-                     [](const auto& bucket) { return bucket.narrow; });
-}
-
 // One table of `tokens` tokens in pages of page_tokens, all in one format, for `queries` last tokens.
 inline AttentionCase one_table(int64_t head_dim, int32_t group, int32_t tokens, int32_t page_tokens,
                                int32_t queries, const SideSpec& key, const SideSpec& value) {

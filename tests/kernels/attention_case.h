@@ -91,6 +91,12 @@ struct AttentionCase {
   }
 };
 
+inline bool has_narrow_items(const AttentionCase& c, const AttentionLimits& limits) {
+  const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, limits);
+  return std::any_of(plan.buckets.begin(), plan.buckets.end(),
+                     [](const auto& bucket) { return bucket.narrow; });
+}
+
 // [batch rows, heads * head_dim], and for each number how far f32 rounding may take another order of sums.
 struct ExpectedAttention {
   std::vector<float> out;
