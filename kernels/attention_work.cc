@@ -51,11 +51,15 @@ struct PairReading {
   auto operator<=>(const PairReading&) const = default;
 };
 
-constexpr int kGeneral = kSideKinds * kSideKinds;  // the bucket behind those of pairs of kinds
+constexpr int kPairs = kSideKinds * kSideKinds;
+constexpr int kGeneral = kPairs;        // the bucket behind those of pairs of kinds
+constexpr int kTiled = kGeneral + 1;    // the first of as many again, for tiles
+constexpr int kBuckets = kTiled + kPairs;
 
-int bucket_of(const PairReading& pair) {
-  return pair.is_general() ? kGeneral
-                           : static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+int bucket_of(const PairReading& pair, TileKind tiles) {
+  const int kinds = static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+  if (tiles != TileKind::kNone) return kTiled + kinds;
+  return pair.is_general() ? kGeneral : kinds;
 }
 
 void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format,
@@ -113,14 +117,16 @@ class Planner {
   }
 
   AttentionPlan take() {
-    for (int bucket = 0; bucket <= kGeneral; ++bucket) {
+    for (int bucket = 0; bucket < kBuckets; ++bucket) {
       const std::vector<AttentionItem>& items = buckets_[index(bucket)];
       if (items.empty()) continue;
-      plan_.buckets.push_back({.keys = static_cast<SideKind>(bucket / kSideKinds % kSideKinds),
-                               .values = static_cast<SideKind>(bucket % kSideKinds),
+      const int kinds = bucket < kTiled ? bucket : bucket - kTiled;
+      plan_.buckets.push_back({.keys = static_cast<SideKind>(kinds / kSideKinds % kSideKinds),
+                               .values = static_cast<SideKind>(kinds % kSideKinds),
                                .first = static_cast<int32_t>(plan_.items.size()),
                                .count = static_cast<int32_t>(items.size()),
-                               .general = bucket == kGeneral});
+                               .general = bucket == kGeneral,
+                               .tiles = tiles_[index(bucket)]});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
     return std::move(plan_);
@@ -195,20 +201,32 @@ class Planner {
         item.sums = take_rows(merge.rows, pair.value.width, plan_.coordinate_sums);
         plan_.lifts.push_back({of_pair.front(), item.state, merge.rows, item.sums});
       }
-      if (pair.is_general())
+      const TileKind tiles = tiles_of(table, of_pair.front(), merge.rows);
+      if (tiles == TileKind::kNone && pair.is_general())
         for (const int32_t width : {pair.key.width, pair.value.width})
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
-      add_items(table, item, of_pair, merge.rows, buckets_[index(bucket_of(pair))]);
+      const int bucket = bucket_of(pair, tiles);
+      tiles_[index(bucket)] = tiles;
+      add_items(table, item, of_pair, merge.rows, bucket);
     }
+  }
+
+  // How pages like this one go to tensor cores for the table's query rows. Steps of one token do not: they
+  // read every page once, and no faster so.
+  TileKind tiles_of(const AttentionTable& table, int32_t page, int32_t rows) const {
+    if (limits_.tile_rows == 0 || table.tokens == 1 || rows < limits_.tile_rows) return TileKind::kNone;
+    return tile_kind(formats_[pages_[index(page)].key_format], formats_[pages_[index(page)].value_format]);
   }
 
   // `of_all`, for every block of the table's `rows` query rows.
   void add_items(const AttentionTable& table, const AttentionItem& of_all, std::span<const int32_t> of_pair,
-                 int32_t rows, std::vector<AttentionItem>& items) {
-    for (int32_t row = 0; row < rows; row += kItemRows) {
+                 int32_t rows, int bucket) {
+    const int32_t most = tiles_[index(bucket)] == TileKind::kNone ? kItemRows : kTileRows;
+    std::vector<AttentionItem>& items = buckets_[index(bucket)];
+    for (int32_t row = 0; row < rows; row += most) {
       AttentionItem item = of_all;
       item.first_row = row;
-      item.rows = std::min(kItemRows, rows - row);
+      item.rows = std::min(most, rows - row);
       item.page_count = seen_pages(of_pair, table.position + (row + item.rows - 1) / limits_.group);
       item.state += row;
       if (item.sums >= 0) item.sums += row * (item.value_width / 8);
@@ -226,7 +244,8 @@ class Planner {
   std::span<const DevicePage> pages_;
   std::span<const SideFormat> formats_;
   const AttentionLimits& limits_;
-  std::array<std::vector<AttentionItem>, kGeneral + 1> buckets_;
+  std::array<std::vector<AttentionItem>, kBuckets> buckets_;
+  std::array<TileKind, kBuckets> tiles_ = {};  // of buckets with items
   // Of the table under way: where its queries are, by the basis of keys and whether they are turned.
   std::map<std::pair<uint16_t, bool>, int32_t> projected_;
   AttentionPlan plan_;

@@ -1,7 +1,8 @@
-// Attention over page tables as work items of bounded length, one warp of the device each: for every query
-// head of a KV head the item's pages are read once, and leave one partial state (kernels/attention.h) at a
-// place of its own. A table's states are merged in the order of their places, which follows from the table
-// and the query alone: results do not depend on the batch, nor on which item ran first.
+// Attention over page tables as work items of bounded length, one warp of the device each, or one block where
+// they are done in tiles: for every query head of a KV head the item's pages are read once, and leave one
+// partial state (kernels/attention.h) at a place of its own. A table's states are merged in the order of their
+// places, which follows from the table and the query alone: results do not depend on the batch, nor on which
+// item ran first.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,14 @@
 #include <span>
 #include <vector>
 
+#include "kernels/attention_tiles.h"
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
 
 namespace kva {
 
-// Query rows of an item. The queries of one token for the heads of a KV head are neighbouring rows.
+// Query rows of an item that one warp takes. The queries of one token for the heads of a KV head are
+// neighbouring rows.
 inline constexpr int kItemRows = 4;
 
 // Some queries and the pages of one KV head that they read: pages [first_page, first_page + page_count) of
@@ -29,7 +32,8 @@ struct AttentionTable {
 };
 
 // Rows [first_row, first_row + rows) of a table's tokens * group query rows against the pages
-// page_list[first_page ...], whose keys are of one kind, and whose values are.
+// page_list[first_page ...], whose keys are of one kind, and whose values are. At most kItemRows rows, or
+// kTileRows of a bucket with tiles.
 struct AttentionItem {
   int32_t first_page = 0;
   int32_t page_count = 0;  // 0: the state stays empty
@@ -50,13 +54,14 @@ struct AttentionItem {
 
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
 // codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
-// page's formats.
+// page's formats; or, with `tiles`, items of up to kTileRows rows that go to tensor cores.
 struct AttentionBucket {
   SideKind keys;
   SideKind values;
   int32_t first;
   int32_t count;
   bool general = false;
+  TileKind tiles = TileKind::kNone;
 
   friend bool operator==(const AttentionBucket&, const AttentionBucket&) = default;
 };
@@ -101,6 +106,9 @@ struct AttentionLimits {
   int32_t most_runs = 128;
   // Of a table at most, where that leaves a run: one with many query rows has fewer runs.
   int32_t most_states = std::numeric_limits<int32_t>::max();
+  // Tables of several tokens and at least so many query rows go to tensor cores with the pages that can
+  // (tile_kind()); 0: none do. For keys and queries that come turned to their positions only.
+  int32_t tile_rows = 0;
 };
 
 struct AttentionPlan {

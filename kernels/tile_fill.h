@@ -1,0 +1,278 @@
+// Fills a tile with one side of the tokens of its slots: rows of 16-bit numbers in shared memory, by the
+// threads of a block (the Team is that of kernels/tile_pages.h; copy_async(to, from, present) also copies 16
+// bytes, or zeros, that are there behind await_copies() and a sync()). Slots without a token become zeros.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention_keys.h"
+#include "kernels/attention_units.h"
+#include "kernels/side_kinds.h"
+#include "kernels/tile_numbers.h"
+#include "kernels/tile_pages.h"
+
+namespace kva {
+
+// A row of a tile has 16 bytes more than it needs, so that 8 neighbouring rows begin in different banks.
+KVA_HOST_DEVICE constexpr int tile_stride(int width) { return width + 8; }
+
+// One side of a tile's tokens.
+template <int kKeys>
+struct TileSide {
+  const TilePage* window;
+  const TileSlots<kKeys>& slots;
+  bool values;
+  uint16_t* tile;  // [kKeys, tile_stride(width)]
+
+  KVA_LANE_CODE const uint8_t* payload(const TilePage& page) const { return values ? page.values : page.keys; }
+  KVA_LANE_CODE SidePage side(const TilePage& page) const {
+    return {values ? page.value_format : page.key_format, payload(page), page.tokens};
+  }
+  KVA_LANE_CODE bool kept(const TilePage& page) const { return values ? page.values_kept : page.keys_kept; }
+};
+
+// How the threads share a tile: each takes 8 columns of every kRows-th slot.
+template <int kWidth>
+struct TileShare {
+  static constexpr int kUnits = kWidth / kUnit;
+  static constexpr int kRows = kTileThreads / kUnits;
+  int32_t unit;
+  int32_t row;  // kRows: the thread has no part
+  KVA_LANE_CODE explicit TileShare(int32_t thread) : unit(thread % kUnits), row(thread / kUnits) {}
+};
+
+// Rows of 16-bit numbers as they are.
+template <int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void copy_rows(Team& team, const TileSide<kKeys>& side) {
+  using Share = TileShare<kWidth>;
+  const Share share(team.thread());
+  if (share.row >= Share::kRows) return;
+  KVA_UNROLL
+  for (int32_t pass = 0; pass < (kKeys + Share::kRows - 1) / Share::kRows; ++pass) {
+    const int32_t slot = pass * Share::kRows + share.row;
+    if (slot >= kKeys) break;
+    const int32_t where = side.slots.where[slot];
+    const TilePage& page = side.window[where < 0 ? 0 : where / 256];
+    const int32_t token = where < 0 ? 0 : where % 256;
+    team.copy_async(side.tile + slot * tile_stride(kWidth) + share.unit * kUnit,
+                    side.payload(page) + (token * kWidth + share.unit * kUnit) * 2, where >= 0);
+  }
+}
+
+// What the codes of a token's unit stand for, in f16: number j of it at halves j % 2 of word j / 2.
+template <SideKind kind>
+KVA_LANE_CODE void decode_unit(const SidePage& page, const RawUnit& raw, const UnitPlaces& places,
+                               int32_t token, uint32_t (&words)[kUnit / 2]) {
+  float numbers[kUnit];
+  KVA_UNROLL
+  for (int j = 0; j < kUnit; ++j) {
+    if constexpr (is_packed(kind))
+      numbers[j] = static_cast<float>(unit_code<side_bits(kind)>({raw.words[0], raw.words[1]}, j));
+    else
+      numbers[j] = unit_number<kind>(raw, j);
+  }
+  if constexpr (is_packed(kind)) {
+    if (units_share_scales(*page.format)) {
+      const CodeScale of = shared_scale<kind>(page, scale_index(*page.format, token, places.first));
+      KVA_UNROLL
+      for (int j = 0; j < kUnit; ++j) numbers[j] = fmaf(numbers[j], of.scale, of.zero);
+    } else {
+      KVA_UNROLL
+      for (int j = 0; j < kUnit; ++j)
+        numbers[j] = coded_number(*page.format, page.payload, numbers[j], token, places.place(j));
+    }
+    if (page.format->factors_at >= 0) {
+      const float factor = f16_at(page.payload, page.format->factors_at, token);
+      KVA_UNROLL
+      for (int j = 0; j < kUnit; ++j) numbers[j] *= factor;
+    }
+  }
+  KVA_UNROLL
+  for (int j = 0; j < kUnit; j += 2)
+    words[j / 2] = F16Numbers::pack_clamped(numbers[j], numbers[j + 1]);
+}
+
+// Words that begin at a multiple of their size.
+template <int kWords>
+KVA_LANE_CODE void store_words(const uint32_t* words, uint16_t* to) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (kWords == 4)
+    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+  else if constexpr (kWords == 2)
+    *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
+  else
+    *reinterpret_cast<uint32_t*>(to) = words[0];
+#else
+  for (int i = 0; i < kWords; ++i) reinterpret_cast<uint32_t*>(to)[i] = words[i];
+#endif
+}
+
+// Writes a unit's numbers where they belong in a row. Runs of neighbours begin at multiples of their length.
+template <SideKind kind>
+KVA_LANE_CODE void write_unit(const UnitPlaces& places, const uint32_t (&words)[kUnit / 2], uint16_t* row) {
+  constexpr int kBits = is_packed(kind) ? side_bits(kind) : 8;
+  if constexpr (kBits == 3) {
+    KVA_UNROLL
+    for (int j = 0; j < kUnit; ++j)
+      row[places.place(j)] = static_cast<uint16_t>(words[j / 2] >> (16 * (j % 2)));
+  } else {
+    constexpr int kWords = kBits / 2;
+    KVA_UNROLL
+    for (int i = 0; i < kUnit / 2; i += kWords) store_words<kWords>(words + i, row + places.place(2 * i));
+  }
+}
+
+// Rows of tokens of other kinds.
+template <SideKind kind, int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void decode_tokens(Team& team, const TileSide<kKeys>& side) {
+  using Share = TileShare<kWidth>;
+  const Share share(team.thread());
+  if (share.row >= Share::kRows) return;
+  constexpr int32_t kRowBytes = kWidth * side_bits(kind) / 8;
+  const UnitAddress address = unit_address<kind>(kWidth, share.unit);
+  constexpr int kAhead = 4;
+  for (int32_t first = share.row; first < kKeys; first += kAhead * Share::kRows) {
+    RawUnit raw[kAhead];
+    KVA_UNROLL
+    for (int i = 0; i < kAhead; ++i) {
+      const int32_t slot = first + i * Share::kRows;
+      const int32_t where = slot < kKeys ? side.slots.where[slot] : -1;
+      raw[i] = {};
+      if (where < 0) continue;
+      const SidePage page = side.side(side.window[where / 256]);
+      const uint8_t* at = page.payload + (is_packed(kind) ? page.format->codes_at : 0) +
+                          where % 256 * kRowBytes + address.at;
+      raw[i] = load_raw<kind>(at, address.plane, reinterpret_cast<uintptr_t>(at) % side_bits(kind) == 0);
+    }
+    KVA_UNROLL
+    for (int i = 0; i < kAhead; ++i) {
+      const int32_t slot = first + i * Share::kRows;
+      if (slot >= kKeys) break;
+      const int32_t where = side.slots.where[slot];
+      uint32_t words[kUnit / 2] = {};
+      if (where >= 0)
+        decode_unit<kind>(side.side(side.window[where / 256]), raw[i], address.places, where % 256, words);
+      write_unit<kind>(address.places, words, side.tile + slot * tile_stride(kWidth));
+    }
+  }
+}
+
+// Calls body(page, first slot, first token, the token behind the last one) for the pages of a tile.
+template <int kKeys, class Body>
+KVA_LANE_CODE void for_tile_pages(const TileSide<kKeys>& side, const Body& body) {
+  for (int32_t slot = 0; slot < kKeys && side.slots.where[slot] >= 0;) {
+    const int32_t where = side.slots.where[slot];
+    const TilePage& page = side.window[where / 256];
+    const int32_t token = where % 256;
+    const int32_t end = page.tokens - token < kKeys - slot ? page.tokens : token + kKeys - slot;
+    body(page, slot, token, end);
+    slot += end - token;
+  }
+}
+
+// One unit of a channel's tokens, for those that are among [from, to), which begin at row `first`.
+template <SideKind kind, int kWidth>
+KVA_LANE_CODE void decode_channel(const SidePage& page, const ChannelUnits<kind>& units, int32_t channel,
+                                  int32_t from, int32_t to, uint16_t* first) {
+  float numbers[kUnit];
+  units.codes(units.load(channel), channel, numbers);
+  const bool shared = units_share_scales(*page.format);
+  CodeScale of = {1.0f, 0.0f};
+  if (shared) of = units.scale(channel);
+  KVA_UNROLL
+  for (int j = 0; j < kUnit; ++j) {
+    const int32_t token = units.address.places.place(j);
+    if (token < from || token >= to) continue;
+    float number = shared ? fmaf(numbers[j], of.scale, of.zero)
+                          : coded_number(*page.format, page.payload, numbers[j], token, channel);
+    if (page.format->factors_at >= 0) number *= f16_at(page.payload, page.format->factors_at, token);
+    first[(token - from) * tile_stride(kWidth) + channel] =
+        static_cast<uint16_t>(F16Numbers::pack_clamped(number, 0.0f) & 0xffffu);
+  }
+}
+
+// Rows of channels: a thread takes 8 tokens of a channel at once.
+template <SideKind kind, int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void decode_channels(Team& team, const TileSide<kKeys>& side) {
+  for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
+    const SidePage page = side.side(of);
+    const int32_t count = (page.tokens + kUnit - 1) / kUnit * kWidth;
+    for (int32_t i = team.thread(); i < count; i += kTileThreads) {
+      const ChannelUnits<kind> units(page, i / kWidth);
+      if (units.address.places.place(kUnit - 1) < from || units.address.places.first >= to) continue;
+      decode_channel<kind, kWidth>(page, units, i % kWidth, from, to,
+                                   side.tile + slot * tile_stride(kWidth));
+    }
+  });
+  for (int32_t i = team.thread(); i < kKeys * kWidth; i += kTileThreads)
+    if (side.slots.where[i / kWidth] < 0) side.tile[i / kWidth * tile_stride(kWidth) + i % kWidth] = 0;
+}
+
+// Numbers kept beside the codes, over what the codes gave.
+template <int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void put_kept(Team& team, const TileSide<kKeys>& side) {
+  for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
+    if (!side.kept(of)) return;
+    const SidePage page = side.side(of);
+    const SideFormat& format = *page.format;
+    const auto put = [&](int32_t token, int32_t channel, float number) {
+      if (format.factors_at >= 0) number *= f16_at(page.payload, format.factors_at, token);
+      side.tile[(slot + token - from) * tile_stride(kWidth) + channel] =
+          static_cast<uint16_t>(F16Numbers::pack_clamped(number, 0.0f) & 0xffffu);
+    };
+    const auto first_of = [&](int32_t token) {
+      return format.outliers == 0
+                 ? 0
+                 : first_outlier(format, page.payload, static_cast<uint32_t>(token) * kWidth);
+    };
+    const int32_t end = first_of(to);
+    for (int32_t i = first_of(from) + team.thread(); i < end; i += kTileThreads) {
+      const auto place =
+          static_cast<int32_t>(listed_place(page.payload + format.places_at, format.place_bits, i));
+      put(place / kWidth, place % kWidth, f16_at(page.payload, format.outlier_values_at, i));
+    }
+    const auto* channels = reinterpret_cast<const uint16_t*>(page.payload + format.channels_at);
+    for (int32_t i = team.thread(); i < format.dense_channels * (to - from); i += kTileThreads) {
+      const int32_t dense = i / (to - from);
+      const int32_t token = from + i % (to - from);
+      put(token, channels[dense], f16_at(page.payload, format.channel_values_at, dense * page.tokens + token));
+    }
+  });
+}
+
+// A tile of any kind that becomes_f16().
+template <int kWidth, int kKeys, class Team>
+struct DecodeTile {
+  Team& team;
+  const TileSide<kKeys>& side;
+
+  template <SideKind kind>
+  KVA_LANE_CODE void run() {
+    if constexpr (kind == SideKind::kF16)
+      copy_rows<kWidth>(team, side);
+    else if constexpr (is_by_channel(kind))
+      decode_channels<kind, kWidth>(team, side);
+    else if constexpr (becomes_f16(kind))
+      decode_tokens<kind, kWidth>(team, side);
+  }
+};
+
+// Both sides of a tile, whose kinds are these where they are not rows of 16-bit numbers anyway.
+template <int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void decode_tile(Team& team, SideKind key_kind, SideKind value_kind,
+                               const TileSide<kKeys>& keys, const TileSide<kKeys>& values) {
+  DecodeTile<kWidth, kKeys, Team> of_keys{team, keys};
+  with_kind(key_kind, of_keys);
+  DecodeTile<kWidth, kKeys, Team> of_values{team, values};
+  with_token_kind(value_kind, of_values);
+  bool kept = false;
+  for_tile_pages(keys, [&](const TilePage& page, int32_t, int32_t, int32_t) {
+    kept = kept || page.keys_kept || page.values_kept;
+  });
+  if (!kept) return;
+  team.sync();
+  put_kept<kWidth>(team, keys);
+  put_kept<kWidth>(team, values);
+}
+
+}  // namespace kva
