@@ -1,5 +1,6 @@
-// Which attention is done tile by tile on tensor cores: the many query rows of a prompt's chunk, against pages
-// whose numbers are f16 or bf16, or become f16 (kernels/tile_attention.h says how, and what is rounded).
+// Which attention is done tile by tile on tensor cores: the many query rows of a prompt's chunk, against
+// pages whose numbers are f16 or bf16, or become f16 (kernels/tile_attention.h says how, and what is
+// rounded).
 #pragma once
 
 #include <cstdint>

@@ -52,8 +52,8 @@ struct PairReading {
 };
 
 constexpr int kPairs = kSideKinds * kSideKinds;
-constexpr int kGeneral = kPairs;        // the bucket behind those of pairs of kinds
-constexpr int kTiled = kGeneral + 1;    // the first of as many again, for tiles
+constexpr int kGeneral = kPairs;      // the bucket behind those of pairs of kinds
+constexpr int kTiled = kGeneral + 1;  // the first of as many again, for tiles
 constexpr int kBuckets = kTiled + kPairs;
 
 int bucket_of(const PairReading& pair, TileKind tiles) {

@@ -1,8 +1,8 @@
 // Attention over page tables as work items of bounded length, one warp of the device each, or one block where
 // they are done in tiles: for every query head of a KV head the item's pages are read once, and leave one
-// partial state (kernels/attention.h) at a place of its own. A table's states are merged in the order of their
-// places, which follows from the table and the query alone: results do not depend on the batch, nor on which
-// item ran first.
+// partial state (kernels/attention.h) at a place of its own. A table's states are merged in the order of
+// their places, which follows from the table and the query alone: results do not depend on the batch, nor on
+// which item ran first.
 #pragma once
 
 #include <cstdint>

@@ -82,7 +82,7 @@ void attend_in_tiles(const AttentionJob& job, const AttentionBucket& bucket, cud
   allow_shared(tiles.kernel, tiles.shared_bytes);
   tiles.kernel<<<static_cast<unsigned int>(bucket.count), kTileThreads,
                  static_cast<std::size_t>(tiles.shared_bytes), on>>>(job, bucket.keys, bucket.values,
-                                                                    bucket.first, bucket.count);
+                                                                     bucket.first, bucket.count);
   cuda_check(cudaGetLastError(), "launching attention in tiles");
 }
 
@@ -91,8 +91,8 @@ void attend_one_by_one(const AttentionJob& job, const AttentionBucket& bucket, c
   const AttendKernel kernel = attend_kernel_for(job, bucket);
   allow_shared(kernel, launch.shared_bytes);
   kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
-           static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
-                                                                bucket.first, bucket.count);
+           static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values, bucket.first,
+                                                                bucket.count);
   cuda_check(cudaGetLastError(), "launching attention");
 }
 

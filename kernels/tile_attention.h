@@ -4,11 +4,13 @@
 // States are those of kernels/attention_warp.h.
 //
 // What is rounded where, u being 2^-11 for f16 and 2^-8 for bf16:
-// - Queries, scaled in f32 and brought to f16's range by a power of two for each row, are sums of two numbers of
+// - Queries, scaled in f32 and brought to f16's range by a power of two for each row, are sums of two numbers
+// of
 //   the tiles' type: off by u^2 of each number, and 2^-38 of the row's largest.
 // - Rows of f16, bf16 and fp8 are used as they are. Numbers of packed pages are decoded in f32 and rounded to
 //   f16: by 2^-11 of each at most. They are clamped to its range.
-// - Scores, maxima and sums are f32. Weights, in 4096ths, are rounded to f16 (off by 2^-11 of each, and 2^-37),
+// - Scores, maxima and sums are f32. Weights, in 4096ths, are rounded to f16 (off by 2^-11 of each, and
+// 2^-37),
 //   or are sums of two bf16 (2^-16), for the product with the values; not where they are added up.
 // - Products are exact; tensor cores add them to f32 sums, each within 2^-23 of the sum of their sizes.
 //
@@ -42,9 +44,12 @@ struct TileShape {
   static constexpr int kKeys = kSharedQueries ? 32 : 64;
   static constexpr int kStages = kSharedQueries ? 1 : 2;  // tiles at once: one is filled meanwhile
   static constexpr int kSteps = kWidth / 16;
-  // Blocks that a multiprocessor shall hold at once.
-  static constexpr int kBlocks = kWidth <= 80 ? 3 : 2;
 };
+
+// Blocks that a multiprocessor shall be able to hold at once; more would leave threads too few registers.
+KVA_HOST_DEVICE constexpr int tile_blocks(int width, TileKind tiles) {
+  return width == 64 && tiles != TileKind::kDecoded ? 3 : 2;
+}
 
 // A warp's registers of 16 rows by 16 columns of queries: both parts.
 struct QueryStep {
@@ -123,8 +128,7 @@ KVA_LANE_CODE void load_tile_queries(Team& team, const AttentionJob& job, const 
   for (int half = 0; half < 2; ++half) {
     there[half] = rows.row(half) < item.rows;
     from[half] = item_query(job, item, there[half] ? rows.row(half) : 0);
-    const RowScale of =
-        row_scale(largest_of_row<kWidth>(team, from[half], there[half], job.scale));
+    const RowScale of = row_scale(largest_of_row<kWidth>(team, from[half], there[half], job.scale));
     up[half] = of.up;
     rows.down[half] = of.down;
   }
@@ -232,8 +236,7 @@ KVA_LANE_CODE void soften_tile(Team& team, float (&scores)[TileShape<kWidth>::kK
   for (int half = 0; half < 2; ++half) {
     float most = max[half];
     KVA_UNROLL
-    for (int n = 0; n < kTiles; ++n)
-      most = fmaxf(most, fmaxf(scores[n][2 * half], scores[n][2 * half + 1]));
+    for (int n = 0; n < kTiles; ++n) most = fmaxf(most, fmaxf(scores[n][2 * half], scores[n][2 * half + 1]));
     most = fmaxf(most, team.shuffle_xor(most, 1));
     most = fmaxf(most, team.shuffle_xor(most, 2));
     const float factor = max[half] == most ? 1.0f : power_of_two((max[half] - most) * kLog2E);
@@ -324,13 +327,12 @@ KVA_LANE_CODE void fill_tile(Team& team, SideKind key_kind, SideKind value_kind,
   constexpr int kKeys = TileShape<kWidth>::kKeys;
   const int32_t stage = tile % TileShape<kWidth>::kStages;
   const TileSlots<kKeys>& slots = memory.slots[tile % kSlotsInTurn];
-  const TileSide<kKeys> keys{memory.window, slots, false, memory.keys[stage]};
-  const TileSide<kKeys> values{memory.window, slots, true, memory.values[stage]};
   if constexpr (kTiles == TileKind::kDecoded) {
-    decode_tile<kWidth>(team, key_kind, value_kind, keys, values);
+    decode_tile<kWidth>(team, key_kind, value_kind, memory.window, slots, memory.keys[stage],
+                        memory.values[stage]);
   } else {
-    copy_rows<kWidth>(team, keys);
-    copy_rows<kWidth>(team, values);
+    copy_rows<kWidth>(team, TileSide<kKeys>{memory.window, slots, false, memory.keys[stage]});
+    copy_rows<kWidth>(team, TileSide<kKeys>{memory.window, slots, true, memory.values[stage]});
   }
 }
 
@@ -351,22 +353,19 @@ KVA_LANE_CODE void attend_tiles(Team& team, const AttentionJob& job, SideKind ke
   float sum[2] = {};
   float values[kWidth / 8][4] = {};
   TileWalk walk;
-  const auto begin = [&](int32_t tile) {  // what can be done while the tile before is in use
-    if (!has_token(walk, item, tile * Shape::kKeys)) return false;
-    place_slots<Shape::kKeys>(team, job, item, position, tile * Shape::kKeys, memory.window, walk,
-                              memory.slots[tile % kSlotsInTurn]);
-    return true;
-  };
-  const auto fill = [&](int32_t tile) { fill_tile<kWidth, kTiles>(team, key_kind, value_kind, memory, tile); };
-  bool there = begin(0);
-  team.sync();
-  if (there) fill(0);
-  for (int32_t tile = 0; there; ++tile) {
-    const bool next = begin(tile + 1);
+  bool there = false;  // the tile, filled or about to be
+  KVA_ROLLED
+  for (int32_t tile = -1; there || tile < 0; ++tile) {
+    // While `tile` is worked on, or before it is, the next one is filled.
+    const int32_t first = (tile + 1) * Shape::kKeys;
+    const bool next = has_token(walk, item, first);
+    if (next)
+      place_slots<Shape::kKeys>(team, job, item, position, first, memory.window, walk,
+                                memory.slots[(tile + 1) % kSlotsInTurn]);
     team.await_copies();
     team.sync();
-    if (Shape::kStages > 1 && next) fill(tile + 1);
-    if (team.warp() * kWarpRows < item.rows) {
+    if (Shape::kStages > 1 && next) fill_tile<kWidth, kTiles>(team, key_kind, value_kind, memory, tile + 1);
+    if (there && team.warp() * kWarpRows < item.rows) {
       const TileSlots<Shape::kKeys>& slots = memory.slots[tile % kSlotsInTurn];
       float scores[Shape::kKeys / 8][4];
       score_tile<kWidth, Numbers>(team, rows, steps, memory.queries, memory.keys[tile % Shape::kStages],
@@ -377,7 +376,7 @@ KVA_LANE_CODE void attend_tiles(Team& team, const AttentionJob& job, SideKind ke
     }
     if (Shape::kStages == 1 && next) {
       team.sync();
-      fill(tile + 1);
+      fill_tile<kWidth, kTiles>(team, key_kind, value_kind, memory, tile + 1);
     }
     there = next;
   }

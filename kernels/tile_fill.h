@@ -5,13 +5,20 @@
 
 #include <cstdint>
 
-#include "kernels/attention_keys.h"
+#include "kernels/attention_turned_keys.h"
 #include "kernels/attention_units.h"
 #include "kernels/side_kinds.h"
 #include "kernels/tile_numbers.h"
 #include "kernels/tile_pages.h"
 
 namespace kva {
+
+// Of loops whose body is long: as many copies of it would take too long to compile.
+#if defined(__CUDACC__)
+#define KVA_ROLLED _Pragma("unroll 1")
+#else
+#define KVA_ROLLED
+#endif
 
 // A row of a tile has 16 bytes more than it needs, so that 8 neighbouring rows begin in different banks.
 KVA_HOST_DEVICE constexpr int tile_stride(int width) { return width + 8; }
@@ -24,11 +31,20 @@ struct TileSide {
   bool values;
   uint16_t* tile;  // [kKeys, tile_stride(width)]
 
-  KVA_LANE_CODE const uint8_t* payload(const TilePage& page) const { return values ? page.values : page.keys; }
+  KVA_LANE_CODE const uint8_t* payload(const TilePage& page) const {
+    return values ? page.values : page.keys;
+  }
   KVA_LANE_CODE SidePage side(const TilePage& page) const {
     return {values ? page.value_format : page.key_format, payload(page), page.tokens};
   }
   KVA_LANE_CODE bool kept(const TilePage& page) const { return values ? page.values_kept : page.keys_kept; }
+  KVA_LANE_CODE bool odd(const TilePage& page) const { return values ? page.values_odd : page.keys_odd; }
+  // The page of a slot's token by units; null where there is none, or only number by number.
+  KVA_LANE_CODE const TilePage* unit_page(int32_t slot) const {
+    const int32_t where = slot < kKeys ? slots.where[slot] : -1;
+    if (where < 0 || odd(window[where / 256])) return nullptr;
+    return window + where / 256;
+  }
 };
 
 // How the threads share a tile: each takes 8 columns of every kRows-th slot.
@@ -59,37 +75,43 @@ KVA_LANE_CODE void copy_rows(Team& team, const TileSide<kKeys>& side) {
   }
 }
 
-// What the codes of a token's unit stand for, in f16: number j of it at halves j % 2 of word j / 2.
+// A unit as it is stored, with what its numbers share.
+struct CodedUnit {
+  RawUnit raw;
+  CodeScale scale;
+  float factor;
+};
+
 template <SideKind kind>
-KVA_LANE_CODE void decode_unit(const SidePage& page, const RawUnit& raw, const UnitPlaces& places,
-                               int32_t token, uint32_t (&words)[kUnit / 2]) {
-  float numbers[kUnit];
+KVA_LANE_CODE CodedUnit load_coded(const SidePage& page, const UnitAddress& address, int32_t row_bytes,
+                                   int32_t row, int32_t scale_at, int32_t token) {
+  const uint8_t* at =
+      page.payload + (is_packed(kind) ? page.format->codes_at : 0) + row * row_bytes + address.at;
+  CodedUnit unit{load_raw<kind>(at, address.plane, reinterpret_cast<uintptr_t>(at) % side_bits(kind) == 0),
+                 {1.0f, 0.0f},
+                 1.0f};
+  if constexpr (is_packed(kind)) {
+    unit.scale = shared_scale<kind>(page, scale_at);
+    // Of rows of channels every number has its token's own.
+    if (!is_by_channel(kind) && page.format->factors_at >= 0)
+      unit.factor = f16_at(page.payload, page.format->factors_at, token);
+  }
+  return unit;
+}
+
+// What it stands for.
+template <SideKind kind>
+KVA_LANE_CODE void decode_unit(const CodedUnit& unit, float (&numbers)[kUnit]) {
   KVA_UNROLL
   for (int j = 0; j < kUnit; ++j) {
-    if constexpr (is_packed(kind))
-      numbers[j] = static_cast<float>(unit_code<side_bits(kind)>({raw.words[0], raw.words[1]}, j));
-    else
-      numbers[j] = unit_number<kind>(raw, j);
-  }
-  if constexpr (is_packed(kind)) {
-    if (units_share_scales(*page.format)) {
-      const CodeScale of = shared_scale<kind>(page, scale_index(*page.format, token, places.first));
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) numbers[j] = fmaf(numbers[j], of.scale, of.zero);
+    if constexpr (is_packed(kind)) {
+      const auto code =
+          static_cast<float>(unit_code<side_bits(kind)>({unit.raw.words[0], unit.raw.words[1]}, j));
+      numbers[j] = fmaf(code, unit.scale.scale, unit.scale.zero) * unit.factor;
     } else {
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j)
-        numbers[j] = coded_number(*page.format, page.payload, numbers[j], token, places.place(j));
-    }
-    if (page.format->factors_at >= 0) {
-      const float factor = f16_at(page.payload, page.format->factors_at, token);
-      KVA_UNROLL
-      for (int j = 0; j < kUnit; ++j) numbers[j] *= factor;
+      numbers[j] = unit_number<kind>(unit.raw, j);
     }
   }
-  KVA_UNROLL
-  for (int j = 0; j < kUnit; j += 2)
-    words[j / 2] = F16Numbers::pack_clamped(numbers[j], numbers[j + 1]);
 }
 
 // Words that begin at a multiple of their size.
@@ -131,30 +153,38 @@ KVA_LANE_CODE void decode_tokens(Team& team, const TileSide<kKeys>& side) {
   constexpr int32_t kRowBytes = kWidth * side_bits(kind) / 8;
   const UnitAddress address = unit_address<kind>(kWidth, share.unit);
   constexpr int kAhead = 4;
+  KVA_ROLLED
   for (int32_t first = share.row; first < kKeys; first += kAhead * Share::kRows) {
-    RawUnit raw[kAhead];
+    CodedUnit units[kAhead];
     KVA_UNROLL
     for (int i = 0; i < kAhead; ++i) {
+      units[i] = {};
       const int32_t slot = first + i * Share::kRows;
-      const int32_t where = slot < kKeys ? side.slots.where[slot] : -1;
-      raw[i] = {};
-      if (where < 0) continue;
-      const SidePage page = side.side(side.window[where / 256]);
-      const uint8_t* at = page.payload + (is_packed(kind) ? page.format->codes_at : 0) +
-                          where % 256 * kRowBytes + address.at;
-      raw[i] = load_raw<kind>(at, address.plane, reinterpret_cast<uintptr_t>(at) % side_bits(kind) == 0);
+      const TilePage* of = side.unit_page(slot);
+      if (!of) continue;
+      const SidePage page = side.side(*of);
+      const int32_t token = side.slots.where[slot] % 256;
+      units[i] = load_coded<kind>(page, address, kRowBytes, token,
+                                  scale_index(*page.format, token, address.places.first), token);
     }
     KVA_UNROLL
     for (int i = 0; i < kAhead; ++i) {
       const int32_t slot = first + i * Share::kRows;
       if (slot >= kKeys) break;
-      const int32_t where = side.slots.where[slot];
-      uint32_t words[kUnit / 2] = {};
-      if (where >= 0)
-        decode_unit<kind>(side.side(side.window[where / 256]), raw[i], address.places, where % 256, words);
+      if (side.slots.where[slot] >= 0 && !side.unit_page(slot)) continue;
+      float numbers[kUnit];
+      decode_unit<kind>(units[i], numbers);
+      uint32_t words[kUnit / 2];
+      KVA_UNROLL
+      for (int j = 0; j < kUnit; j += 2) words[j / 2] = F16Numbers::pack_clamped(numbers[j], numbers[j + 1]);
       write_unit<kind>(address.places, words, side.tile + slot * tile_stride(kWidth));
     }
   }
+}
+
+// A number by itself.
+KVA_LANE_CODE inline uint16_t f16_clamped(float number) {
+  return static_cast<uint16_t>(F16Numbers::pack_clamped(number, 0.0f) & 0xffffu);
 }
 
 // Calls body(page, first slot, first token, the token behind the last one) for the pages of a tile.
@@ -170,42 +200,69 @@ KVA_LANE_CODE void for_tile_pages(const TileSide<kKeys>& side, const Body& body)
   }
 }
 
-// One unit of a channel's tokens, for those that are among [from, to), which begin at row `first`.
-template <SideKind kind, int kWidth>
-KVA_LANE_CODE void decode_channel(const SidePage& page, const ChannelUnits<kind>& units, int32_t channel,
-                                  int32_t from, int32_t to, uint16_t* first) {
-  float numbers[kUnit];
-  units.codes(units.load(channel), channel, numbers);
-  const bool shared = units_share_scales(*page.format);
-  CodeScale of = {1.0f, 0.0f};
-  if (shared) of = units.scale(channel);
-  KVA_UNROLL
-  for (int j = 0; j < kUnit; ++j) {
-    const int32_t token = units.address.places.place(j);
-    if (token < from || token >= to) continue;
-    float number = shared ? fmaf(numbers[j], of.scale, of.zero)
-                          : coded_number(*page.format, page.payload, numbers[j], token, channel);
-    if (page.format->factors_at >= 0) number *= f16_at(page.payload, page.format->factors_at, token);
-    first[(token - from) * tile_stride(kWidth) + channel] =
-        static_cast<uint16_t>(F16Numbers::pack_clamped(number, 0.0f) & 0xffffu);
+// Rows of channels, of one page's tokens [from, to), which begin at slot `slot`: a thread takes 8 tokens of a
+// channel at once.
+template <SideKind kind, int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void decode_channels_of(Team& team, const TileSide<kKeys>& side, const SidePage& page,
+                                      int32_t slot, int32_t from, int32_t to) {
+  const SideFormat& format = *page.format;
+  const int32_t row_bytes = packed_bytes(side_bits(kind), page.tokens);
+  const int32_t count = page.tokens / kUnit * kWidth;
+  constexpr int kAhead = 4;
+  KVA_ROLLED
+  for (int32_t first = team.thread(); first < count; first += kAhead * kTileThreads) {
+    CodedUnit units[kAhead];
+    KVA_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      units[k] = {};
+      const int32_t i = first + k * kTileThreads;
+      if (i >= count) continue;
+      const UnitAddress address = unit_address<kind>(page.tokens, i / kWidth);
+      if (address.places.place(kUnit - 1) < from || address.places.first >= to) continue;
+      units[k] = load_coded<kind>(page, address, row_bytes, i % kWidth,
+                                  scale_index(format, address.places.first, i % kWidth), 0);
+    }
+    KVA_UNROLL
+    for (int k = 0; k < kAhead; ++k) {
+      const int32_t i = first + k * kTileThreads;
+      if (i >= count) break;
+      float numbers[kUnit];
+      decode_unit<kind>(units[k], numbers);
+      const UnitPlaces places = unit_address<kind>(page.tokens, i / kWidth).places;
+      KVA_UNROLL
+      for (int j = 0; j < kUnit; ++j) {
+        const int32_t token = places.place(j);
+        if (token < from || token >= to) continue;
+        if (format.factors_at >= 0) numbers[j] *= f16_at(page.payload, format.factors_at, token);
+        side.tile[(slot + token - from) * tile_stride(kWidth) + i % kWidth] = f16_clamped(numbers[j]);
+      }
+    }
   }
 }
 
-// Rows of channels: a thread takes 8 tokens of a channel at once.
 template <SideKind kind, int kWidth, int kKeys, class Team>
 KVA_LANE_CODE void decode_channels(Team& team, const TileSide<kKeys>& side) {
   for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
-    const SidePage page = side.side(of);
-    const int32_t count = (page.tokens + kUnit - 1) / kUnit * kWidth;
-    for (int32_t i = team.thread(); i < count; i += kTileThreads) {
-      const ChannelUnits<kind> units(page, i / kWidth);
-      if (units.address.places.place(kUnit - 1) < from || units.address.places.first >= to) continue;
-      decode_channel<kind, kWidth>(page, units, i % kWidth, from, to,
-                                   side.tile + slot * tile_stride(kWidth));
-    }
+    if (!side.odd(of)) decode_channels_of<kind, kWidth>(team, side, side.side(of), slot, from, to);
   });
   for (int32_t i = team.thread(); i < kKeys * kWidth; i += kTileThreads)
     if (side.slots.where[i / kWidth] < 0) side.tile[i / kWidth * tile_stride(kWidth) + i % kWidth] = 0;
+}
+
+// Pages that have no units with a scale: number by number.
+template <int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void decode_odd(Team& team, const TileSide<kKeys>& side) {
+  for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
+    if (!side.odd(of)) return;
+    const SidePage page = side.side(of);
+    KVA_ROLLED
+    for (int32_t i = team.thread(); i < (to - from) * kWidth; i += kTileThreads) {
+      const int32_t token = from + i / kWidth;
+      float number = any_number(page, token, i % kWidth);
+      if (page.format->factors_at >= 0) number *= f16_at(page.payload, page.format->factors_at, token);
+      side.tile[(slot + i / kWidth) * tile_stride(kWidth) + i % kWidth] = f16_clamped(number);
+    }
+  });
 }
 
 // Numbers kept beside the codes, over what the codes gave.
@@ -217,8 +274,7 @@ KVA_LANE_CODE void put_kept(Team& team, const TileSide<kKeys>& side) {
     const SideFormat& format = *page.format;
     const auto put = [&](int32_t token, int32_t channel, float number) {
       if (format.factors_at >= 0) number *= f16_at(page.payload, format.factors_at, token);
-      side.tile[(slot + token - from) * tile_stride(kWidth) + channel] =
-          static_cast<uint16_t>(F16Numbers::pack_clamped(number, 0.0f) & 0xffffu);
+      side.tile[(slot + token - from) * tile_stride(kWidth) + channel] = f16_clamped(number);
     };
     const auto first_of = [&](int32_t token) {
       return format.outliers == 0
@@ -235,7 +291,8 @@ KVA_LANE_CODE void put_kept(Team& team, const TileSide<kKeys>& side) {
     for (int32_t i = team.thread(); i < format.dense_channels * (to - from); i += kTileThreads) {
       const int32_t dense = i / (to - from);
       const int32_t token = from + i % (to - from);
-      put(token, channels[dense], f16_at(page.payload, format.channel_values_at, dense * page.tokens + token));
+      put(token, channels[dense],
+          f16_at(page.payload, format.channel_values_at, dense * page.tokens + token));
     }
   });
 }
@@ -257,22 +314,25 @@ struct DecodeTile {
   }
 };
 
-// Both sides of a tile, whose kinds are these where they are not rows of 16-bit numbers anyway.
+// Both sides of a tile: keys, then values. One copy of the code for both.
 template <int kWidth, int kKeys, class Team>
-KVA_LANE_CODE void decode_tile(Team& team, SideKind key_kind, SideKind value_kind,
-                               const TileSide<kKeys>& keys, const TileSide<kKeys>& values) {
-  DecodeTile<kWidth, kKeys, Team> of_keys{team, keys};
-  with_kind(key_kind, of_keys);
-  DecodeTile<kWidth, kKeys, Team> of_values{team, values};
-  with_token_kind(value_kind, of_values);
+KVA_LANE_CODE void decode_tile(Team& team, SideKind key_kind, SideKind value_kind, const TilePage* window,
+                               const TileSlots<kKeys>& slots, uint16_t* keys, uint16_t* values) {
   bool kept = false;
-  for_tile_pages(keys, [&](const TilePage& page, int32_t, int32_t, int32_t) {
-    kept = kept || page.keys_kept || page.values_kept;
-  });
+  KVA_ROLLED
+  for (int of = 0; of < 2; ++of) {
+    const TileSide<kKeys> side{window, slots, of > 0, of > 0 ? values : keys};
+    DecodeTile<kWidth, kKeys, Team> decode{team, side};
+    with_kind(of > 0 ? value_kind : key_kind, decode);
+    decode_odd<kWidth>(team, side);
+    for_tile_pages(side,
+                   [&](const TilePage& page, int32_t, int32_t, int32_t) { kept = kept || side.kept(page); });
+  }
   if (!kept) return;
   team.sync();
-  put_kept<kWidth>(team, keys);
-  put_kept<kWidth>(team, values);
+  KVA_ROLLED
+  for (int of = 0; of < 2; ++of)
+    put_kept<kWidth>(team, TileSide<kKeys>{window, slots, of > 0, of > 0 ? values : keys});
 }
 
 }  // namespace kva

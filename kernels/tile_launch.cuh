@@ -8,7 +8,7 @@
 namespace kva {
 
 template <int kWidth, TileKind kTiles>
-__global__ void __launch_bounds__(kTileThreads, TileShape<kWidth>::kBlocks)
+__global__ void __launch_bounds__(kTileThreads, tile_blocks(kWidth, kTiles))
     tile_kernel(AttentionJob job, SideKind keys, SideKind values, int32_t first, int32_t count) {
   extern __shared__ __align__(16) unsigned char tile_memory[];
   DeviceTileTeam team;

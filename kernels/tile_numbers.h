@@ -50,7 +50,8 @@ struct BF16Numbers {
   }
 };
 
-// Two numbers as sums high + low, each off by u^2 of the number at most, or by half of the type's least number.
+// Two numbers as sums high + low, each off by u^2 of the number at most, or by half of the type's least
+// number.
 struct SplitPair {
   uint32_t high;
   uint32_t low;
@@ -62,8 +63,9 @@ KVA_HOST_DEVICE inline SplitPair split_pair(float first, float second) {
                               second - Numbers::value(static_cast<uint16_t>(high >> 16)))};
 }
 
-// A power of two that brings a row whose largest number is `largest` to [2^13, 2^14), where f16 has room above
-// and, for what is split off, below; and the one that takes it back. Rows of zeros, and almost, get any.
+// A power of two that brings a row whose largest number is `largest` to [2^13, 2^14), where f16 has room
+// above and, for what is split off, below; and the one that takes it back. Rows of zeros, and almost, get
+// any.
 struct RowScale {
   float up;
   float down;

@@ -1,5 +1,5 @@
-// The keys of an item as one run of slots, whatever the lengths of their pages: which page and token is behind
-// each slot of a tile. By the threads of one block.
+// The keys of an item as one run of slots, whatever the lengths of their pages: which page and token is
+// behind each slot of a tile. By the threads of one block.
 //
 // A Team has thread() of 0 to kTileThreads - 1, lane() and warp() of it; sync(), behind which the block's
 // threads see each other's writes; any(bool) and shuffle_xor(float, mask) among the lanes of a warp.
@@ -10,6 +10,7 @@
 
 #include "kernels/attention_job.h"
 #include "kernels/attention_tiles.h"
+#include "kernels/attention_units.h"
 #include "kernels/host_device.h"
 
 namespace kva {
@@ -30,6 +31,8 @@ struct TilePage {
   bool has_places;
   bool keys_kept;  // numbers beside the codes
   bool values_kept;
+  bool keys_odd;  // number by number
+  bool values_odd;
 };
 
 inline constexpr int32_t kSeenByAll = std::numeric_limits<int32_t>::min();
@@ -41,7 +44,7 @@ struct TileSlots {
   int32_t where[kKeys];      // page of the window * 256 + token; -1: empty
   int32_t seen_from[kKeys];  // the first position whose query sees it
   float biases[kKeys];
-  bool masked[kKeys / 32];   // whether queries differ in what they see of the slots, or there are biases
+  bool masked[kKeys / 32];  // whether queries differ in what they see of the slots, or there are biases
 };
 
 // A tile reads what the one before has, and is filled while that is worked on, whose slots may still be in
@@ -58,6 +61,13 @@ struct TileWalk {
 
 KVA_LANE_CODE inline bool has_kept(const SideFormat& format) {
   return is_packed(format.kind) && (format.outliers > 0 || format.dense_channels > 0);
+}
+
+// Whether the side is read number by number: neighbours in a row do not share scales, or rows of channels do
+// not end with a unit.
+KVA_LANE_CODE inline bool is_odd(const SideFormat& format) {
+  return is_packed(format.kind) &&
+         (!units_share_scales(format) || (is_by_channel(format.kind) && format.tokens % kUnit != 0));
 }
 
 // The page of the window that has token `token` of the item.
@@ -98,6 +108,8 @@ KVA_LANE_CODE void move_window(Team& team, const AttentionJob& job, const Attent
     to.has_places = page.has_places;
     to.keys_kept = has_kept(*keys);
     to.values_kept = has_kept(*values);
+    to.keys_odd = is_odd(*keys);
+    to.values_odd = is_odd(*values);
   }
   team.sync();
   if (thread < walk.count) {

@@ -8,6 +8,7 @@
 #include "kernels/attention_coordinates.h"
 #include "kernels/attention_general.h"
 #include "kernels/attention_observe.h"
+#include "tests/kernels/host_tile_team.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -26,8 +27,13 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
   for (int32_t i = 0; i < grid.projections; ++i)
     for (int32_t row = 0; row < job.projections[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { project_rows(lane, job, job.projections[i], row, shared.data()); });
+  HostTileBlock tiles;
   for (const AttentionBucket& bucket : grid.buckets)
-    for (int32_t i = 0; i < bucket.count; ++i)
+    for (int32_t i = 0; i < bucket.count; ++i) {
+      if (bucket.tiles != TileKind::kNone) {
+        tiles.run(job, bucket, job.items[bucket.first + i]);
+        continue;
+      }
       run([&](HostWarp::Lane& lane) {
         const AttentionItem& item = job.items[bucket.first + i];
         if (bucket.general || (has_levels(bucket.keys) && job.turning != KeyTurning::kNone))
@@ -37,6 +43,7 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
         else
           attend_item<kTurns>(lane, job, bucket.keys, bucket.values, item, shared.data());
       });
+    }
   for (int32_t i = 0; i < grid.lifts; ++i)
     for (int32_t row = 0; row < job.lifts[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { lift_rows(lane, job, job.lifts[i], row, shared.data()); });

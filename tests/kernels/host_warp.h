@@ -1,6 +1,7 @@
 // Runs the code of a warp's lanes on the host. Each lane is a fiber of its own stack; where lanes meet
 // (shuffle_xor, sync), a fiber waits until all others have come as far, so a lane that misses a meeting fails
-// the test instead of going unnoticed.
+// the test instead of going unnoticed. Warps of a block run after each other, from one meeting of the block
+// to the next.
 #pragma once
 
 #include <setjmp.h>
@@ -35,6 +36,11 @@ class HostWarp {
       ++warp_.meetings_[static_cast<std::size_t>(lane_)];
       warp_.yield(lane_);
     }
+    // A meeting of all warps of a block.
+    void sync_block() {
+      warp_.waits_[static_cast<std::size_t>(lane_)] = true;
+      sync();
+    }
 
    private:
     HostWarp& warp_;
@@ -43,12 +49,22 @@ class HostWarp {
 
   // Runs body(lane) for all lanes.
   void run(const std::function<void(Lane&)>& body) {
+    begin(body);
+    KVA_CHECK(!go_on(), "a warp that is no block's");
+  }
+
+  // Makes body(lane) ready to run for all lanes; it outlives that.
+  void begin(const std::function<void(Lane&)>& body) {
     body_ = &body;
     done_.fill(false);
     entered_.fill(false);
     meetings_.fill(0);
     stacks_.resize(kLanes);
     for (int lane = 0; lane < kLanes; ++lane) start(lane);
+  }
+  // Runs all lanes until they are through (false) or at a meeting of the block (true).
+  bool go_on() {
+    waits_.fill(false);
     for (bool left = true; left;) {
       left = false;
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -59,7 +75,10 @@ class HostWarp {
       }
       for (const int64_t count : meetings_)
         KVA_CHECK(count == meetings_[0], "all lanes of a warp meet as often");
+      for (const bool waits : waits_) KVA_CHECK(waits == waits_[0], "all lanes of a warp meet the block");
+      if (waits_[0]) return true;
     }
+    return false;
   }
 
  private:
@@ -102,6 +121,7 @@ class HostWarp {
   std::array<jmp_buf, kLanes> to_lane_{};
   std::array<bool, kLanes> entered_{};
   std::array<bool, kLanes> done_{};
+  std::array<bool, kLanes> waits_{};  // for the block
   std::array<double, kLanes> values_{};
   std::array<int64_t, kLanes> meetings_{};
   std::vector<std::unique_ptr<char[]>> stacks_;
