@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "kernels/attention_math.h"
 #include "kernels/check.h"
 
 namespace kva {
@@ -346,6 +347,20 @@ int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> p
   for (const AttentionLift& of : plan.lifts)
     bytes += coordinates(pages[static_cast<std::size_t>(of.page)].value_format, of.rows);
   return bytes;
+}
+
+int64_t attention_flops(const AttentionPlan& plan, std::span<const DevicePage> pages, int32_t group,
+                        int64_t head_dim) {
+  int64_t seen = 0;
+  for (const AttentionItem& item : plan.items)
+    for (int32_t i = 0; i < item.page_count; ++i) {
+      const std::size_t listed = static_cast<std::size_t>(item.first_page) + static_cast<std::size_t>(i);
+      const DevicePage& page = pages[static_cast<std::size_t>(plan.page_list[listed])];
+      for (int32_t row = item.first_row; row < item.first_row + item.rows; ++row)
+        seen += page.has_places ? page.tokens
+                                : visible_tokens(item.position + row / group, page.start, page.tokens);
+    }
+  return 4 * seen * head_dim;
 }
 
 }  // namespace kva

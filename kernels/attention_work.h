@@ -187,4 +187,9 @@ int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
 int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> pages,
                         std::span<const SideFormat> formats, int64_t head_dim);
 
+// What attention must compute for the plan: the products of each query row with the keys that it sees, and of
+// its weights with their values, two operations a number.
+int64_t attention_flops(const AttentionPlan& plan, std::span<const DevicePage> pages, int32_t group,
+                        int64_t head_dim);
+
 }  // namespace kva

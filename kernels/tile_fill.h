@@ -38,11 +38,11 @@ struct TileSide {
     return {values ? page.value_format : page.key_format, payload(page), page.tokens};
   }
   KVA_LANE_CODE bool kept(const TilePage& page) const { return values ? page.values_kept : page.keys_kept; }
-  KVA_LANE_CODE bool odd(const TilePage& page) const { return values ? page.values_odd : page.keys_odd; }
-  // The page of a slot's token by units; null where there is none, or only number by number.
-  KVA_LANE_CODE const TilePage* unit_page(int32_t slot) const {
+  KVA_LANE_CODE UnitWay way(const TilePage& page) const { return values ? page.value_way : page.key_way; }
+  // The page of a slot's token where it is read so; else null.
+  KVA_LANE_CODE const TilePage* page_read(UnitWay wanted, int32_t slot) const {
     const int32_t where = slot < kKeys ? slots.where[slot] : -1;
-    if (where < 0 || odd(window[where / 256])) return nullptr;
+    if (where < 0 || way(window[where / 256]) != wanted) return nullptr;
     return window + where / 256;
   }
 };
@@ -75,6 +75,29 @@ KVA_LANE_CODE void copy_rows(Team& team, const TileSide<kKeys>& side) {
   }
 }
 
+// Where the scales of a packed row's numbers are: number p's is first + (p >> shift) * step.
+struct ScaleLine {
+  int32_t first = 0;
+  int32_t step = 0;
+  int32_t shift = 0;
+};
+
+// Of row `row`, a token or a channel. Groups of several that divide a row are of a power of two.
+template <SideKind kind>
+KVA_LANE_CODE ScaleLine scale_line(const SideFormat& format, int32_t row) {
+  const bool one = format.groups == 1;
+  if (format.scale_by_token == is_by_channel(kind)) {
+    // Each number of the row is of another token or channel than its neighbour.
+    const int32_t group = one ? 0 : row / format.group;
+    if (format.scale_by_token) return {group, format.groups, 0};
+    return {group * format.width, 1, 0};
+  }
+  if (one) return {row, 0, 0};
+  const int32_t shift = 31 - leading_zeros(static_cast<uint32_t>(format.group));
+  if (format.scale_by_token) return {row * format.groups, 1, shift};
+  return {row, format.width, shift};
+}
+
 // A unit as it is stored, with what its numbers share.
 struct CodedUnit {
   RawUnit raw;
@@ -82,32 +105,41 @@ struct CodedUnit {
   float factor;
 };
 
-template <SideKind kind>
+template <SideKind kind, UnitWay way>
 KVA_LANE_CODE CodedUnit load_coded(const SidePage& page, const UnitAddress& address, int32_t row_bytes,
-                                   int32_t row, int32_t scale_at, int32_t token) {
-  const uint8_t* at =
-      page.payload + (is_packed(kind) ? page.format->codes_at : 0) + row * row_bytes + address.at;
+                                   int32_t row) {
+  const SideFormat& format = *page.format;
+  const uint8_t* at = page.payload + (is_packed(kind) ? format.codes_at : 0) + row * row_bytes + address.at;
   CodedUnit unit{load_raw<kind>(at, address.plane, reinterpret_cast<uintptr_t>(at) % side_bits(kind) == 0),
                  {1.0f, 0.0f},
                  1.0f};
   if constexpr (is_packed(kind)) {
-    unit.scale = shared_scale<kind>(page, scale_at);
+    if constexpr (way == UnitWay::kShared)
+      unit.scale =
+          shared_scale<kind>(page, is_by_channel(kind) ? scale_index(format, address.places.first, row)
+                                                       : scale_index(format, row, address.places.first));
     // Of rows of channels every number has its token's own.
-    if (!is_by_channel(kind) && page.format->factors_at >= 0)
-      unit.factor = f16_at(page.payload, page.format->factors_at, token);
+    if (!is_by_channel(kind) && format.factors_at >= 0)
+      unit.factor = f16_at(page.payload, format.factors_at, row);
   }
   return unit;
 }
 
 // What it stands for.
-template <SideKind kind>
-KVA_LANE_CODE void decode_unit(const CodedUnit& unit, float (&numbers)[kUnit]) {
+template <SideKind kind, UnitWay way>
+KVA_LANE_CODE void decode_unit(const SidePage& page, const CodedUnit& unit, const UnitPlaces& places,
+                               int32_t row, float (&numbers)[kUnit]) {
+  ScaleLine line;
+  if constexpr (way == UnitWay::kOwn) line = scale_line<kind>(*page.format, row);
   KVA_UNROLL
   for (int j = 0; j < kUnit; ++j) {
     if constexpr (is_packed(kind)) {
       const auto code =
           static_cast<float>(unit_code<side_bits(kind)>({unit.raw.words[0], unit.raw.words[1]}, j));
-      numbers[j] = fmaf(code, unit.scale.scale, unit.scale.zero) * unit.factor;
+      CodeScale of = unit.scale;
+      if constexpr (way == UnitWay::kOwn)
+        of = shared_scale<kind>(page, line.first + (places.place(j) >> line.shift) * line.step);
+      numbers[j] = fmaf(code, of.scale, of.zero) * unit.factor;
     } else {
       numbers[j] = unit_number<kind>(unit.raw, j);
     }
@@ -144,15 +176,19 @@ KVA_LANE_CODE void write_unit(const UnitPlaces& places, const uint32_t (&words)[
   }
 }
 
-// Rows of tokens of other kinds.
-template <SideKind kind, int kWidth, int kKeys, class Team>
+// How many units a thread asks for before it looks at the first.
+template <UnitWay way>
+inline constexpr int kTileAhead = way == UnitWay::kShared ? 4 : 1;
+
+// Rows of tokens of other kinds: those that are read so.
+template <SideKind kind, UnitWay way, int kWidth, int kKeys, class Team>
 KVA_LANE_CODE void decode_tokens(Team& team, const TileSide<kKeys>& side) {
   using Share = TileShare<kWidth>;
   const Share share(team.thread());
   if (share.row >= Share::kRows) return;
   constexpr int32_t kRowBytes = kWidth * side_bits(kind) / 8;
   const UnitAddress address = unit_address<kind>(kWidth, share.unit);
-  constexpr int kAhead = 4;
+  constexpr int kAhead = kTileAhead<way>;
   KVA_ROLLED
   for (int32_t first = share.row; first < kKeys; first += kAhead * Share::kRows) {
     CodedUnit units[kAhead];
@@ -160,20 +196,16 @@ KVA_LANE_CODE void decode_tokens(Team& team, const TileSide<kKeys>& side) {
     for (int i = 0; i < kAhead; ++i) {
       units[i] = {};
       const int32_t slot = first + i * Share::kRows;
-      const TilePage* of = side.unit_page(slot);
-      if (!of) continue;
-      const SidePage page = side.side(*of);
-      const int32_t token = side.slots.where[slot] % 256;
-      units[i] = load_coded<kind>(page, address, kRowBytes, token,
-                                  scale_index(*page.format, token, address.places.first), token);
+      if (const TilePage* of = side.page_read(way, slot))
+        units[i] = load_coded<kind, way>(side.side(*of), address, kRowBytes, side.slots.where[slot] % 256);
     }
     KVA_UNROLL
     for (int i = 0; i < kAhead; ++i) {
       const int32_t slot = first + i * Share::kRows;
-      if (slot >= kKeys) break;
-      if (side.slots.where[slot] >= 0 && !side.unit_page(slot)) continue;
+      const TilePage* of = side.page_read(way, slot);
+      if (!of) continue;
       float numbers[kUnit];
-      decode_unit<kind>(units[i], numbers);
+      decode_unit<kind, way>(side.side(*of), units[i], address.places, side.slots.where[slot] % 256, numbers);
       uint32_t words[kUnit / 2];
       KVA_UNROLL
       for (int j = 0; j < kUnit; j += 2) words[j / 2] = F16Numbers::pack_clamped(numbers[j], numbers[j + 1]);
@@ -202,13 +234,13 @@ KVA_LANE_CODE void for_tile_pages(const TileSide<kKeys>& side, const Body& body)
 
 // Rows of channels, of one page's tokens [from, to), which begin at slot `slot`: a thread takes 8 tokens of a
 // channel at once.
-template <SideKind kind, int kWidth, int kKeys, class Team>
-KVA_LANE_CODE void decode_channels_of(Team& team, const TileSide<kKeys>& side, const SidePage& page,
-                                      int32_t slot, int32_t from, int32_t to) {
+template <SideKind kind, UnitWay way, int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void decode_channels(Team& team, const TileSide<kKeys>& side, const SidePage& page,
+                                   int32_t slot, int32_t from, int32_t to) {
   const SideFormat& format = *page.format;
   const int32_t row_bytes = packed_bytes(side_bits(kind), page.tokens);
   const int32_t count = page.tokens / kUnit * kWidth;
-  constexpr int kAhead = 4;
+  constexpr int kAhead = kTileAhead<way>;
   KVA_ROLLED
   for (int32_t first = team.thread(); first < count; first += kAhead * kTileThreads) {
     CodedUnit units[kAhead];
@@ -219,16 +251,15 @@ KVA_LANE_CODE void decode_channels_of(Team& team, const TileSide<kKeys>& side, c
       if (i >= count) continue;
       const UnitAddress address = unit_address<kind>(page.tokens, i / kWidth);
       if (address.places.place(kUnit - 1) < from || address.places.first >= to) continue;
-      units[k] = load_coded<kind>(page, address, row_bytes, i % kWidth,
-                                  scale_index(format, address.places.first, i % kWidth), 0);
+      units[k] = load_coded<kind, way>(page, address, row_bytes, i % kWidth);
     }
     KVA_UNROLL
     for (int k = 0; k < kAhead; ++k) {
       const int32_t i = first + k * kTileThreads;
       if (i >= count) break;
-      float numbers[kUnit];
-      decode_unit<kind>(units[k], numbers);
       const UnitPlaces places = unit_address<kind>(page.tokens, i / kWidth).places;
+      float numbers[kUnit];
+      decode_unit<kind, way>(page, units[k], places, i % kWidth, numbers);
       KVA_UNROLL
       for (int j = 0; j < kUnit; ++j) {
         const int32_t token = places.place(j);
@@ -240,20 +271,11 @@ KVA_LANE_CODE void decode_channels_of(Team& team, const TileSide<kKeys>& side, c
   }
 }
 
-template <SideKind kind, int kWidth, int kKeys, class Team>
-KVA_LANE_CODE void decode_channels(Team& team, const TileSide<kKeys>& side) {
-  for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
-    if (!side.odd(of)) decode_channels_of<kind, kWidth>(team, side, side.side(of), slot, from, to);
-  });
-  for (int32_t i = team.thread(); i < kKeys * kWidth; i += kTileThreads)
-    if (side.slots.where[i / kWidth] < 0) side.tile[i / kWidth * tile_stride(kWidth) + i % kWidth] = 0;
-}
-
-// Pages that have no units with a scale: number by number.
+// Pages that have no such units: number by number.
 template <int kWidth, int kKeys, class Team>
 KVA_LANE_CODE void decode_odd(Team& team, const TileSide<kKeys>& side) {
   for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
-    if (!side.odd(of)) return;
+    if (side.way(of) != UnitWay::kOdd) return;
     const SidePage page = side.side(of);
     KVA_ROLLED
     for (int32_t i = team.thread(); i < (to - from) * kWidth; i += kTileThreads) {
@@ -297,20 +319,37 @@ KVA_LANE_CODE void put_kept(Team& team, const TileSide<kKeys>& side) {
   });
 }
 
-// A tile of any kind that becomes_f16().
+// Zeros for slots without a token.
+template <int kWidth, int kKeys, class Team>
+KVA_LANE_CODE void clear_empty(Team& team, const TileSide<kKeys>& side) {
+  KVA_ROLLED
+  for (int32_t i = team.thread(); i < kKeys * kWidth; i += kTileThreads)
+    if (side.slots.where[i / kWidth] < 0) side.tile[i / kWidth * tile_stride(kWidth) + i % kWidth] = 0;
+}
+
+// A tile of any kind that becomes_f16(), but for what is read number by number.
 template <int kWidth, int kKeys, class Team>
 struct DecodeTile {
   Team& team;
   const TileSide<kKeys>& side;
+  bool own;  // whether some page's numbers have scales of their own
 
   template <SideKind kind>
   KVA_LANE_CODE void run() {
-    if constexpr (kind == SideKind::kF16)
+    if constexpr (kind == SideKind::kF16) {
       copy_rows<kWidth>(team, side);
-    else if constexpr (is_by_channel(kind))
-      decode_channels<kind, kWidth>(team, side);
-    else if constexpr (becomes_f16(kind))
-      decode_tokens<kind, kWidth>(team, side);
+    } else if constexpr (is_by_channel(kind)) {
+      for_tile_pages(side, [&](const TilePage& of, int32_t slot, int32_t from, int32_t to) {
+        if (side.way(of) == UnitWay::kShared)
+          decode_channels<kind, UnitWay::kShared, kWidth>(team, side, side.side(of), slot, from, to);
+        else if (side.way(of) == UnitWay::kOwn)
+          decode_channels<kind, UnitWay::kOwn, kWidth>(team, side, side.side(of), slot, from, to);
+      });
+    } else if constexpr (becomes_f16(kind)) {
+      decode_tokens<kind, UnitWay::kShared, kWidth>(team, side);
+      if constexpr (is_packed(kind))
+        if (own) decode_tokens<kind, UnitWay::kOwn, kWidth>(team, side);
+    }
   }
 };
 
@@ -322,11 +361,18 @@ KVA_LANE_CODE void decode_tile(Team& team, SideKind key_kind, SideKind value_kin
   KVA_ROLLED
   for (int of = 0; of < 2; ++of) {
     const TileSide<kKeys> side{window, slots, of > 0, of > 0 ? values : keys};
-    DecodeTile<kWidth, kKeys, Team> decode{team, side};
-    with_kind(of > 0 ? value_kind : key_kind, decode);
-    decode_odd<kWidth>(team, side);
-    for_tile_pages(side,
-                   [&](const TilePage& page, int32_t, int32_t, int32_t) { kept = kept || side.kept(page); });
+    bool own = false;
+    bool odd = false;
+    for_tile_pages(side, [&](const TilePage& page, int32_t, int32_t, int32_t) {
+      kept = kept || side.kept(page);
+      own = own || side.way(page) == UnitWay::kOwn;
+      odd = odd || side.way(page) == UnitWay::kOdd;
+    });
+    const SideKind kind = of > 0 ? value_kind : key_kind;
+    DecodeTile<kWidth, kKeys, Team> decode{team, side, own};
+    with_kind(kind, decode);
+    if (odd) decode_odd<kWidth>(team, side);
+    if (kind != SideKind::kF16 && slots.where[kKeys - 1] < 0) clear_empty<kWidth>(team, side);
   }
   if (!kept) return;
   team.sync();

@@ -1,6 +1,7 @@
 // The 16-bit numbers of tensor cores, two in a register, and f32 numbers as sums of two such.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -8,6 +9,14 @@
 #include "kernels/value_math.h"
 
 namespace kva {
+
+KVA_HOST_DEVICE inline int leading_zeros(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __clz(static_cast<int>(bits));
+#else
+  return std::countl_zero(bits);
+#endif
+}
 
 // u, below, is the most by which rounding a number within range moves it, as a share of it.
 struct F16Numbers {

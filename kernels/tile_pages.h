@@ -18,6 +18,10 @@ namespace kva {
 // Tiles have no more slots than that, so that the pages of one always fit: each has a token of it.
 inline constexpr int kWindowPages = 64;
 
+// How the numbers of a packed side are read: by units (kernels/packed_math.h) that share a scale, by units
+// whose numbers have scales of their own, or number by number. Other sides are read by units.
+enum class UnitWay : uint8_t { kShared, kOwn, kOdd };
+
 // What is read of a page again and again, in shared memory.
 struct TilePage {
   const uint8_t* keys;
@@ -31,8 +35,8 @@ struct TilePage {
   bool has_places;
   bool keys_kept;  // numbers beside the codes
   bool values_kept;
-  bool keys_odd;  // number by number
-  bool values_odd;
+  UnitWay key_way;
+  UnitWay value_way;
 };
 
 inline constexpr int32_t kSeenByAll = std::numeric_limits<int32_t>::min();
@@ -63,11 +67,11 @@ KVA_LANE_CODE inline bool has_kept(const SideFormat& format) {
   return is_packed(format.kind) && (format.outliers > 0 || format.dense_channels > 0);
 }
 
-// Whether the side is read number by number: neighbours in a row do not share scales, or rows of channels do
-// not end with a unit.
-KVA_LANE_CODE inline bool is_odd(const SideFormat& format) {
-  return is_packed(format.kind) &&
-         (!units_share_scales(format) || (is_by_channel(format.kind) && format.tokens % kUnit != 0));
+KVA_LANE_CODE inline UnitWay unit_way(const SideFormat& format) {
+  if (!is_packed(format.kind)) return UnitWay::kShared;
+  if (is_by_channel(format.kind) && format.tokens % kUnit != 0) return UnitWay::kOdd;
+  if (units_share_scales(format)) return UnitWay::kShared;
+  return format.groups == 1 || (format.group & (format.group - 1)) == 0 ? UnitWay::kOwn : UnitWay::kOdd;
 }
 
 // The page of the window that has token `token` of the item.
@@ -108,8 +112,8 @@ KVA_LANE_CODE void move_window(Team& team, const AttentionJob& job, const Attent
     to.has_places = page.has_places;
     to.keys_kept = has_kept(*keys);
     to.values_kept = has_kept(*values);
-    to.keys_odd = is_odd(*keys);
-    to.values_odd = is_odd(*values);
+    to.key_way = unit_way(*keys);
+    to.value_way = unit_way(*values);
   }
   team.sync();
   if (thread < walk.count) {

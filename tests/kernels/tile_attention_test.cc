@@ -93,6 +93,19 @@ TEST(TileAttention, ItemsHaveTheRowsOfABlock) {
   EXPECT_EQ(plan.states, 150);
 }
 
+// 5 queries of 2 heads see 11 to 15 tokens each, in tiles or not; with places all see all of a page.
+TEST(TileAttention, OperationsByHand) {
+  AttentionCase c = one_table(64, 2, 15, 4, 5, {}, {});
+  for (const int32_t tile_rows : {0, 8}) {
+    const AttentionPlan plan =
+        plan_attention(c.pages, c.formats, c.tables, {.group = 2, .tile_rows = tile_rows});
+    EXPECT_EQ(attention_flops(plan, c.pages, 2, 64), 2 * (11 + 12 + 13 + 14 + 15) * 4 * 64);
+  }
+  c.pages.back().has_places = true;
+  const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, {.group = 2});
+  EXPECT_EQ(attention_flops(plan, c.pages, 2, 64), 2 * (15 * 5) * 4 * 64);
+}
+
 // A multiprocessor of sm_80 has 164 KiB of shared memory, of which a block takes one for itself, and one of
 // sm_90 228 KiB. What is less than two blocks there is left to the widest heads.
 TEST(TileAttention, BlocksFitAMultiprocessor) {
