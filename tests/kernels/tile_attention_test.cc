@@ -102,6 +102,7 @@ TEST(TileAttention, OperationsByHand) {
     EXPECT_EQ(attention_flops(plan, c.pages, 2, 64), 2 * (11 + 12 + 13 + 14 + 15) * 4 * 64);
   }
   c.pages.back().has_places = true;
+  c.pages.back().start = 10;  // before every query
   const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, {.group = 2});
   EXPECT_EQ(attention_flops(plan, c.pages, 2, 64), 2 * (15 * 5) * 4 * 64);
 }
