@@ -164,19 +164,6 @@ KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const
   }
 }
 
-// Calls body(std::integral_constant<int, kWidth>()) for the head, if is_narrow_width().
-template <class Body>
-inline void with_narrow_width(int32_t head_dim, const Body& body) {
-  switch (head_dim) {
-    case 64: return body(std::integral_constant<int, 64>());
-    case 80: return body(std::integral_constant<int, 80>());
-    case 96: return body(std::integral_constant<int, 96>());
-    case 128: return body(std::integral_constant<int, 128>());
-    case 256: return body(std::integral_constant<int, 256>());
-    default: break;
-  }
-}
-
 // Calls body.template run<key kind, value kind>(), if reads_narrow() such a pair.
 template <class Body>
 inline void with_narrow_pair(SideKind keys, const Body& body) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "kernels/attention_math.h"
 #include "kernels/check.h"
 
 namespace kva {
@@ -55,12 +56,14 @@ struct PairReading {
 };
 
 constexpr int kPairs = kSideKinds * kSideKinds;
-constexpr int kGeneral = kPairs;       // the bucket behind those of pairs of kinds
-constexpr int kNarrow = kGeneral + 1;  // the first of as many again, for narrow items
-constexpr int kBuckets = kNarrow + kPairs;
+constexpr int kGeneral = kPairs;          // the bucket behind those of pairs of kinds
+constexpr int kNarrow = kGeneral + 1;     // the first of as many again, for narrow items
+constexpr int kTiled = kNarrow + kPairs;  // the same for tiles
+constexpr int kBuckets = kTiled + kPairs;
 
-int bucket_of(const PairReading& pair) {
+int bucket_of(const PairReading& pair, TileKind tiles) {
   const int kinds = static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+  if (tiles != TileKind::kNone) return kTiled + kinds;
   if (pair.narrow) return kNarrow + kinds;
   return pair.is_general() ? kGeneral : kinds;
 }
@@ -123,13 +126,15 @@ class Planner {
     for (int bucket = 0; bucket < kBuckets; ++bucket) {
       const std::vector<AttentionItem>& items = buckets_[index(bucket)];
       if (items.empty()) continue;
-      const int kinds = bucket < kNarrow ? bucket : bucket - kNarrow;
+      const bool narrow = bucket >= kNarrow && bucket < kTiled;
+      const int kinds = bucket >= kTiled ? bucket - kTiled : narrow ? bucket - kNarrow : bucket;
       plan_.buckets.push_back({.keys = static_cast<SideKind>(kinds / kSideKinds % kSideKinds),
                                .values = static_cast<SideKind>(kinds % kSideKinds),
                                .first = static_cast<int32_t>(plan_.items.size()),
                                .count = static_cast<int32_t>(items.size()),
                                .general = bucket == kGeneral,
-                               .narrow = bucket >= kNarrow});
+                               .narrow = narrow,
+                               .tiles = tiles_[index(bucket)]});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
     return std::move(plan_);
@@ -204,12 +209,22 @@ class Planner {
         item.sums = take_rows(merge.rows, pair.value.width, plan_.coordinate_sums);
         plan_.lifts.push_back({of_pair.front(), item.state, merge.rows, item.sums});
       }
-      if (pair.is_general())
+      const TileKind tiles = tiles_of(table, of_pair.front(), merge.rows);
+      if (tiles == TileKind::kNone && pair.is_general())
         for (const int32_t width : {pair.key.width, pair.value.width})
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
-      add_items(table, item, of_pair, merge.rows, pair.narrow ? kNarrowRows : kItemRows,
-                buckets_[index(bucket_of(pair))]);
+      const int bucket = bucket_of(pair, tiles);
+      tiles_[index(bucket)] = tiles;
+      const int32_t most = tiles != TileKind::kNone ? kTileRows : pair.narrow ? kNarrowRows : kItemRows;
+      add_items(table, item, of_pair, merge.rows, most, buckets_[index(bucket)]);
     }
+  }
+
+  // How pages like this one go to tiles for the table's query rows. Steps of one token do not: they read
+  // every page once, and no faster so.
+  TileKind tiles_of(const AttentionTable& table, int32_t page, int32_t rows) const {
+    if (limits_.tile_rows == 0 || table.tokens == 1 || rows < limits_.tile_rows) return TileKind::kNone;
+    return tile_kind(formats_[pages_[index(page)].key_format], formats_[pages_[index(page)].value_format]);
   }
 
   // `of_all`, for every `most` of the table's `rows` query rows.
@@ -237,6 +252,7 @@ class Planner {
   std::span<const SideFormat> formats_;
   const AttentionLimits& limits_;
   std::array<std::vector<AttentionItem>, kBuckets> buckets_;
+  std::array<TileKind, kBuckets> tiles_ = {};  // of buckets with items
   // Of the table under way: where its queries are, by the basis of keys and whether they are turned.
   std::map<std::pair<uint16_t, bool>, int32_t> projected_;
   AttentionPlan plan_;
@@ -337,6 +353,20 @@ int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> p
   for (const AttentionLift& of : plan.lifts)
     bytes += coordinates(pages[static_cast<std::size_t>(of.page)].value_format, of.rows);
   return bytes;
+}
+
+int64_t attention_flops(const AttentionPlan& plan, std::span<const DevicePage> pages, int32_t group,
+                        int64_t head_dim) {
+  int64_t seen = 0;
+  for (const AttentionItem& item : plan.items)
+    for (int32_t i = 0; i < item.page_count; ++i) {
+      const std::size_t listed = static_cast<std::size_t>(item.first_page) + static_cast<std::size_t>(i);
+      const DevicePage& page = pages[static_cast<std::size_t>(plan.page_list[listed])];
+      for (int32_t row = item.first_row; row < item.first_row + item.rows; ++row)
+        seen += page.has_places ? page.tokens
+                                : visible_tokens(item.position + row / group, page.start, page.tokens);
+    }
+  return 4 * seen * head_dim;
 }
 
 }  // namespace kva

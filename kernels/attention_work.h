@@ -1,7 +1,8 @@
-// Attention over page tables as work items of bounded length, one warp of the device each: for every query
-// head of a KV head the item's pages are read once, and leave one partial state (kernels/attention.h) at a
-// place of its own. A table's states are merged in the order of their places, which follows from the table
-// and the query alone: results do not depend on the batch, nor on which item ran first.
+// Attention over page tables as work items of bounded length, one warp of the device each, or one block where
+// they are done in tiles: for every query head of a KV head the item's pages are read once, and leave one
+// partial state (kernels/attention.h) at a place of its own. A table's states are merged in the order of
+// their places, which follows from the table and the query alone: results do not depend on the batch, nor on
+// which item ran first.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,14 @@
 #include <span>
 #include <vector>
 
+#include "kernels/attention_tiles.h"
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
 
 namespace kva {
 
-// Query rows of an item. The queries of one token for the heads of a KV head are neighbouring rows.
+// Query rows of an item that one warp takes. The queries of one token for the heads of a KV head are
+// neighbouring rows.
 inline constexpr int kItemRows = 4;
 // The same of one that tensor cores do (AttentionBucket::narrow).
 inline constexpr int kNarrowRows = 8;
@@ -31,7 +34,8 @@ struct AttentionTable {
 };
 
 // Rows [first_row, first_row + rows) of a table's tokens * group query rows against the pages
-// page_list[first_page ...], whose keys are of one kind, and whose values are.
+// page_list[first_page ...], whose keys are of one kind, and whose values are. At most kItemRows rows, or
+// kTileRows of a bucket with tiles.
 struct AttentionItem {
   int32_t first_page = 0;
   int32_t page_count = 0;  // 0: the state stays empty
@@ -52,7 +56,8 @@ struct AttentionItem {
 
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
 // codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
-// page's formats. Where `narrow`, of pages that reads_narrow() and up to kNarrowRows rows.
+// page's formats. Where `narrow`, of pages that reads_narrow() and up to kNarrowRows rows; with `tiles`, of
+// up to kTileRows rows. Both go to tensor cores.
 struct AttentionBucket {
   SideKind keys;
   SideKind values;
@@ -60,6 +65,7 @@ struct AttentionBucket {
   int32_t count;
   bool general = false;
   bool narrow = false;  // for kernels/attention_narrow.h
+  TileKind tiles = TileKind::kNone;
 
   friend bool operator==(const AttentionBucket&, const AttentionBucket&) = default;
 };
@@ -104,8 +110,12 @@ struct AttentionLimits {
   int32_t most_runs = 128;
   // Of a table at most, where that leaves a run: one with many query rows has fewer runs.
   int32_t most_states = std::numeric_limits<int32_t>::max();
-  // Whether pages that reads_narrow() are in narrow items: where keys need no turning.
+  // Whether pages that reads_narrow() are in narrow items, where they are not done in tiles. For keys and
+  // queries that come turned to their positions only, as is what follows.
   bool narrow = true;
+  // Tables of several tokens and at least so many query rows are done in tiles with the pages that can be
+  // (tile_kind()); 0: none are.
+  int32_t tile_rows = 0;
 };
 
 struct AttentionPlan {
@@ -180,12 +190,9 @@ AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const 
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
 
 // Whether kernels/attention_narrow.h reads pages of these formats: of f16 or bf16, or of codes of as many
-// bits on both sides; and has code for rows of so many numbers.
-KVA_HOST_DEVICE constexpr bool is_narrow_width(int32_t width) {
-  return width == 64 || width == 80 || width == 96 || width == 128 || width == 256;
-}
+// bits on both sides.
 KVA_HOST_DEVICE constexpr bool reads_narrow(const SideFormat& keys, const SideFormat& values) {
-  if (keys.on_basis || values.on_basis || keys.width != values.width || !is_narrow_width(keys.width))
+  if (keys.on_basis || values.on_basis || keys.width != values.width || !is_tensor_width(keys.width))
     return false;
   if (keys.kind == SideKind::kF16 || keys.kind == SideKind::kBF16) return values.kind == keys.kind;
   const bool codes = keys.kind >= SideKind::kBits8 && keys.kind <= SideKind::kBits2ByChannel &&
@@ -197,5 +204,10 @@ KVA_HOST_DEVICE constexpr bool reads_narrow(const SideFormat& keys, const SideFo
 // reads (not for each query row of the same token block), queries in, states out and in, results out.
 int64_t attention_bytes(const AttentionPlan& plan, std::span<const DevicePage> pages,
                         std::span<const SideFormat> formats, int64_t head_dim);
+
+// What attention must compute for the plan: the products of each query row with the keys that it sees, and of
+// its weights with their values, two operations a number.
+int64_t attention_flops(const AttentionPlan& plan, std::span<const DevicePage> pages, int32_t group,
+                        int64_t head_dim);
 
 }  // namespace kva

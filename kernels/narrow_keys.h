@@ -55,7 +55,7 @@ class NarrowKeys {
   KVA_LANE_CODE NarrowKeys(Warp& warp, const AttentionJob& job, const AttentionItem& item,
                            const NarrowLane& at) {
     const NarrowQuery query(job, item, at);
-    const float power = kBf16 ? 1.0f : power_to(query.largest(warp, at, kWidth), 10);
+    const float power = kKeepsRange ? 1.0f : power_to(query.largest(warp, at, kWidth), 10);
     sums_ = of_columns(warp, at, query.sum(warp, at, kWidth));
     inverse_ = of_columns(warp, at, inverse_power(power));
     KVA_UNROLL
@@ -96,10 +96,11 @@ class NarrowKeys {
   }
 
  private:
-  static constexpr bool kBf16 = kind == SideKind::kBF16;
+  using Numbers = TensorNumbers<kind>;
+  static constexpr bool kKeepsRange = kind == SideKind::kBF16;  // f32's
   using Row = NarrowRow<kind, kWidth>;
   using Unit = TensorUnit<side_bits(kind)>;
-  using Terms = TensorTerms<kBf16>;
+  using Terms = TensorTerms<Numbers>;
   static constexpr int kSteps = (Row::kUnits + 3) / 4;  // units of a lane
   // As many are read before the first one is used: so many registers.
   static constexpr int kTogether = side_bits(kind) == 16 ? 2 : 4;
@@ -133,8 +134,8 @@ class NarrowKeys {
                                  Unit::along(raw[i][0], p + 1), Unit::along(raw[i][1], p + 1)};
           KVA_UNROLL
           for (int n = 0; n < Terms::kCount; ++n) {
-            const uint32_t b[2] = {queries_[first + i][p][n], queries_[first + i][p + 1][n]};
-            warp.template multiply<kBf16>(parts[n], a, b);
+            warp.template multiply<Numbers>(a, queries_[first + i][p][n], queries_[first + i][p + 1][n],
+                                            parts[n]);
           }
         }
       }
@@ -206,7 +207,7 @@ class NarrowKeys<kind, kWidth, true> {
   // The same codes in rows of tokens: how a row's units lie does not depend on what it is of.
   static constexpr auto kToken = static_cast<SideKind>(static_cast<int>(kind) - 4);
   using Unit = TensorUnit<kBits>;
-  using Terms = TensorTerms<false>;
+  using Terms = TensorTerms<F16Numbers>;
 
   template <class Warp>
   KVA_LANE_CODE static float largest_scale(Warp& warp, const NarrowLane& at, const SidePage& page) {
@@ -250,8 +251,7 @@ class NarrowKeys<kind, kWidth, true> {
             Unit::across(raw[2], raw[3], first + m, 0), Unit::across(raw[2], raw[3], first + m, 1)};
         KVA_UNROLL
         for (int n = 0; n < Terms::kCount; ++n) {
-          const uint32_t b[2] = {low[n], high[n]};
-          warp.template multiply<false>(sums[m], a, b);
+          warp.template multiply<F16Numbers>(a, low[n], high[n], sums[m]);
         }
       }
     }

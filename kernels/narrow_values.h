@@ -56,7 +56,8 @@ class NarrowValues {
               Unit::across(raw[g][0], raw[g][1], m, 0), Unit::across(raw[g][0], raw[g][1], m, 1),
               Unit::across(raw[g][2], raw[g][3], m, 0), Unit::across(raw[g][2], raw[g][3], m, 1)};
           KVA_UNROLL
-          for (int n = 0; n < Terms::kCount; ++n) warp.template multiply<kBf16>(sums_[first + g][m], a, b[n]);
+          for (int n = 0; n < Terms::kCount; ++n)
+            warp.template multiply<Numbers>(a, b[n][0], b[n][1], sums_[first + g][m]);
         }
       }
     }
@@ -85,10 +86,11 @@ class NarrowValues {
   }
 
  private:
-  static constexpr bool kBf16 = kind == SideKind::kBF16;
+  using Numbers = TensorNumbers<kind>;
+  static constexpr bool kKeepsRange = kind == SideKind::kBF16;  // f32's
   using Row = NarrowRow<kind, kWidth>;
   using Unit = TensorUnit<side_bits(kind)>;
-  using Terms = TensorTerms<kBf16>;
+  using Terms = TensorTerms<Numbers>;
   static constexpr int kGroups = (Row::kUnits + 7) / 8;  // units of a lane
   static constexpr int kTogether = side_bits(kind) == 16 ? 1 : 2;
 
@@ -129,7 +131,7 @@ class NarrowValues {
   }
 
   // By which weights are multiplied beside their scales. Those of codes lower it.
-  float power_ = is_packed(kind) ? 0x1p100f : kBf16 ? 1.0f : 0x1p13f;
+  float power_ = is_packed(kind) ? 0x1p100f : kKeepsRange ? 1.0f : 0x1p13f;
   OfColumns zeros_ = {0.0f, 0.0f};  // weights by zeros, of the lane's tokens
   float sums_[kGroups][4][4] =
       {};  // [unit][pair of channels][lower or upper channel, first or second column]

@@ -5,6 +5,7 @@
 #include "kernels/check.h"
 #include "kernels/cuda_check.cuh"
 #include "kernels/paged_attention_cuda.h"
+#include "kernels/tile_kernel.cuh"
 
 namespace kva {
 namespace {
@@ -52,18 +53,6 @@ int64_t shared_limit() {
   return limit;
 }
 
-// What a kernel gets of it without being allowed more.
-constexpr int64_t kPlainShared = 48 << 10;
-
-// The kernel may have the launch's shared memory.
-template <class Kernel>
-void allow_shared(Kernel kernel, const AttentionLaunch& launch) {
-  if (launch.shared_bytes > kPlainShared)
-    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(launch.shared_bytes)),
-               "allowing shared memory");
-}
-
 // Floats of shared memory that a warp of the bucket's kernel needs.
 int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
   if (bucket.narrow) return 0;
@@ -73,11 +62,35 @@ int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
                                  levels ? job.key_numbers + job.value_numbers : 0);
 }
 
+// A block takes an item; those with the most pages, the last rows', begin first.
+void attend_in_tiles(const AttentionJob& job, const AttentionBucket& bucket, cudaStream_t on) {
+  KVA_CHECK(job.turning == KeyTurning::kNone, "keys that come turned");
+  const TileKernel tiles = bucket.tiles == TileKind::kF16    ? f16_tile_kernel(job.head_dim)
+                           : bucket.tiles == TileKind::kBF16 ? bf16_tile_kernel(job.head_dim)
+                                                             : decoded_tile_kernel(job.head_dim);
+  KVA_CHECK(tiles.kernel && tiles.shared_bytes <= shared_limit(), "tiles that fit the shared memory");
+  allow_shared(tiles.kernel, tiles.shared_bytes);
+  tiles.kernel<<<static_cast<unsigned int>(bucket.count), kTileThreads,
+                 static_cast<std::size_t>(tiles.shared_bytes), on>>>(job, bucket.keys, bucket.values,
+                                                                     bucket.first, bucket.count);
+  cuda_check(cudaGetLastError(), "launching attention in tiles");
+}
+
+void attend_one_by_one(const AttentionJob& job, const AttentionBucket& bucket, cudaStream_t on) {
+  const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
+  const AttendKernel kernel = attend_kernel_for(job, bucket);
+  allow_shared(kernel, launch.shared_bytes);
+  kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
+           static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values, bucket.first,
+                                                                bucket.count);
+  cuda_check(cudaGetLastError(), "launching attention");
+}
+
 void observe(const AttentionJob& job, cudaStream_t on) {
   const AttentionLaunch launch =
       attention_launch(job.masses.count, attention_shared_values(job), shared_limit());
   const ObserveKernel kernel = observe_kernel();
-  allow_shared(kernel, launch);
+  allow_shared(kernel, launch.shared_bytes);
   kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
            static_cast<std::size_t>(launch.shared_bytes), on>>>(job);
   cuda_check(cudaGetLastError(), "launching the observation of attention");
@@ -96,13 +109,10 @@ void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const Atten
   project_cuda(grid, job, stream);
   for (const AttentionBucket& bucket : grid.buckets) {
     KVA_CHECK(!bucket.narrow || job.turning == KeyTurning::kNone, "keys that need no turning");
-    const AttentionLaunch launch = attention_launch(bucket.count, shared_values(job, bucket), shared_limit());
-    const AttendKernel kernel = attend_kernel_for(job, bucket);
-    allow_shared(kernel, launch);
-    kernel<<<static_cast<unsigned int>(launch.blocks), static_cast<unsigned int>(launch.warps * 32),
-             static_cast<std::size_t>(launch.shared_bytes), on>>>(job, bucket.keys, bucket.values,
-                                                                  bucket.first, bucket.count);
-    cuda_check(cudaGetLastError(), "launching attention");
+    if (bucket.tiles == TileKind::kNone)
+      attend_one_by_one(job, bucket, on);
+    else
+      attend_in_tiles(job, bucket, on);
   }
   lift_cuda(grid, job, stream);
   if (grid.rows == 0) return;

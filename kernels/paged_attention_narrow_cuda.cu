@@ -28,7 +28,7 @@ struct ChosenKernel {
 
   template <SideKind keys, SideKind values>
   void run() const {
-    with_narrow_width(
+    with_tensor_width(
         head_dim, [&](auto width) { chosen = attend_narrow_kernel<keys, values, decltype(width)::value>; });
   }
 };

@@ -6,9 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/attention_units.h"
 #include "kernels/host_device.h"
+#include "kernels/tile_numbers.h"
 #include "kernels/value_math.h"
 
 namespace kva {
@@ -132,36 +134,24 @@ struct TensorUnit<2> {
   }
 };
 
+// What a kind's numbers are in a product.
+template <SideKind kind>
+using TensorNumbers = std::conditional_t<kind == SideKind::kBF16, BF16Numbers, F16Numbers>;
+
 // f32 numbers as sums of 16-bit ones: as many terms as keep what f32 keeps of a number, or nearly (f16: 22
 // bits of the largest, where that is scaled to some 2^10).
-template <bool kBf16>
+template <class Numbers>
 struct TensorTerms {
-  static constexpr int kCount = kBf16 ? 3 : 2;
+  static constexpr int kCount = std::is_same_v<Numbers, BF16Numbers> ? 3 : 2;
 
   // terms[i]: term i of `low` and of `high`.
   KVA_LANE_CODE static void split(float low, float high, uint32_t (&terms)[kCount]) {
     KVA_UNROLL
     for (int i = 0; i < kCount; ++i) {
-      terms[i] = packed(low, high);
-      low -= value(static_cast<uint16_t>(terms[i]));
-      high -= value(static_cast<uint16_t>(terms[i] >> 16));
+      terms[i] = Numbers::pack(low, high);
+      low -= Numbers::value(static_cast<uint16_t>(terms[i]));
+      high -= Numbers::value(static_cast<uint16_t>(terms[i] >> 16));
     }
-  }
-
- private:
-  KVA_LANE_CODE static float value(uint16_t code) { return kBf16 ? bf16_value(code) : f16_value(code); }
-  KVA_LANE_CODE static uint32_t packed(float low, float high) {
-#if defined(__CUDA_ARCH__)
-    uint32_t pair;
-    if constexpr (kBf16)
-      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    else
-      asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-#else
-    const auto code = [](float x) { return uint32_t{kBf16 ? bf16_code(x) : f16_code(x)}; };
-    return code(low) | code(high) << 16;
-#endif
   }
 };
 

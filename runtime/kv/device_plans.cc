@@ -105,10 +105,13 @@ void DevicePlans::list_pages(DevicePlan& plan, int layer, std::span<const Device
 void DevicePlans::fill(DevicePlan& to, int layer, std::span<const DeviceSpan> spans) {
   to.asked.clear();
   list_pages(to, layer, spans);
+  // Tiles are filled with keys that are stored as their positions turn them.
+  const bool turned = !options_.rope || options_.key_basis == KeyBasis::kRotated;
   to.plan = plan_attention(to.pages, tables_.formats(), to.tables,
                            {.group = options_.heads / options_.kv_heads,
                             .most_states = kMostStates,
-                            .narrow = !options_.rope || options_.key_basis == KeyBasis::kRotated});
+                            .narrow = turned,
+                            .tile_rows = turned ? kLeastTileRows : 0});
   // Steps of one token are many, and launch alike for long.
   if (std::all_of(spans.begin(), spans.end(), [](const DeviceSpan& of) { return of.span.tokens == 1; }))
     round_up(to.plan);

@@ -111,22 +111,28 @@ SideFormat page_format(SideKind kind, int32_t width) {
   return format;
 }
 
-// One token of several sequences against 32,768 tokens each.
-void attention_case(const std::string& name, SideKind keys, SideKind values, int32_t head_dim, int32_t group,
-                    double copy) {
+struct AttentionTimes {
+  double ms = 0.0;
+  double bytes = 0.0;
+  double flops = 0.0;
+};
+
+// The last `tokens` tokens of each of several sequences against 32,768 tokens.
+AttentionTimes time_attention(SideKind keys, SideKind values, int32_t head_dim, int32_t sequences,
+                              int32_t tokens, const AttentionLimits& limits) {
   const std::vector<SideFormat> formats = {page_format(keys, head_dim), page_format(values, head_dim)};
   const int64_t key_bytes = side_bytes(formats[0], kPageTokens),
                 value_bytes = side_bytes(formats[1], kPageTokens);
   constexpr int32_t kPages = kContext / kPageTokens;
-  const int64_t of_sequence = int64_t{kKvHeads} * kPages * (key_bytes + value_bytes);
-  const auto sequences = static_cast<int32_t>((kLeastBytes + of_sequence - 1) / of_sequence);
-  const DeviceBuffer payloads = random_bytes(sequences * of_sequence);
+  const DeviceBuffer payloads =
+      random_bytes(sequences * int64_t{kKvHeads} * kPages * (key_bytes + value_bytes));
   std::vector<DevicePage> pages;
   std::vector<AttentionTable> tables;
   const std::byte* at = payloads.as<std::byte>();
   for (int32_t sequence = 0; sequence < sequences; ++sequence)
     for (int32_t head = 0; head < kKvHeads; ++head) {
-      tables.push_back({static_cast<int32_t>(pages.size()), kPages, head, sequence, 1, kContext - 1});
+      tables.push_back(
+          {static_cast<int32_t>(pages.size()), kPages, head, sequence * tokens, tokens, kContext - tokens});
       for (int32_t p = 0; p < kPages; ++p, at += key_bytes + value_bytes) {
         DevicePage page;
         page.keys = at;
@@ -137,8 +143,9 @@ void attention_case(const std::string& name, SideKind keys, SideKind values, int
         pages.push_back(page);
       }
     }
-  const AttentionPlan plan = plan_attention(pages, formats, tables, {.group = group});
-  const int64_t width = int64_t{kKvHeads} * group * head_dim;
+  const AttentionPlan plan = plan_attention(pages, formats, tables, limits);
+  const int64_t width = int64_t{kKvHeads} * limits.group * head_dim;
+  const int64_t numbers = int64_t{sequences} * tokens * width;
   const DeviceBuffer device_pages = DeviceBuffer::holding(std::span<const DevicePage>(pages)),
                      device_formats = DeviceBuffer::holding(std::span<const SideFormat>(formats)),
                      items = DeviceBuffer::holding(std::span<const AttentionItem>(plan.items)),
@@ -146,8 +153,7 @@ void attention_case(const std::string& name, SideKind keys, SideKind values, int
                      merges = DeviceBuffer::holding(std::span<const AttentionMerge>(plan.merges)),
                      states(static_cast<std::size_t>(plan.states) * static_cast<std::size_t>(head_dim + 2) *
                             4),
-                     queries = random_bytes(sequences * width * 4),
-                     out(static_cast<std::size_t>(sequences * width) * 4);
+                     queries = random_bytes(numbers * 4), out(static_cast<std::size_t>(numbers) * 4);
   AttentionJob job;
   job.items = items.as<AttentionItem>();
   job.page_list = list.as<int32_t>();
@@ -156,7 +162,7 @@ void attention_case(const std::string& name, SideKind keys, SideKind values, int
   job.queries = queries.as<float>();
   job.query_stride = width;
   job.head_dim = head_dim;
-  job.group = group;
+  job.group = limits.group;
   job.scale = 0.1f;
   job.longest_page = plan.longest_page;
   job.state_values = states.as<float>();
@@ -164,9 +170,21 @@ void attention_case(const std::string& name, SideKind keys, SideKind values, int
   job.state_sum = job.state_max + plan.states;
   const double ms = median_ms(
       [&] { attend_cuda(plan, job, merges.as<AttentionMerge>(), out.as<float>(), width, nullptr); });
+  return {ms, static_cast<double>(attention_bytes(plan, pages, formats, head_dim)),
+          static_cast<double>(attention_flops(plan, pages, limits.group, head_dim))};
+}
+
+// One token of as many sequences as it takes to read more than the caches hold.
+void attention_case(const std::string& name, SideKind keys, SideKind values, int32_t head_dim, int32_t group,
+                    double copy) {
+  const int64_t of_page = side_bytes(page_format(keys, head_dim), kPageTokens) +
+                          side_bytes(page_format(values, head_dim), kPageTokens);
+  const int64_t of_sequence = int64_t{kKvHeads} * (kContext / kPageTokens) * of_page;
+  const auto sequences = static_cast<int32_t>((kLeastBytes + of_sequence - 1) / of_sequence);
+  const AttentionTimes times = time_attention(keys, values, head_dim, sequences, 1, {.group = group});
   print_row(
       "attention, " + name + ", head_dim " + std::to_string(head_dim) + ", group " + std::to_string(group),
-      static_cast<double>(attention_bytes(plan, pages, formats, head_dim)), ms, copy);
+      times.bytes, times.ms, copy);
 }
 
 // Pages of f16, as they fill. outliers: of a page side.
@@ -287,6 +305,44 @@ void products_case() {
               "cuBLAS product alone", alone);
 }
 
+// Floating-point operations a millisecond of a product of f16 numbers with f32 sums.
+double product_rate() {
+  constexpr int64_t kSide = 8192;
+  const DeviceBuffer x = random_bytes(kSide * kSide * 2), weights = random_bytes(kSide * kSide * 2),
+                     out(static_cast<std::size_t>(kSide * kSide) * sizeof(float));
+  DeviceMatmul matmul;
+  const DeviceProduct product{.x = {x.as<uint16_t>(), DType::kF16, kSide, kSide, kSide},
+                              .weights = {weights.as<uint16_t>(), DType::kF16, kSide, kSide},
+                              .out = {out.as<float>(), DType::kF32, kSide, kSide, kSide}};
+  return 2.0 * kSide * kSide * kSide / median_ms([&] { matmul.run(product, nullptr); });
+}
+
+// A chunk of 512 tokens, 4 query heads a KV head, at the end of the context. Counted are the two products for
+// what each query sees; splitting queries in two takes half as much again.
+void prefill_case(const std::string& name, SideKind keys, SideKind values, int32_t head_dim, bool tiles,
+                  double rate) {
+  const AttentionTimes times =
+      time_attention(keys, values, head_dim, 1, 512, {.group = 4, .tile_rows = tiles ? kLeastTileRows : 0});
+  print_share("attention of a chunk, " + name + ", head_dim " + std::to_string(head_dim), times.ms,
+              "cuBLAS f16 product of as many operations", times.flops / rate);
+}
+
+void prefill_cases() {
+  const double rate = product_rate();
+  for (const int32_t head_dim : {64, 128}) {
+    prefill_case("f16", SideKind::kF16, SideKind::kF16, head_dim, true, rate);
+    prefill_case("f16 without tensor cores", SideKind::kF16, SideKind::kF16, head_dim, false, rate);
+    prefill_case("bf16", SideKind::kBF16, SideKind::kBF16, head_dim, true, rate);
+    prefill_case("fp8 e4m3", SideKind::kE4M3, SideKind::kE4M3, head_dim, true, rate);
+    prefill_case("8 bits by token", SideKind::kBits8, SideKind::kBits8, head_dim, true, rate);
+    prefill_case("4 bits by token", SideKind::kBits4, SideKind::kBits4, head_dim, true, rate);
+    prefill_case("4 bits, keys by channel", SideKind::kBits4ByChannel, SideKind::kBits4, head_dim, true,
+                 rate);
+    prefill_case("2 bits, keys by channel", SideKind::kBits2ByChannel, SideKind::kBits2, head_dim, true,
+                 rate);
+  }
+}
+
 constexpr int32_t kProbeRounds = 1024;
 
 // Counts of words in registers alone.
@@ -346,6 +402,7 @@ void run() {
   std::printf("\n| operation | ms | limit | ms | share of limit |\n| --- | --- | --- | --- | --- |\n");
   products_case();
   hamming_case();
+  prefill_cases();
 }
 
 }  // namespace

@@ -94,6 +94,27 @@ TEST_P(DeviceRecipe, HoldsAsManyBytesAsTheCpu) {
     EXPECT_EQ(there.positions(0, layer, 1), here.positions(0, layer, 1));
 }
 
+// Chunks of queries against pages that are compressed already, whose numbers go to tensor cores. Packed
+// numbers are rounded to f16 for those, by 2^-11 of each: scores, whose 64 products have sizes of less than
+// 128 together and are divided by 8, move by less than 2^-7, weights by twice that share, and so do sums of
+// values below 4. Those and the weights are rounded too, by less.
+TEST_P(DeviceRecipe, ChunksReadWhatIsStored) {
+  const CacheShape shape{.layers = 1, .group = 2, .head_dim = 64, .page_tokens = 8, .type = DType::kF16};
+  CompressedCache c(GetParam(), pool, shape, nullptr, 0, make_device_backend(device));
+  const Projections source(c.shape, 70, 1);
+  const SequenceId id = c.driver.add(source);
+  c.prompt(id, 44, 11);
+  const Batch batch = c.driver.step({{id, 9}});
+  const auto expected = attention_of_stored(c, id, 0, source);
+  const auto& output = c.driver.output(id);
+  const std::size_t row = static_cast<std::size_t>(c.driver.cache.tokens(id) - 1) * expected.size();
+  double scale = 1.0;
+  for (const double value : expected) scale = std::max(scale, std::abs(value));
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    ASSERT_NEAR(output[row + i], expected[i], 0x1p-4 * scale) << i;
+  c.after(batch);
+}
+
 std::string name_of(const testing::TestParamInfo<const char*>& info) {
   std::string name;
   for (const char c : std::string(info.param)) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';

@@ -97,18 +97,53 @@ inline bool has_narrow_items(const AttentionCase& c, const AttentionLimits& limi
                      [](const auto& bucket) { return bucket.narrow; });
 }
 
-// [batch rows, heads * head_dim], and for each number how far f32 rounding may take another order of sums.
+// [batch rows, heads * head_dim], and for each number how far f32 rounding may take another order of sums;
+// and how far attention in tiles may take it.
 struct ExpectedAttention {
   std::vector<float> out;
   std::vector<float> bound;
+  std::vector<float> tile_bound;
 };
 
 inline double magnitude_of(const HostSide& side, std::size_t number) {
   return side.magnitudes.empty() ? std::abs(double{side.numbers[number]}) : double{side.magnitudes[number]};
 }
 
+// What the rounding that kernels/tile_attention.h states does to a row of results, at most. All sizes are the
+// largest of the row's tokens.
+struct TileRounding {
+  double products = 0.0;   // sizes of a score's products, added up
+  double query_sum = 0.0;  // sizes of the query's numbers, added up
+  double query_largest = 0.0;
+  double key_sum = 0.0;
+  double value_largest = 0.0;
+  double dim = 0.0;
+  double tokens = 0.0;
+  bool bfloat = false;  // whether some page is bf16
+  bool packed = false;
+
+  double bound() const {
+    const double split = bfloat ? 0x1p-16 : 0x1p-22;
+    const double stored = packed ? 0x1p-11 : 0.0;  // and below f16's normal numbers, 2^-25
+    // Of a score: both parts of a query's number, the keys', and twice as many products as numbers.
+    const double score = products * (split + stored + 2.0 * dim * 0x1p-23) +
+                         0x1p-38 * query_largest * key_sum + (packed ? 0x1p-25 * query_sum : 0.0);
+    // Of a weight, as a share: its score and the maximum are off, differences of scores and of maxima are
+    // rounded as shares of themselves, here, from tile to tile and when states are merged; so are powers, of
+    // which every tile takes one more.
+    const double tiles = tokens / 32.0 + 2.0;
+    const double weight = 2.0 * score + 0x1p-24 * (12.0 * products + 32.0) + 0x1p-22 * (tiles + 3.0);
+    // Weights are rounded once more for the product with the values, not for their sum.
+    const double rounded = bfloat ? 0x1p-16 : 0x1p-11 + tokens * 0x1p-37;
+    const double sums = 0x1p-23 * (3.0 * tokens + 2.0 * tiles);
+    return value_largest * (2.0 * weight + rounded + stored + sums) +
+           (packed ? 0x1p-25 * std::sqrt(dim) : 0.0);
+  }
+};
+
 inline ExpectedAttention expected_attention(const AttentionCase& c) {
-  ExpectedAttention expected{std::vector<float>(c.queries.size()), std::vector<float>(c.queries.size())};
+  const std::vector<float> zeros(c.queries.size());
+  ExpectedAttention expected{zeros, zeros, zeros};
   const int64_t dim = c.head_dim;
   for (const AttentionTable& table : c.tables) {
     for (int32_t row = 0; row < table.tokens * c.group; ++row) {
@@ -121,6 +156,11 @@ inline ExpectedAttention expected_attention(const AttentionCase& c) {
       clear(state);
       int64_t tokens = 0, terms = 0;
       double products = 0.0, largest = 0.0;
+      TileRounding tiles{.dim = static_cast<double>(dim)};
+      for (const float x : query) {
+        tiles.query_sum += std::abs(double{x});
+        tiles.query_largest = std::max(tiles.query_largest, std::abs(double{x}));
+      }
       for (int32_t p = table.first_page; p < table.first_page + table.page_count; ++p) {
         const auto i = static_cast<std::size_t>(p);
         const DevicePage& page = c.pages[i];
@@ -132,13 +172,19 @@ inline ExpectedAttention expected_attention(const AttentionCase& c) {
           if (page.biases) scores[token] += c.biases[i][token];
           if (!page.has_places && page.start + t > table.position + row / c.group)
             scores[token] = -std::numeric_limits<float>::infinity();
-          double magnitude = 0.0;
+          double magnitude = 0.0, key_sum = 0.0;
           for (int64_t k = 0; k < dim; ++k) {
             const auto n = static_cast<std::size_t>(t * dim + k);
             magnitude += std::abs(double{query[static_cast<std::size_t>(k)]} * magnitude_of(c.keys[i], n));
             largest = std::max(largest, magnitude_of(c.values[i], n));
+            key_sum += magnitude_of(c.keys[i], n);
           }
+          tiles.key_sum = std::max(tiles.key_sum, key_sum);
           products = std::max(products, magnitude);
+        }
+        for (const SideFormat* of : {&c.keys[i].format, &c.values[i].format}) {
+          tiles.bfloat |= of->kind == SideKind::kBF16;
+          tiles.packed |= is_packed(of->kind);
         }
         tokens += page.tokens;
         terms = std::max({terms, c.keys[i].terms, c.values[i].terms});
@@ -154,6 +200,11 @@ inline ExpectedAttention expected_attention(const AttentionCase& c) {
           2.0 * epsilon *
           (static_cast<double>(dim + terms + 8) * products + static_cast<double>(tokens + terms) + 16.0);
       std::fill_n(expected.bound.begin() + at, dim, static_cast<float>(2.0 * relative * largest));
+      tiles.products = products;
+      tiles.value_largest = largest;
+      tiles.tokens = static_cast<double>(tokens);
+      std::fill_n(expected.tile_bound.begin() + at, dim,
+                  static_cast<float>(2.0 * relative * largest + tiles.bound()));
     }
   }
   return expected;

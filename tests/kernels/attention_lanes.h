@@ -9,6 +9,7 @@
 #include "kernels/attention_general.h"
 #include "kernels/attention_narrow.h"
 #include "kernels/attention_observe.h"
+#include "tests/kernels/host_tile_team.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -27,7 +28,7 @@ struct NarrowByLanes {
     std::fill(std::begin(memory.tokens), std::end(memory.tokens), 1 << 24);
     std::fill(std::begin(memory.pages), std::end(memory.pages), 1 << 24);
     warp.run([&](HostWarp::Lane& lane) {
-      with_narrow_width(job.head_dim, [&](auto width) {
+      with_tensor_width(job.head_dim, [&](auto width) {
         attend_narrow_item<keys, values, width>(lane, job, item, memory);
       });
     });
@@ -48,9 +49,14 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
   for (int32_t i = 0; i < grid.projections; ++i)
     for (int32_t row = 0; row < job.projections[i].rows; row += kItemRows)
       run([&](HostWarp::Lane& lane) { project_rows(lane, job, job.projections[i], row, shared.data()); });
+  HostTileBlock tiles;
   for (const AttentionBucket& bucket : grid.buckets)
     for (int32_t i = 0; i < bucket.count; ++i) {
       const AttentionItem& item = job.items[bucket.first + i];
+      if (bucket.tiles != TileKind::kNone) {
+        tiles.run(job, bucket, item);
+        continue;
+      }
       if (bucket.narrow) {
         KVA_CHECK(!kTurns && job.turning == KeyTurning::kNone, "keys that need no turning");
         with_narrow_pair(bucket.keys, NarrowByLanes{warp, job, item});

@@ -1,6 +1,7 @@
 // Runs the code of a warp's lanes on the host. Each lane is a fiber of its own stack; where lanes meet
 // (shuffle_xor, sync), a fiber waits until all others have come as far, so a lane that misses a meeting fails
-// the test instead of going unnoticed.
+// the test instead of going unnoticed. Warps of a block run after each other, from one meeting of the block
+// to the next.
 #pragma once
 
 #include <setjmp.h>
@@ -52,10 +53,10 @@ class HostWarp {
 
     // movmatrix: lane l has numbers 2 (l % 4) and the next of row l / 4 of an 8 x 8 matrix of 16-bit numbers.
     uint32_t transpose(uint32_t pairs) {
-      warp_.operands_[static_cast<std::size_t>(lane_)].a[0] = pairs;
+      warp_.operands_[static_cast<std::size_t>(lane_)].pairs = pairs;
       sync();
       const auto number = [&](int row, int column) {
-        const uint32_t pair = warp_.operands_[static_cast<std::size_t>(4 * row + column / 2)].a[0];
+        const uint32_t pair = warp_.operands_[static_cast<std::size_t>(4 * row + column / 2)].pairs;
         return (pair >> (16 * (column % 2))) & 0xffffu;
       };
       const uint32_t transposed = number(2 * (lane_ % 4), lane_ / 4) | number(2 * (lane_ % 4) + 1, lane_ / 4)
@@ -64,29 +65,30 @@ class HostWarp {
       return transposed;
     }
 
-    // mma.sync.m16n8k16, by PTX's tables of who holds what. Sums are taken in f64 and rounded once.
-    template <bool kBf16>
-    void multiply(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    // c += a b: mma.sync.m16n8k16, by PTX's tables of who holds what. a: 16 x 16; registers 0 and 2 are of
+    // row lane / 4, 1 and 3 of 8 rows below, 2 and 3 of 8 columns on. b: 16 x 8, column lane / 4, the second
+    // register 8 rows below. c: row lane / 4 (numbers 0 and 1) and lane / 4 + 8, columns 2 (lane % 4) and the
+    // next.
+    template <class Numbers>
+    void multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&c)[4]) {
       Operands& own = warp_.operands_[static_cast<std::size_t>(lane_)];
-      std::copy_n(a, 4, own.a);
-      std::copy_n(b, 2, own.b);
+      const auto put = [](uint32_t pair, double(&to)[2]) {
+        for (int i = 0; i < 2; ++i) to[i] = double{Numbers::value(static_cast<uint16_t>(pair >> (16 * i)))};
+      };
+      for (int i = 0; i < 4; ++i) put(a[i], own.a[i]);
+      put(b0, own.b[0]);
+      put(b1, own.b[1]);
       sync();
-      const auto value = [](uint32_t pair, int which) {
-        const auto code = static_cast<uint16_t>(pair >> (16 * which));
-        return double{kBf16 ? bf16_value(code) : f16_value(code)};
-      };
-      const auto of_a = [&](int row, int k) {
-        const int reg = (row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0);
-        return value(warp_.operands_[static_cast<std::size_t>(row % 8 * 4 + k % 8 / 2)].a[reg], k % 2);
-      };
-      const auto of_b = [&](int k, int column) {
-        return value(warp_.operands_[static_cast<std::size_t>(column * 4 + k % 8 / 2)].b[k >= 8 ? 1 : 0],
-                     k % 2);
-      };
       for (int i = 0; i < 4; ++i) {
-        double sum = double{sums[i]};
-        for (int k = 0; k < 16; ++k) sum += of_a(lane_ / 4 + i / 2 * 8, k) * of_b(k, 2 * (lane_ % 4) + i % 2);
-        sums[i] = static_cast<float>(sum);
+        const std::size_t row = static_cast<std::size_t>(lane_ / 4 * 4);
+        const auto column = static_cast<std::size_t>((2 * (lane_ % 4) + i % 2) * 4);
+        double sum = double{c[i]};
+        for (int k = 0; k < 16; ++k) {
+          const auto pair = static_cast<std::size_t>(k % 8 / 2);
+          sum += warp_.operands_[row + pair].a[i / 2 + k / 8 * 2][k % 2] *
+                 warp_.operands_[column + pair].b[k / 8][k % 2];
+        }
+        c[i] = static_cast<float>(sum);
       }
       sync();
     }
@@ -94,6 +96,11 @@ class HostWarp {
     void sync() {
       ++warp_.meetings_[static_cast<std::size_t>(lane_)];
       warp_.yield(lane_);
+    }
+    // A meeting of all warps of a block.
+    void sync_block() {
+      warp_.waits_[static_cast<std::size_t>(lane_)] = true;
+      sync();
     }
 
    private:
@@ -103,12 +110,22 @@ class HostWarp {
 
   // Runs body(lane) for all lanes.
   void run(const std::function<void(Lane&)>& body) {
+    begin(body);
+    KVA_CHECK(!go_on(), "a warp that is no block's");
+  }
+
+  // Makes body(lane) ready to run for all lanes; it outlives that.
+  void begin(const std::function<void(Lane&)>& body) {
     body_ = &body;
     done_.fill(false);
     entered_.fill(false);
     meetings_.fill(0);
     stacks_.resize(kLanes);
     for (int lane = 0; lane < kLanes; ++lane) start(lane);
+  }
+  // Runs all lanes until they are through (false) or at a meeting of the block (true).
+  bool go_on() {
+    waits_.fill(false);
     for (bool left = true; left;) {
       left = false;
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -119,13 +136,17 @@ class HostWarp {
       }
       for (const int64_t count : meetings_)
         KVA_CHECK(count == meetings_[0], "all lanes of a warp meet as often");
+      for (const bool waits : waits_) KVA_CHECK(waits == waits_[0], "all lanes of a warp meet the block");
+      if (waits_[0]) return true;
     }
+    return false;
   }
 
  private:
   struct Operands {
-    uint32_t a[4] = {};
-    uint32_t b[2] = {};
+    uint32_t pairs = 0;
+    double a[4][2] = {};
+    double b[2][2] = {};
   };
   static constexpr std::size_t kStackBytes = 128 << 10;
 
@@ -166,6 +187,7 @@ class HostWarp {
   std::array<jmp_buf, kLanes> to_lane_{};
   std::array<bool, kLanes> entered_{};
   std::array<bool, kLanes> done_{};
+  std::array<bool, kLanes> waits_{};  // for the block
   std::array<double, kLanes> values_{};
   std::array<Operands, kLanes> operands_{};
   std::array<int64_t, kLanes> meetings_{};

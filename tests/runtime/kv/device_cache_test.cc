@@ -163,8 +163,9 @@ TEST_P(DeviceKvAttention, AgreesWithDoubleAndWithTheCpu) {
     Pair pair(shape, device, pool);
     const SequenceId id = pair.add(source);
     for (const int64_t tokens : {1, 15, 1, 1, 16, 2}) pair.step({{id, tokens}});
-    // A key that rounds to the other neighbour, as cosines of another library may have it, moves its score.
-    pair.compare(id, type == DType::kF32 ? 1e-5 : type == DType::kF16 ? 0x1p-9 : 0x1p-6);
+    // A key that rounds to the other neighbour, as cosines of another library may have it, moves its score;
+    // weights of a chunk's 16 queries are rounded to f16 where values are, which are below 4.
+    pair.compare(id, type == DType::kF32 ? 1e-5 : type == DType::kF16 ? 0x1p-8 : 0x1p-6);
     if (type != DType::kF32) continue;
     const auto expected = naive_attention(shape, source);
     const auto& output = pair.there.output(id);
@@ -252,6 +253,33 @@ TEST_F(DeviceCache, LongContextsCrossRuns) {
   pair.compare(id);
 }
 
+// Chunks of all lengths about an item's, after and before single tokens, over page boundaries.
+TEST_F(DeviceCache, ChunksGoToTiles) {
+  for (const DType type : {DType::kF16, DType::kBF16})
+    for (const int head_dim : {64, 128}) {
+      const CacheShape shape{
+          .layers = 2, .group = 3, .head_dim = head_dim, .page_tokens = head_dim / 4 + 1, .type = type};
+      const Projections source(shape, 140, 6);
+      Pair pair(shape, device, pool);
+      const SequenceId id = pair.add(source);
+      for (const int64_t tokens : {70, 1, 5, 6, 1, 21, 36}) pair.step({{id, tokens}});
+      pair.compare(id, type == DType::kF16 ? 0x1p-8 : 0x1p-6);
+    }
+}
+
+// What attention in tiles leaves of maxima and sums is what observed weights are divided by: those of a query
+// add up to 1, and query heads are averaged.
+TEST_F(DeviceCache, WeightsObservedBehindTilesAddUp) {
+  const CacheShape shape{.layers = 1, .group = 2, .head_dim = 64, .type = DType::kF16};
+  const Projections source(shape, 60, 9);
+  CacheDriver driver(on_device(shape.options(), device), shape, pool);
+  driver.cache.observe(0, 1, {.attention_mass = true});
+  const SequenceId id = driver.add(source);
+  for (const int64_t tokens : {40, 1, 19}) driver.step({{id, tokens}});
+  const auto mass = driver.cache.attention_mass(id, 0, 1);
+  EXPECT_NEAR(std::accumulate(mass.begin(), mass.end(), 0.0), 60.0, 60.0 * 2e-5);
+}
+
 // ---- Sequences -------------------------------------------------------------------------------------------
 
 TEST_F(DeviceCache, ASequenceIsTheSameInAnyCompany) {
@@ -273,6 +301,20 @@ TEST_F(DeviceCache, ASequenceIsTheSameInAnyCompany) {
   EXPECT_EQ(together.there.output(idb), alone(b, 20));
   EXPECT_EQ(together.there.output(idc), alone(c, 10));
   for (const SequenceId id : {ida, idb, idc}) together.compare(id, 0x1p-9);
+}
+
+TEST_F(DeviceCache, AChunkInTilesIsTheSameInAnyCompany) {
+  const CacheShape shape{.layers = 1, .group = 3, .head_dim = 64, .type = DType::kF16};
+  const Projections a(shape, 42, 5), b(shape, 90, 6);
+  CacheDriver alone(on_device(shape.options(), device), shape, pool);
+  const SequenceId id = alone.add(a);
+  alone.step({{id, 25}});
+  alone.step({{id, 17}});
+  CacheDriver together(on_device(shape.options(), device), shape, pool);
+  const SequenceId idb = together.add(b), ida = together.add(a);
+  together.step({{idb, 60}, {ida, 25}});
+  together.step({{ida, 17}, {idb, 30}});
+  EXPECT_EQ(together.output(ida), alone.output(id));
 }
 
 TEST_F(DeviceCache, ForksShareAndPart) {

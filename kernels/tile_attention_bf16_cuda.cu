@@ -1,0 +1,7 @@
+#include "kernels/tile_launch.cuh"
+
+namespace kva {
+
+TileKernel bf16_tile_kernel(int32_t head_dim) { return tile_kernel_for<TileKind::kBF16>(head_dim); }
+
+}  // namespace kva
