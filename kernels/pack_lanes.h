@@ -10,6 +10,7 @@
 
 #include "kernels/decoder_lanes.h"
 #include "kernels/device_page.h"
+#include "kernels/encode_lanes.h"
 #include "kernels/host_device.h"
 #include "kernels/packed_math.h"
 #include "kernels/scale_math.h"
@@ -25,7 +26,7 @@ struct PackSide {
 };
 
 struct PackJob {
-  SideFormat format;  // what is written: packed; or dense of source_kind, then rows are only moved
+  SideFormat format;  // what is written: packed; or dense, then rows of its kind are only moved
   SideKind source_kind = SideKind::kF16;
   int32_t tokens = 0;
   const PackSide* sides = nullptr;
@@ -399,6 +400,15 @@ KVA_LANE_CODE void pack_side(Team& team, const PackJob& job, int32_t index) {
   const Packing p(job, index);
   if (!is_packed(f.kind)) {
     const int32_t words = f.bytes / 8;  // of a token
+    if (job.source_kind != f.kind || f.bytes % 8 != 0) {
+      team.each(job.tokens * f.width, [&](int32_t i) {
+        const int32_t token = i / f.width;
+        const int32_t channel = i - token * f.width;
+        put_dense(f.kind, p.side.payload + int64_t{token} * f.bytes, channel,
+                  p.source_number(token, channel));
+      });
+      return;
+    }
     team.each(job.tokens * words, [&](int32_t i) {
       reinterpret_cast<uint64_t*>(p.side.payload)[i] =
           reinterpret_cast<const uint64_t*>(p.row(i / words))[i % words];

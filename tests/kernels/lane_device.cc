@@ -17,6 +17,8 @@
 #include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
+#include "tests/kernels/lane_solver.h"
+#include "tests/kernels/projection_on_host.h"
 
 namespace kva {
 namespace {
@@ -112,6 +114,7 @@ class LaneDevice : public RecordedDevice {
     in_order();
     const Access access(*this);
     std::memcpy(target, held(source, bytes), static_cast<std::size_t>(bytes));
+    downloaded_ += bytes;
   }
   std::unique_ptr<DeviceMark> mark() override {
     in_order();
@@ -120,10 +123,13 @@ class LaneDevice : public RecordedDevice {
   // Recorded work may go on beside it.
   void fetch(std::span<const DevicePiece> pieces, const DeviceMark&) override {
     const Access access(*this);
-    for (const DevicePiece& piece : pieces)
+    for (const DevicePiece& piece : pieces) {
       std::memcpy(piece.target, held(piece.source, piece.bytes), static_cast<std::size_t>(piece.bytes));
+      downloaded_ += piece.bytes;
+    }
   }
   void wait() override { in_order(); }
+  int64_t downloaded_bytes() const { return downloaded_; }
 
   void choose(const SampleJob& job, int32_t* token) override;
 
@@ -136,6 +142,11 @@ class LaneDevice : public RecordedDevice {
     const Access access(*this);
     HostTeam team(warp_);
     for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
+  }
+  void project(const ProjectionJob& job) override {
+    in_order();
+    const Access access(*this);
+    project_on_host(warp_, job);
   }
   void nearest(const NearestJob& job) override {
     in_order();
@@ -153,7 +164,28 @@ class LaneDevice : public RecordedDevice {
   void cover(const CoverJob& job) override;
   void count_duplicates(const DuplicateJob& job) override;
 
+  void widen_rows(const WidenRowsJob& job) override {
+    in_order();
+    const Access access(*this);
+    for (int64_t row = 0; row < job.count * job.tokens; ++row)
+      warp_.run([&](HostWarp::Lane& lane) { widen_row(lane, job, row); });
+  }
+  void draw_normals(const NormalJob& job) override {
+    in_order();
+    each(job.count, normal_pairs(job), [&](int64_t index, int64_t pair) { draw_pair(job, index, pair); });
+  }
+  void multiply_matrices(const MatrixProduct& product) override { solve(product); }
+  void orthonormalize(const OrthonormalJob& job) override { solve(job); }
+  void find_eigenvectors(const EigenJob& job) override { solve(job); }
+
  private:
+  template <typename Job>
+  void solve(const Job& job) {
+    in_order();
+    const Access access(*this);
+    solve_on_host(job);
+  }
+
   void launch(const Launch& launch) override {
     std::visit([this](const auto& job) { run(job); }, launch);
   }
@@ -245,6 +277,7 @@ class LaneDevice : public RecordedDevice {
   std::map<int64_t, int64_t> taken_;  // the same, handed out
   int64_t used_ = 0;
   int64_t peak_ = 0;
+  int64_t downloaded_ = 0;
   HostWarp warp_;
   std::map<int64_t, float*> tiles_;  // of products with coded weights, by their numbers
 };
@@ -375,6 +408,10 @@ void LaneDevice::count_duplicates(const DuplicateJob& job) {
 
 std::unique_ptr<DeviceOps> make_lane_device(int64_t memory_bytes) {
   return std::make_unique<LaneDevice>((memory_bytes + 4095) / 4096 * 4096);
+}
+
+int64_t lane_device_downloads(const DeviceOps& device) {
+  return dynamic_cast<const LaneDevice&>(device).downloaded_bytes();
 }
 
 }  // namespace kva

@@ -13,4 +13,7 @@ namespace kva {
 // memory_bytes: what it has.
 std::unique_ptr<DeviceOps> make_lane_device(int64_t memory_bytes = int64_t{1} << 30);
 
+// Bytes that this device, one of the above, has brought to the host so far.
+int64_t lane_device_downloads(const DeviceOps& device);
+
 }  // namespace kva
