@@ -1,4 +1,5 @@
-// Sides that are coded on the device from the pages that lie there, without their numbers coming to the host.
+// Sides that are coded on the device from the pages that lie there, without their numbers coming to the host:
+// as they are, or their coefficients on a basis.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,9 @@ class DeviceEncoder {
   DeviceEncoder(PageStore& store, Backend& backend);
 
   // Whether `codec` can be coded here from such tokens: of dense sides, for codes, or for rows of their own
-  // type.
-  static bool codes(const SideCodec& codec, std::span<const SideTokens> sources, const PageStore& store);
+  // type; with a projection (NewSide's, or null), for rows of any type.
+  static bool codes(const SideCodec& codec, std::span<const SideTokens> sources,
+                    const RowProjection* projection, const PageStore& store);
 
   // Writes the payloads of all sides of the plan that have sources: plan.sides[i] into sides[i]. Returns
   // whether a number was refused, not finite or beyond f16: then they are not whole. Throws InputError when
@@ -36,13 +38,22 @@ class DeviceEncoder {
   // Sides that one launch codes: a launch's job, and its sides from `first` on.
   struct Group {
     PackJob job;
+    ProjectionJob projection;  // whose results are coded; rank 0: none
     std::vector<PackSide> sides;
+    std::vector<ProjectionSide> projected;
     std::vector<std::size_t> first_row;  // of each side in the rows' addresses, where it has any
+    int64_t at_once = 0;                 // sides that the scratch has room for
+
+    int64_t pack_bytes() const { return pack_scratch(job.format).bytes; }
+    int64_t projection_bytes() const;
   };
 
   Group& group_of(const NewSide& side);
   void add(const NewSide& side, SideId id);
-  void launch(const Group& group, int64_t first_side);
+  void add_projected(Group& group, const NewSide& side, PackSide packed);
+  void reserve_scratch();
+  void place_rows(Group& group);
+  void launch(const Group& group, int64_t first_side, int64_t first_projected);
 
   PageStore& store_;
   Backend& backend_;
@@ -50,6 +61,7 @@ class DeviceEncoder {
   std::vector<const std::byte*> row_addresses_;
   DeviceArray<const std::byte*> rows_;
   DeviceArray<PackSide> sides_;
+  DeviceArray<ProjectionSide> projected_;
   DeviceArray<std::byte> scratch_;
   DeviceArray<int32_t> refused_;
 };

@@ -29,7 +29,33 @@ std::string place_of(const Plan& plan, int index, const TableLookup& tables) {
     if (rewrite.k == index || rewrite.v == index)
       return place(rewrite.layer, rewrite.kv_head, rewrite.k == index ? Side::kKey : Side::kValue,
                    rewrite.positions.front());
+  // One that others build on.
+  for (std::size_t i = 0; i < plan.sides.size(); ++i)
+    if (plan.sides[i].base == index) return place_of(plan, static_cast<int>(i), tables);
   return "a new page";
+}
+
+// What the sources of a new side hold.
+std::vector<float> rows_to_code(const NewSide& side, const PageStore& store) {
+  std::vector<float> rows, page;
+  for (const SideTokens& of : side.sources) {
+    const int64_t width = store.width(of.side);
+    page.resize(static_cast<std::size_t>(store.tokens(of.side) * width));
+    store.read(of.side, {page.data(), store.tokens(of.side), width});
+    rows.insert(rows.end(), page.begin() + of.first * width, page.begin() + (of.first + of.count) * width);
+  }
+  if (!side.projection) return rows;
+  // Cell by cell so far.
+  const int64_t cells = side.projection->cells(), width = side.projection->width();
+  std::vector<float> joined(rows.size());
+  for (int64_t cell = 0; cell < cells; ++cell)
+    for (int64_t t = 0; t < side.tokens; ++t)
+      std::copy_n(rows.data() + (cell * side.tokens + t) * width, width,
+                  joined.data() + (t * cells + cell) * width);
+  std::vector<float> coefficients(static_cast<std::size_t>(side.tokens * side.width));
+  side.projection->project({joined.data(), side.tokens, cells * width},
+                           {coefficients.data(), side.tokens, side.width});
+  return coefficients;
 }
 
 }  // namespace
@@ -39,20 +65,20 @@ void KvCache::Impl::refuse_numbers(const Plan& plan) {
   for (std::size_t i = 0; i < plan.sides.size(); ++i) {
     const NewSide& side = plan.sides[i];
     if (side.sources.empty()) continue;
-    std::vector<float> rows, page;
-    for (const SideTokens& of : side.sources) {
-      page.resize(static_cast<std::size_t>(store.tokens(of.side) * side.width));
-      store.read(of.side, {page.data(), store.tokens(of.side), side.width});
-      rows.insert(rows.end(), page.begin() + of.first * side.width,
-                  page.begin() + (of.first + of.count) * side.width);
-    }
     std::vector<std::byte> payload(static_cast<std::size_t>(side.bytes()));
     try {
+      const std::vector<float> rows = rows_to_code(side, store);
       side.codec->encode({rows.data(), side.tokens, side.width}, {}, payload.data());
     } catch (const InputError& error) {
       throw InputError(fmt::format("{}: {}", place_of(plan, static_cast<int>(i), tables()), error.what()));
     }
   }
+  // Coefficients are rounded otherwise here than there.
+  for (std::size_t i = 0; i < plan.sides.size(); ++i)
+    if (const NewSide& side = plan.sides[i];
+        !side.sources.empty() && (side.projection || side.codec->projection()))
+      throw InputError(fmt::format("{}: expected coefficients within f16, found one at its very end",
+                                   place_of(plan, static_cast<int>(i), tables())));
   KVA_CHECK(false, "device and codec refuse the same numbers");
 }
 
@@ -122,8 +148,9 @@ bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::by
   return std::equal(payload.begin(), payload.end(), stored.begin());
 }
 
-bool KvCache::codes_itself(const SideCodec& codec, std::span<const SideTokens> sources) const {
-  return impl_->device && DeviceEncoder::codes(codec, sources, impl_->store);
+bool KvCache::codes_itself(const SideCodec& codec, std::span<const SideTokens> sources,
+                           const RowProjection* projection) const {
+  return impl_->device && DeviceEncoder::codes(codec, sources, projection, impl_->store);
 }
 
 std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }

@@ -76,6 +76,8 @@ class PageStore {
   void read(SideId id, MatView<float> rows) const;
   // Only for an appendable side with one reference; in the backend's memory.
   std::byte* writable_payload(SideId id);
+  // Of a side from add_uncoded(), for whoever adds it; others may build on it already.
+  std::byte* uncoded_payload(SideId id) { return memory_of(side(id)); }
   // Payload and scales of the side's tokens, without its base.
   int64_t bytes(SideId id) const;
 
