@@ -13,6 +13,9 @@
 namespace kva {
 namespace {
 
+constexpr auto kVectors = CUSOLVER_EIG_MODE_VECTOR;
+constexpr auto kTriangle = CUBLAS_FILL_MODE_UPPER;
+constexpr int64_t kLargestTogether = 512;  // a side of matrices whose eigenvectors are found at the same time
 constexpr std::size_t kProductWorkspace = std::size_t{32} << 20;  // what cuBLAS recommends on sm_90
 
 void cusolver_check(cusolverStatus_t status, const char* what) {
@@ -118,25 +121,42 @@ struct DeviceSolver::Impl {
   }
 
   // The library counts columns first: its upper triangle is our lower one, and its vectors are our rows.
+  // Small matrices are worked on at the same time, which one alone would leave the device idle for.
   void find_eigenvectors(const EigenJob& job) {
-    constexpr auto kVectors = CUSOLVER_EIG_MODE_VECTOR;
-    constexpr auto kTriangle = CUBLAS_FILL_MODE_UPPER;
+    const int64_t together = job.size <= kLargestTogether ? job.count : 1;
     std::size_t here = 0;
     std::size_t on_host = 0;
-    cusolver_check(cusolverDnXsyevBatched_bufferSize(solver.get(), parameters.get(), kVectors, kTriangle,
-                                                     job.size, CUDA_R_64F, job.matrices, job.size, CUDA_R_64F,
-                                                     job.values, CUDA_R_64F, &here, &on_host, job.count),
-                   "asking for eigenvectors' workspace");
+    ask_eigen_workspace(job, together, &here, &on_host);
     const auto infos_at = static_cast<int64_t>((here + 7) / 8 * 8);
     const Room room(memory, infos_at + job.count * int64_t{sizeof(int)}, "eigenvectors");
-    int* infos = reinterpret_cast<int*>(room.as<std::byte>() + infos_at);
+    auto* infos = reinterpret_cast<int*>(room.as<std::byte>() + infos_at);
     std::vector<std::byte> host(on_host);
-    cusolver_check(
-        cusolverDnXsyevBatched(solver.get(), parameters.get(), kVectors, kTriangle, job.size, CUDA_R_64F,
-                               job.matrices, job.size, CUDA_R_64F, job.values, CUDA_R_64F,
-                               room.as<std::byte>(), here, host.data(), on_host, infos, job.count),
-        "eigenvectors");
+    for (int64_t i = 0; i < job.count; i += together) {
+      double* matrices = job.matrices + i * job.size * job.size;
+      double* values = job.values + i * job.size;
+      const cusolverStatus_t status =
+          together > 1
+              ? cusolverDnXsyevBatched(solver.get(), parameters.get(), kVectors, kTriangle, job.size,
+                                       CUDA_R_64F, matrices, job.size, CUDA_R_64F, values, CUDA_R_64F,
+                                       room.as<void>(), here, host.data(), on_host, infos, together)
+              : cusolverDnXsyevd(solver.get(), parameters.get(), kVectors, kTriangle, job.size, CUDA_R_64F,
+                                 matrices, job.size, CUDA_R_64F, values, CUDA_R_64F, room.as<void>(), here,
+                                 host.data(), on_host, infos + i);
+      cusolver_check(status, "eigenvectors");
+    }
     check_infos(infos, job.count, "eigenvectors");
+  }
+
+  void ask_eigen_workspace(const EigenJob& job, int64_t together, std::size_t* here, std::size_t* on_host) {
+    const cusolverStatus_t status =
+        together > 1
+            ? cusolverDnXsyevBatched_bufferSize(solver.get(), parameters.get(), kVectors, kTriangle, job.size,
+                                                CUDA_R_64F, job.matrices, job.size, CUDA_R_64F, job.values,
+                                                CUDA_R_64F, here, on_host, together)
+            : cusolverDnXsyevd_bufferSize(solver.get(), parameters.get(), kVectors, kTriangle, job.size,
+                                          CUDA_R_64F, job.matrices, job.size, CUDA_R_64F, job.values,
+                                          CUDA_R_64F, here, on_host);
+    cusolver_check(status, "asking for eigenvectors' workspace");
   }
 
   cudaStream_t stream;

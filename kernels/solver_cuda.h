@@ -31,7 +31,7 @@ class DeviceSolver {
   void run(const MatrixProduct& product);
   // One matrix after the other.
   void run(const OrthonormalJob& job);
-  // Several at once.
+  // Small ones all at once.
   void run(const EigenJob& job);
 
   int64_t workspace_bytes() const;  // held between calls

@@ -107,12 +107,14 @@ void DeviceEncoder::add_projected(Group& group, const NewSide& side, PackSide pa
   const std::size_t first_row = row_addresses_.size();
   row_addresses_.resize(first_row + cells * tokens);
   std::size_t at = 0;
-  for (const SideTokens& of : side.sources)
-    for (int32_t t = 0; t < of.count; ++t, ++at) {
-      KVA_CHECK(at < cells * tokens && store_.width(of.side) == of_group.width, "tokens of the cells");
-      row_addresses_[first_row + at % tokens * cells + at / tokens] =
-          store_.data(of.side).payload + (of.first + t) * row_bytes;
+  for (const SideTokens& of : side.sources) {
+    KVA_CHECK(store_.width(of.side) == of_group.width, "tokens of the cells");
+    const std::byte* row = store_.data(of.side).payload + of.first * row_bytes;
+    for (int32_t t = 0; t < of.count; ++t, ++at, row += row_bytes) {
+      KVA_CHECK(at < cells * tokens, "as many tokens of each cell as the side has");
+      row_addresses_[first_row + at % tokens * cells + at / tokens] = row;
     }
+  }
   KVA_CHECK(at == cells * tokens, "as many tokens of each cell as the side has");
   const DeviceBasis basis = projection_of(side)->device_basis();
   group.projected.push_back(
