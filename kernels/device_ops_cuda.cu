@@ -14,6 +14,7 @@
 #include "kernels/encode_cuda.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/nearest_cuda.h"
+#include "kernels/orthonormal_lanes.h"
 #include "kernels/pack_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
@@ -238,7 +239,12 @@ class CudaDevice : public RecordedDevice {
   void widen_rows(const WidenRowsJob& job) override { widen_rows_cuda(job, stream_.get()); }
   void draw_normals(const NormalJob& job) override { draw_normals_cuda(job, stream_.get()); }
   void multiply_matrices(const MatrixProduct& product) override { solver().run(product); }
-  void orthonormalize(const OrthonormalJob& job) override { solver().run(job); }
+  void orthonormalize(const OrthonormalJob& job) override {
+    if (takes_blocks(job))
+      orthonormalize_cuda(job, stream_.get());
+    else
+      solver().run(job);
+  }
   void find_eigenvectors(const EigenJob& job) override { solver().run(job); }
 
  private:

@@ -1,5 +1,6 @@
 #include "kernels/cuda_check.cuh"
 #include "kernels/device_warp.cuh"
+#include "kernels/orthonormal_lanes.h"
 #include "kernels/projection_cuda.h"
 
 namespace kva {
@@ -67,6 +68,20 @@ __global__ void __launch_bounds__(kThreads) normal_kernel(NormalJob job) {
   });
 }
 
+struct Block {
+  template <class Body>
+  __device__ void rows(int64_t first, int64_t end, const Body& body) const {
+    DeviceWarp warp;
+    for (int64_t row = first + threadIdx.x / 32; row < end; row += kWarps) body(warp, row);
+    __syncthreads();
+  }
+};
+
+__global__ void __launch_bounds__(kThreads) orthonormal_kernel(OrthonormalJob job) {
+  Block block;
+  for (int64_t i = blockIdx.x; i < job.count; i += gridDim.x) orthonormalize_block(block, job, i);
+}
+
 }  // namespace
 
 void project_cuda(const ProjectionJob& job, void* stream) {
@@ -93,6 +108,12 @@ void draw_normals_cuda(const NormalJob& job, void* stream) {
   if (pairs <= 0) return;
   normal_kernel<<<blocks_for(pairs, kThreads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
   cuda_check(cudaGetLastError(), "launching random numbers");
+}
+
+void orthonormalize_cuda(const OrthonormalJob& job, void* stream) {
+  if (job.count <= 0) return;
+  orthonormal_kernel<<<blocks_for(job.count, 1), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(job);
+  cuda_check(cudaGetLastError(), "launching QR decompositions");
 }
 
 }  // namespace kva

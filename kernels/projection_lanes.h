@@ -46,7 +46,7 @@ KVA_HOST_DEVICE constexpr int32_t projected_tiles(const ProjectionJob& job) {
 
 // Floats of scratch and result that a side takes.
 KVA_HOST_DEVICE constexpr int64_t projection_numbers(const ProjectionJob& job) {
-  return int64_t{job.tokens} * (job.rank + job.cells * job.width);
+  return int64_t{job.tokens} * (int64_t{job.cells} * job.width + job.rank);
 }
 
 // Column `column` of the joined row of a token.

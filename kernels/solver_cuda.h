@@ -29,7 +29,7 @@ class DeviceSolver {
   DeviceSolver& operator=(const DeviceSolver&) = delete;
 
   void run(const MatrixProduct& product);
-  // One matrix after the other.
+  // One matrix after the other: for large ones.
   void run(const OrthonormalJob& job);
   // Small ones all at once.
   void run(const EigenJob& job);

@@ -78,8 +78,8 @@ struct MatrixProduct {
   int64_t a_stride = 0;  // numbers from one A to the next; 0: no gaps
 };
 
-// Rows become orthonormal ones that span what they spanned, where they are independent, each the first rows'
-// span with it. rows <= length.
+// Rows become orthonormal ones: the first r of them span what the first r rows did, or more where those were
+// dependent. rows <= length.
 struct OrthonormalJob {
   double* matrices = nullptr;  // [count, rows, length]
   int64_t rows = 0;

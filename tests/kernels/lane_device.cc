@@ -12,6 +12,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cover_lanes.h"
+#include "kernels/orthonormal_lanes.h"
 #include "kernels/recorded_device.h"
 #include "kernels/similarity_lanes.h"
 #include "tests/kernels/attention_lanes.h"
@@ -34,6 +35,15 @@ struct HostBlock {
   void raise(int32_t* to, int32_t value) const { *to = std::max(*to, value); }
   void lower(int32_t* to, int32_t value) const { *to = std::min(*to, value); }
   uint64_t raise(uint64_t* to, uint64_t value) const { return std::exchange(*to, std::max(*to, value)); }
+};
+
+// The block of kernels/orthonormal_lanes.h, whose warps run after each other.
+struct HostRows {
+  template <class Body>
+  void rows(int64_t first, int64_t end, const Body& body) const {
+    for (int64_t row = first; row < end; ++row) warp.run([&](HostWarp::Lane& lane) { body(lane, row); });
+  }
+  HostWarp& warp;
 };
 
 // Launches as they were when they were recorded.
@@ -175,7 +185,13 @@ class LaneDevice : public RecordedDevice {
     each(job.count, normal_pairs(job), [&](int64_t index, int64_t pair) { draw_pair(job, index, pair); });
   }
   void multiply_matrices(const MatrixProduct& product) override { solve(product); }
-  void orthonormalize(const OrthonormalJob& job) override { solve(job); }
+  void orthonormalize(const OrthonormalJob& job) override {
+    if (!takes_blocks(job)) return solve(job);
+    in_order();
+    const Access access(*this);
+    HostRows rows{warp_};
+    for (int64_t i = 0; i < job.count; ++i) orthonormalize_block(rows, job, i);
+  }
   void find_eigenvectors(const EigenJob& job) override { solve(job); }
 
  private:

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "kernels/device_ops.h"
@@ -184,7 +185,7 @@ inline void expect_normals(DeviceOps& device) {
       SplitMix64 random(seeds[i]);
       for (int64_t n = 0; n < numbers; n += 2) {
         const double radius = std::sqrt(-2.0 * std::log(1.0 - random.uniform()));
-        const double angle = 2.0 * M_PI * random.uniform();
+        const double angle = 2.0 * std::numbers::pi * random.uniform();
         const std::size_t at = i * static_cast<std::size_t>(numbers) + static_cast<std::size_t>(n);
         ASSERT_NEAR(found[at], radius * std::cos(angle), 1e-13);
         if (n + 1 < numbers) {
