@@ -38,32 +38,40 @@ std::vector<BasisGroup> basis_groups(std::span<const Cell> cells, int layers, in
   return groups;
 }
 
+std::vector<PageAddress> group_page(const KvCache& cache, SequenceId sequence, const BasisGroup& group,
+                                    int64_t page) {
+  std::vector<PageAddress> at;
+  std::vector<PageFacts> facts;
+  for (const Cell& cell : group.cells) {
+    at.push_back({sequence, cell.layer, cell.kv_head,
+                  page_in_table(cache, sequence, cell.layer, cell.kv_head, page), cell.side});
+    if (at.back().page >= 0 && at.back().page < cache.pages(sequence, cell.layer, cell.kv_head))
+      facts.push_back(cache.page(at.back()));
+  }
+  const bool equal =
+      facts.size() == group.cells.size() && std::all_of(facts.begin(), facts.end(), [&](const PageFacts& of) {
+        return of.tokens == facts.front().tokens && !of.open;
+      });
+  if (!equal) at.clear();
+  return at;
+}
+
 std::vector<float> read_group(const KvCache& cache, SequenceId sequence, const BasisGroup& group,
                               int64_t first, int64_t pages) {
   const int64_t dim = cache.options().head_dim;
   std::vector<float> joined, rows;
   for (int64_t page = first; page < first + pages; ++page) {
-    std::vector<PageAddress> at;
-    std::vector<PageFacts> facts;
-    for (const Cell& cell : group.cells) {
-      at.push_back({sequence, cell.layer, cell.kv_head,
-                    page_in_table(cache, sequence, cell.layer, cell.kv_head, page), cell.side});
-      if (at.back().page >= 0 && at.back().page < cache.pages(sequence, cell.layer, cell.kv_head))
-        facts.push_back(cache.page(at.back()));
-    }
-    const bool equal = facts.size() == group.cells.size() &&
-                       std::all_of(facts.begin(), facts.end(), [&](const PageFacts& of) {
-                         return of.tokens == facts.front().tokens && !of.open;
-                       });
-    if (!equal) continue;
-    const int64_t tokens = facts.front().tokens;
+    const std::vector<PageAddress> at = group_page(cache, sequence, group, page);
+    if (at.empty()) continue;
+    const PageFacts facts = cache.page(at.front());
+    const int64_t tokens = facts.tokens;
     const std::size_t before = joined.size();
     joined.resize(before + static_cast<std::size_t>(tokens * group.width));
     rows.resize(static_cast<std::size_t>(tokens * dim));
     for (std::size_t i = 0; i < group.cells.size(); ++i) {
       cache.read_page(sequence, at[i].layer, at[i].kv_head, at[i].page, at[i].side,
                       MatView<float>(rows.data(), tokens, dim));
-      check_finite(rows, dim, group.cells[i], facts[i].start);
+      check_finite(rows, dim, group.cells[i], cache.page(at[i]).start);
       for (int64_t t = 0; t < tokens; ++t)
         std::copy_n(
             rows.data() + t * dim, dim,

@@ -23,6 +23,11 @@ struct BasisGroup {
 // the first; where layers are missing among the cells, the next group begins.
 std::vector<BasisGroup> basis_groups(std::span<const Cell> cells, int layers, int64_t head_dim);
 
+// Where the group's cells have the sequence's page; empty where it is gone or open in some table, or not of
+// equally many tokens in all of them.
+std::vector<PageAddress> group_page(const KvCache& cache, SequenceId sequence, const BasisGroup& group,
+                                    int64_t page);
+
 // Joined rows [tokens, group.width] of pages [first, first + pages) as the cache holds them, of those pages
 // whose cells have equally many tokens. Throws InputError, naming cell and position, for numbers that are not
 // finite.

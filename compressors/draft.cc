@@ -81,7 +81,10 @@ class Planner {
       return;
     }
     if (stream.unread) {
-      encode_unread(stream, into);
+      if (stream.projection)
+        encode_projected(stream, into);
+      else if (stream.base < 0 || into.codec->bytes(stream.tokens, stream.width) > 0)
+        encode_unread(stream, into);
       return;
     }
     into.payload = encoded_payload(stream.origin, draft_.start, stream.view(), *into.codec, base_of(stream));
@@ -125,6 +128,30 @@ class Planner {
     return between;
   }
 
+  void encode_projected(const DraftStream& stream, Encoded& into) const {
+    for (const Cell& cell : stream.joined)
+      into.sources.push_back(
+          {cache_.page(draft_.address(cell)).side, 0, static_cast<int32_t>(stream.tokens)});
+    if (cache_.codes_itself(*into.codec, into.sources, stream.projection.get())) return;
+    into.sources.clear();
+    const int64_t width = stream.projection->width(), cells = stream.projection->cells();
+    std::vector<float> joined(static_cast<std::size_t>(stream.tokens * cells * width));
+    for (int64_t i = 0; i < cells; ++i) {
+      const Cell& cell = stream.joined[static_cast<std::size_t>(i)];
+      const std::vector<float> rows = page_rows(cache_, draft_.address(cell), stream.tokens, width);
+      for (int64_t t = 0; t < stream.tokens; ++t)
+        std::copy_n(rows.data() + t * width, width, joined.data() + (t * cells + i) * width);
+    }
+    std::vector<float> coefficients(static_cast<std::size_t>(stream.tokens * stream.width));
+    at_page(stream.origin, draft_.start, [&] {
+      stream.projection->project(MatView<const float>(joined.data(), stream.tokens, cells * width),
+                                 MatView<float>(coefficients.data(), stream.tokens, stream.width));
+    });
+    into.payload = encoded_payload(stream.origin, draft_.start,
+                                   MatView<const float>(coefficients.data(), stream.tokens, stream.width),
+                                   *into.codec, {});
+  }
+
   // A live side that the stream can share, or none.
   SideId alias_of(const DraftStream& stream, const Encoded& encoded) const {
     if (stream.alias != kNoSide) return stream.alias;
@@ -156,6 +183,7 @@ class Planner {
            .sources = std::move(encoded.sources),
            .others = std::move(encoded.others),
            .share = stream.share,
+           .projection = stream.projection,
            .base = stream.base < 0 ? -1 : new_sides_[static_cast<std::size_t>(stream.base)]});
     }
     for (const Cell& cell : stream.cells) {
@@ -212,15 +240,19 @@ std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCac
   return codec;
 }
 
-std::vector<std::byte> encoded_payload(const Cell& cell, int64_t position, MatView<const float> rows,
-                                       const SideCodec& codec, const SideData& base) {
-  std::vector<std::byte> payload(static_cast<std::size_t>(codec.bytes(rows.rows, rows.cols)));
+void at_page(const Cell& cell, int64_t position, const std::function<void()>& call) {
   try {
-    codec.encode(rows, base, payload.data());
+    call();
   } catch (const InputError& error) {
     throw InputError(
         fmt::format("{} of the page at position {}: {}", cell_name(cell), position, error.what()));
   }
+}
+
+std::vector<std::byte> encoded_payload(const Cell& cell, int64_t position, MatView<const float> rows,
+                                       const SideCodec& codec, const SideData& base) {
+  std::vector<std::byte> payload(static_cast<std::size_t>(codec.bytes(rows.rows, rows.cols)));
+  at_page(cell, position, [&] { codec.encode(rows, base, payload.data()); });
   return payload;
 }
 

@@ -62,6 +62,9 @@ struct DraftStream {
   bool unformatted() const { return !codec && !format && alias == kNoSide; }
   bool dropped() const { return cells.empty() && !shared; }
   bool shared = false;  // other streams build on it
+  // Of one whose rows nobody wanted to see: they are the coefficients of what these cells have in the cache.
+  std::vector<Cell> joined = {};
+  std::shared_ptr<const RowProjection> projection = {};
 };
 
 // Where the tokens of one table's page stand once some are gone.
@@ -113,6 +116,9 @@ Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::s
 
 // The codec that the stream will be stored with; null where it stays as it is.
 std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache);
+
+// call(), whose InputError is of the cell's page at `position`.
+void at_page(const Cell& cell, int64_t position, const std::function<void()>& call);
 
 // Rows of the cell's page at `position` in a codec. Throws InputError, naming layer, head and side, for
 // numbers that it refuses.

@@ -10,6 +10,7 @@
 #include <new>
 #include <numbers>
 
+#include "compressors/subspace_parts.h"
 #include "kernels/check.h"
 #include "kernels/random.h"
 #include "kernels/similarity.h"
@@ -108,42 +109,6 @@ void orthonormalize(const Matrix& rows) {
 double squared_norm(const Matrix& x) {
   const auto count = static_cast<blasint>(x.rows() * x.cols());
   return cblas_ddot(count, x.data(), 1, x.data(), 1);
-}
-
-// How many of the falling squared singular values the size asks for; one more than there are where their sum
-// does not hold the energy.
-int64_t rank_of(const std::vector<double>& squares, double total, SubspaceSize size) {
-  const auto count = static_cast<int64_t>(squares.size());
-  if (size.rank > 0) return std::min(size.rank, count);
-  // What rounding loses of a sum counts as kept, or energy=1 could not be had.
-  constexpr double kRounding = 1e-12;
-  double kept = 0.0;
-  for (int64_t r = 0; r < count; ++r) {
-    kept += squares[static_cast<std::size_t>(r)];
-    if (kept >= (size.energy - kRounding) * total) return r + 1;
-  }
-  return count + 1;
-}
-
-// vectors: orthonormal, one a row, at least `rank` of them.
-Subspace subspace_of(const std::vector<double>& squares, double total, const Matrix& vectors, int64_t rank) {
-  Subspace result;
-  result.rank = rank;
-  result.basis.resize(static_cast<std::size_t>(rank * vectors.cols()));
-  double kept = 0.0;
-  for (int64_t r = 0; r < rank; ++r) {
-    const double* vector = vectors.row(r);
-    const double* largest = std::max_element(vector, vector + vectors.cols(),
-                                             [](double a, double b) { return std::abs(a) < std::abs(b); });
-    const double sign = *largest < 0.0 ? -1.0 : 1.0;
-    for (int64_t i = 0; i < vectors.cols(); ++i)
-      result.basis[static_cast<std::size_t>(r * vectors.cols() + i)] = static_cast<float>(sign * vector[i]);
-    const double square = squares[static_cast<std::size_t>(r)];
-    result.singular_values.push_back(std::sqrt(square));
-    kept += square;
-  }
-  result.energy = total > 0.0 ? std::min(1.0, kept / total) : 1.0;
-  return result;
 }
 
 Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
@@ -250,7 +215,44 @@ void check(MatView<const float> rows, SubspaceSize size) {
   KVA_CHECK(size.rank > 0 || (size.energy > 0.0 && size.energy <= 1.0), "a rank or an energy");
 }
 
+MatView<const double> first_rows(const Matrix& matrix, int64_t rows) {
+  return {matrix.data(), rows, matrix.cols()};
+}
+
 }  // namespace
+
+int64_t rank_of(std::span<const double> squares, double total, SubspaceSize size) {
+  const auto count = std::ssize(squares);
+  if (size.rank > 0) return std::min<int64_t>(size.rank, count);
+  // What rounding loses of a sum counts as kept, or energy=1 could not be had.
+  constexpr double kRounding = 1e-12;
+  double kept = 0.0;
+  for (int64_t r = 0; r < count; ++r) {
+    kept += squares[static_cast<std::size_t>(r)];
+    if (kept >= (size.energy - kRounding) * total) return r + 1;
+  }
+  return count + 1;
+}
+
+Subspace subspace_of(std::span<const double> squares, double total, MatView<const double> vectors) {
+  Subspace result;
+  result.rank = vectors.rows;
+  result.basis.resize(static_cast<std::size_t>(vectors.rows * vectors.cols));
+  double kept = 0.0;
+  for (int64_t r = 0; r < vectors.rows; ++r) {
+    const double* vector = vectors.row(r);
+    const double* largest = std::max_element(vector, vector + vectors.cols,
+                                             [](double a, double b) { return std::abs(a) < std::abs(b); });
+    const double sign = *largest < 0.0 ? -1.0 : 1.0;
+    for (int64_t i = 0; i < vectors.cols; ++i)
+      result.basis[static_cast<std::size_t>(r * vectors.cols + i)] = static_cast<float>(sign * vector[i]);
+    const double square = squares[static_cast<std::size_t>(r)];
+    result.singular_values.push_back(std::sqrt(square));
+    kept += square;
+  }
+  result.energy = total > 0.0 ? std::min(1.0, kept / total) : 1.0;
+  return result;
+}
 
 Subspace exact_subspace(MatView<const float> rows, SubspaceSize size) {
   check(rows, size);
@@ -267,7 +269,7 @@ Subspace exact_subspace(MatView<const float> rows, SubspaceSize size) {
     found.vectors = product(left, x);
     orthonormalize(found.vectors);
   }
-  return subspace_of(found.values, total, found.vectors, rank);
+  return subspace_of(found.values, total, first_rows(found.vectors, rank));
 }
 
 Subspace randomized_subspace(MatView<const float> rows, SubspaceSize size, uint64_t seed) {
@@ -284,7 +286,8 @@ Subspace randomized_subspace(MatView<const float> rows, SubspaceSize size, uint6
     const EigenPairs found = eigen(projected_gram(range, rows));
     const int64_t rank = rank_of(found.values, total, size);
     if (rank > guess && directions < most) continue;
-    return subspace_of(found.values, total, product(found.vectors, range), std::min(rank, directions));
+    const Matrix vectors = product(found.vectors, range);
+    return subspace_of(found.values, total, first_rows(vectors, std::min(rank, directions)));
   }
 }
 

@@ -24,8 +24,10 @@
 #include "kernels/launch_recorder.h"
 #include "kernels/nearest_lanes.h"
 #include "kernels/pack_job.h"
+#include "kernels/projection_lanes.h"
 #include "kernels/sampling_lanes.h"
 #include "kernels/similarity_job.h"
+#include "kernels/solver_lanes.h"
 
 namespace kva {
 
@@ -87,6 +89,7 @@ class DeviceOps {
   virtual void append(const AppendJob& job) = 0;
   virtual void place(const PlaceJob& job) = 0;
   virtual void pack(const PackJob& job) = 0;
+  virtual void project(const ProjectionJob& job) = 0;
   // Runs the items of the grid's buckets and, by the plan's merges, merges states into out [batch rows,
   // kv_heads * group * head_dim]; either may be none. job.items and job.page_list, and merges, are the
   // plan's, uploaded. With merges, job.masses is observed where it is asked for.
@@ -98,6 +101,13 @@ class DeviceOps {
   virtual void compare_pairs(const PairJob& job) = 0;
   virtual void cover(const CoverJob& job) = 0;
   virtual void count_duplicates(const DuplicateJob& job) = 0;
+
+  // To fit bases. The libraries' workspace is taken for the call, and counts in memory().peak_bytes.
+  virtual void widen_rows(const WidenRowsJob& job) = 0;
+  virtual void draw_normals(const NormalJob& job) = 0;
+  virtual void multiply_matrices(const MatrixProduct& product) = 0;
+  virtual void orthonormalize(const OrthonormalJob& job) = 0;
+  virtual void find_eigenvectors(const EigenJob& job) = 0;
 
   // What is launched from here to end_recording() is likely to be launched just so again. The device may keep
   // it back until then, and launch it as one where it came before: a recording (CUDA's graphs). Whatever else

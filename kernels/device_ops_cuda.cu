@@ -14,11 +14,14 @@
 #include "kernels/encode_cuda.h"
 #include "kernels/matmul_cuda.h"
 #include "kernels/nearest_cuda.h"
+#include "kernels/orthonormal_lanes.h"
 #include "kernels/pack_cuda.h"
 #include "kernels/paged_attention_cuda.h"
 #include "kernels/pinned_copies.h"
+#include "kernels/projection_cuda.h"
 #include "kernels/recorded_device.h"
 #include "kernels/similarity_cuda.h"
+#include "kernels/solver_cuda.h"
 
 namespace kva {
 namespace {
@@ -175,11 +178,11 @@ class CudaDevice : public RecordedDevice {
     return {.total_bytes = all,
             .free_bytes = unused + pool_.idle_bytes(),
             .used_bytes = all - unused,
-            .peak_bytes = pool_.peak_bytes() + matmul_.workspace_bytes()};
+            .peak_bytes = pool_.peak_bytes() + matmul_.workspace_bytes() + solver_bytes()};
   }
 
   int64_t workspace_bytes() const override {
-    return matmul_.workspace_bytes() + workspace_bytes_ + graph_bytes_;
+    return matmul_.workspace_bytes() + workspace_bytes_ + graph_bytes_ + solver_bytes();
   }
 
   void* allocate(int64_t bytes) override { return pool_.take(bytes, raw_.get()); }
@@ -222,6 +225,7 @@ class CudaDevice : public RecordedDevice {
 
   void place(const PlaceJob& job) override { place_cuda(job, stream_.get()); }
   void pack(const PackJob& job) override { pack_cuda(job, stream_.get()); }
+  void project(const ProjectionJob& job) override { project_cuda(job, stream_.get()); }
 
   void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }
   void count_bits(const BitCountJob& job) override { count_bits_cuda(job, stream_.get()); }
@@ -232,6 +236,17 @@ class CudaDevice : public RecordedDevice {
     count_duplicates_cuda(job, workspace_, workspace_bytes_, stream_.get());
   }
 
+  void widen_rows(const WidenRowsJob& job) override { widen_rows_cuda(job, stream_.get()); }
+  void draw_normals(const NormalJob& job) override { draw_normals_cuda(job, stream_.get()); }
+  void multiply_matrices(const MatrixProduct& product) override { solver().run(product); }
+  void orthonormalize(const OrthonormalJob& job) override {
+    if (takes_blocks(job))
+      orthonormalize_cuda(job, stream_.get());
+    else
+      solver().run(job);
+  }
+  void find_eigenvectors(const EigenJob& job) override { solver().run(job); }
+
  private:
   void take_workspace(int64_t bytes, const char* doing) {
     if (bytes <= workspace_bytes_) return;
@@ -241,6 +256,18 @@ class CudaDevice : public RecordedDevice {
     if (!workspace_) cuda_check(cudaErrorMemoryAllocation, doing);
     workspace_bytes_ = bytes;
   }
+
+  // Made when it is first asked for, as its libraries take room.
+  DeviceSolver& solver() {
+    in_order();
+    if (!solver_)
+      solver_.emplace(raw_.get(),
+                      DeviceSolver::Memory{
+                          .take = [this](int64_t bytes) { return pool_.take(bytes, raw_.get()); },
+                          .give_back = [this](void* memory) { (void)cudaFreeAsync(memory, raw_.get()); }});
+    return *solver_;
+  }
+  int64_t solver_bytes() const { return solver_ ? solver_->workspace_bytes() : 0; }
 
   void launch(const Launch& launch) override { launch_on(launch, raw_.get()); }
   std::unique_ptr<Recording> record(std::span<const Launch> launches) override {
@@ -300,6 +327,7 @@ class CudaDevice : public RecordedDevice {
   std::mutex fetching_;
   std::optional<PinnedCopies> side_copies_;
   DeviceMatmul matmul_;
+  std::optional<DeviceSolver> solver_;
   void* workspace_ = nullptr;  // of choose() and count_duplicates()
   int64_t workspace_bytes_ = 0;
 };

@@ -138,11 +138,11 @@ KVA_HOST_DEVICE constexpr bool has_parts(const SideFormat& format) {
 KVA_HOST_DEVICE constexpr bool is_bare(const SideFormat& format) {
   const bool by_channel = is_by_channel(format.kind);
   const int32_t bits = side_bits(format.kind);
-  const int32_t row_bytes = (by_channel ? format.tokens : format.width) * bits / 8;
+  const int32_t length = by_channel ? format.tokens : format.width;
   const int32_t word = bits == 3 ? 1 : bits == 2 ? 2 : 4;
   return format.groups == 1 && format.scale_by_token != by_channel && format.outliers == 0 &&
          format.dense_channels == 0 && format.factors_at < 0 && !has_parts(format) &&
-         format.codes_at % word == 0 && row_bytes % word == 0 && (!by_channel || format.tokens % 8 == 0);
+         format.codes_at % word == 0 && length % 8 == 0;
 }
 
 // Moves what the format has of a payload by `bytes` bytes, for a payload that begins with something else.

@@ -47,8 +47,8 @@ KVA_HOST_DEVICE inline BareShared bare_shared(const PackJob& job) {
 KVA_HOST_DEVICE inline bool packs_bare(const PackJob& job) {
   const SideFormat& f = job.format;
   const SideKind from = job.source_kind;
-  return f.kind >= SideKind::kBits8 && f.kind <= SideKind::kBits2ByChannel && is_bare(f) && job.front == 0 &&
-         !makes_numbers(job) &&
+  return f.kind >= SideKind::kBits8 && f.kind <= SideKind::kBits2ByChannel && is_bare(f) &&
+         f.width % 8 == 0 && job.front == 0 && !makes_numbers(job) &&
          (from == SideKind::kF16 || from == SideKind::kBF16 || from == SideKind::kF32) &&
          bare_shared(job).bytes <= kMostBareShared;
 }

@@ -4,22 +4,26 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 namespace kva {
 
 // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 class SplitMix64 {
  public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+  // skipped: so many numbers of the seed are behind it already.
+  KVA_HOST_DEVICE explicit SplitMix64(uint64_t seed, uint64_t skipped = 0) : state_(seed + skipped * kStep) {}
+  KVA_HOST_DEVICE uint64_t next() {
+    uint64_t z = (state_ += kStep);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
   // Uniform in [0, 1): the upper 53 bits.
-  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
+  KVA_HOST_DEVICE double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
 
  private:
+  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
   uint64_t state_;
 };
 

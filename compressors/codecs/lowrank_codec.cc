@@ -141,6 +141,11 @@ class LowRankCodec : public SideCodec {
     const auto inner = inner_->device_format(tokens, part_.rank());
     return inner ? part_.on_basis(*inner) : inner;
   }
+  bool device_codes() const override {
+    // Where the longest page is rows, any is.
+    return inner_->device_codes() || holds_rows(inner_->device_format(kMostPageTokens, part_.rank()));
+  }
+  const RowProjection* projection() const override { return &part_.basis(); }
   DeviceArrays device_arrays() const override { return inner_->device_arrays(); }
   DeviceBasis device_basis() const override { return part_.device_basis(); }
 

@@ -12,13 +12,14 @@
 
 #include "kernels/views.h"
 #include "runtime/kv/codec.h"
+#include "runtime/kv/row_projection.h"
 #include "runtime/kv/side_memory.h"
 
 namespace kva {
 
 // The basis B, f16, in side memory: charged as long as a codec that reads with it lives. Made and destroyed
 // by one thread at a time; all calls are thread-safe.
-class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
+class LowRankBasis : public RowProjection, public std::enable_shared_from_this<LowRankBasis> {
  public:
   // vectors: [rank, cells * width], orthonormal rows. Throws InputError when out of memory.
   LowRankBasis(std::shared_ptr<SideMemory> memory, MatView<const float> vectors, int64_t cells);
@@ -26,9 +27,10 @@ class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
   // As another basis stored it: `stored` holds rank * cells * width numbers.
   LowRankBasis(std::shared_ptr<const SideArray> stored, int64_t rank, int64_t cells);
 
-  int64_t rank() const { return rank_; }
-  int64_t cells() const { return cells_; }
-  int64_t width() const { return width_; }  // of a cell
+  int64_t rank() const override { return rank_; }
+  int64_t cells() const override { return cells_; }
+  int64_t width() const override { return width_; }
+  DeviceBasis device_basis() const override { return {memory_.get(), 0}; }
   int64_t bytes() const { return memory_->bytes(); }
   const SideArray& array() const { return *memory_; }
   std::span<const std::byte> stored() const { return bytes_of(*memory_); }
@@ -40,6 +42,9 @@ class LowRankBasis : public std::enable_shared_from_this<LowRankBasis> {
   // and thus not quite orthonormal; what x Bᵀ loses by that, 2^-11, is put back. Returns the squared length
   // of rows - x Bᵀ B. Throws InputError for a coefficient that is not finite or outside f16's range.
   double coefficients(MatView<const float> rows, MatView<float> coefficients) const;
+  void project(MatView<const float> rows, MatView<float> coordinates) const override {
+    coefficients(rows, coordinates);
+  }
   // ‖x - x Bᵀ B‖ / ‖x‖ over all rows; 0 for rows of zeros.
   double relative_residual(MatView<const float> rows) const;
 

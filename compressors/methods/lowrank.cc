@@ -16,7 +16,7 @@
 #include <map>
 #include <optional>
 
-#include "compressors/basis_group.h"
+#include "compressors/basis_fit.h"
 #include "compressors/method.h"
 #include "compressors/step.h"
 #include "compressors/subspace.h"
@@ -43,25 +43,6 @@ bool takes(const Draft& draft, const BasisGroup& group) {
                      [&](const Cell& cell) { return draft.same_places(cell, group.cells.front()); });
 }
 
-// call(), whose InputError is of the group's page at `start`.
-template <typename Call>
-double at_page(const BasisGroup& group, int64_t start, const Call& call) {
-  try {
-    return call();
-  } catch (const InputError& error) {
-    throw InputError(fmt::format("{} of the page at position {}: {}", cell_name(group.cells.front()), start,
-                                 error.what()));
-  }
-}
-
-double residual(const BasisGroup& group, const LowRankBasis& basis, const std::vector<float>& rows,
-                int64_t start) {
-  const int64_t tokens = static_cast<int64_t>(rows.size()) / group.width;
-  return at_page(group, start, [&] {
-    return basis.relative_residual(MatView<const float>(rows.data(), tokens, group.width));
-  });
-}
-
 class LowRankStep : public Step {
  public:
   explicit LowRankStep(const Arguments& arguments)
@@ -72,6 +53,8 @@ class LowRankStep : public Step {
   void begin(const StepContext& context) override;
   int64_t tokens_to_begin() const override { return fit_pages_ * page_tokens_; }
   bool ready(const StepContext& context, SequenceId sequence, int64_t page) override;
+  // Where pages are on a device, bases are fitted and coefficients made there.
+  bool reads_numbers() const override { return !on_device_; }
   void run(const StepContext& context, Draft& draft) override;
   void forked(const StepContext&, SequenceId sequence, SequenceId copy, int64_t pages) override;
   void forget(const StepContext&, SequenceId sequence) override;
@@ -84,19 +67,22 @@ class LowRankStep : public Step {
     std::size_t group;
     int64_t first;
     int64_t end;
-    Subspace subspace;
   };
 
   void set_ranks();
   void set_fit_pages(const KvCacheOptions& options);
   std::vector<Fit> needed_fits(const StepContext& context, const Draft& draft) const;
-  void fit_bases(const StepContext& context, SequenceId sequence, int64_t page, std::vector<Fit> fits);
+  // Whether the page's residual in the current basis of a group is over what refreshes it, of those groups.
+  std::vector<char> over_residual(const StepContext& context, SequenceId sequence, int64_t page,
+                                  std::span<const std::size_t> groups, const Draft* draft = nullptr) const;
+  void fit_bases(const StepContext& context, SequenceId sequence, int64_t page, std::span<const Fit> fits);
   Basis known_or_new(const StepContext& context, std::size_t group, const Subspace& subspace);
   void build_on_shared(const BasisGroup& group, const Basis& basis, Draft& draft) const;
 
   Arguments arguments_;
   double refresh_;
   bool randomized_;
+  bool on_device_ = false;
   int64_t page_tokens_ = 1;
   int64_t fit_pages_ = 1;
   std::vector<BasisGroup> groups_;
@@ -114,6 +100,7 @@ void LowRankStep::begin(const StepContext& context) {
   const KvCacheOptions& options = context.cache.options();
   const auto layers = static_cast<int>(std::min<int64_t>(arguments_.integer("layers"), options.layers));
   page_tokens_ = options.page_tokens;
+  on_device_ = options.backend->device() != nullptr;
   groups_ = basis_groups(context.cells, layers, options.head_dim);
   known_.resize(groups_.size());
   ranks_.assign(groups_.size(), 0);
@@ -167,17 +154,25 @@ bool LowRankStep::ready(const StepContext& context, SequenceId sequence, int64_t
   if (refresh_ <= 0.0 || enough || known == histories_.end()) return true;
   const auto waiting = waiting_.find(sequence);
   if (waiting != waiting_.end() && waiting->second == page) return false;
-  std::vector<char> passes(groups_.size(), 0);
-  context.pool.parallel_for(static_cast<int64_t>(groups_.size()), [&](int64_t index, int) {
-    const auto g = static_cast<std::size_t>(index);
-    const BasisHistory& history = known->second[g];
-    if (!history.current() || history.fitted_on(page)) return;
-    const auto rows = read_group(context.cache, sequence, groups_[g], page, 1);
-    passes[g] = residual(groups_[g], *history.current(), rows, page * page_tokens_) > refresh_;
-  });
-  if (std::find(passes.begin(), passes.end(), 1) == passes.end()) return true;
+  std::vector<std::size_t> asked;
+  for (std::size_t g = 0; g < groups_.size(); ++g)
+    if (const BasisHistory& history = known->second[g]; history.current() && !history.fitted_on(page))
+      asked.push_back(g);
+  const std::vector<char> over = over_residual(context, sequence, page, asked);
+  if (std::find(over.begin(), over.end(), 1) == over.end()) return true;
   waiting_[sequence] = page;
   return false;
+}
+
+std::vector<char> LowRankStep::over_residual(const StepContext& context, SequenceId sequence, int64_t page,
+                                             std::span<const std::size_t> groups, const Draft* draft) const {
+  std::vector<GroupBasis> on_bases;
+  for (const std::size_t g : groups)
+    on_bases.push_back({&groups_[g], histories_.at(sequence)[g].current().get()});
+  std::vector<char> over;
+  for (const double residual : page_residuals(context, sequence, page, on_bases, draft))
+    over.push_back(residual > refresh_ ? 1 : 0);
+  return over;
 }
 
 std::vector<LowRankStep::Fit> LowRankStep::needed_fits(const StepContext& context, const Draft& draft) const {
@@ -185,48 +180,46 @@ std::vector<LowRankStep::Fit> LowRankStep::needed_fits(const StepContext& contex
   const int64_t sealed = context.cache.sealed_pages(draft.sequence);
   const bool ahead = draft.page + fit_pages_ <= sealed;
   std::vector<char> needed(groups_.size(), 0);
-  context.pool.parallel_for(static_cast<int64_t>(groups_.size()), [&](int64_t index, int) {
-    const auto g = static_cast<std::size_t>(index);
-    if (!takes(draft, groups_[g])) return;
-    const BasisHistory& history = histories[g];
-    if (!history.current())
+  std::vector<std::size_t> asked;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (!takes(draft, groups_[g])) continue;
+    if (!histories[g].current())
       needed[g] = 1;
-    else if (refresh_ > 0.0 && ahead && !history.fitted_on(draft.page))
-      needed[g] =
-          residual(groups_[g], *history.current(), joined_rows(draft, groups_[g]), draft.start) > refresh_;
-  });
+    else if (refresh_ > 0.0 && ahead && !histories[g].fitted_on(draft.page))
+      asked.push_back(g);
+  }
+  const std::vector<char> over = over_residual(context, draft.sequence, draft.page, asked, &draft);
+  for (std::size_t i = 0; i < asked.size(); ++i) needed[asked[i]] = over[i];
   std::vector<Fit> fits;
   // A cell that other steps kept from us so far begins with the pages behind it where none are ahead.
   const int64_t first = ahead ? draft.page : std::max<int64_t>(0, sealed - fit_pages_);
   for (std::size_t g = 0; g < groups_.size(); ++g)
-    if (needed[g]) fits.push_back({g, first, first + fit_pages_, {}});
+    if (needed[g]) fits.push_back({g, first, first + fit_pages_});
   return fits;
 }
 
 void LowRankStep::fit_bases(const StepContext& context, SequenceId sequence, int64_t page,
-                            std::vector<Fit> fits) {
+                            std::span<const Fit> fits) {
   if (fits.empty()) return;
   const auto start = std::chrono::steady_clock::now();
-  context.pool.parallel_for(static_cast<int64_t>(fits.size()), [&](int64_t index, int) {
-    Fit& of = fits[static_cast<std::size_t>(index)];
-    const BasisGroup& group = groups_[of.group];
-    const auto rows = read_group(context.cache, sequence, group, of.first, of.end - of.first);
-    if (rows.empty()) return;
-    const MatView<const float> view(rows.data(), static_cast<int64_t>(rows.size()) / group.width,
-                                    group.width);
-    const SubspaceSize size = arguments_.has("energy") ? SubspaceSize{.energy = arguments_.number("energy")}
-                                                       : SubspaceSize{.rank = ranks_[of.group]};
-    SplitMix64 seed(context.seed + of.group);
-    of.subspace = randomized_ ? randomized_subspace(view, size, seed.next()) : exact_subspace(view, size);
-  });
+  std::vector<GroupFit> asked;
+  for (const Fit& of : fits)
+    asked.push_back({.group = &groups_[of.group],
+                     .first = of.first,
+                     .end = of.end,
+                     .size = arguments_.has("energy") ? SubspaceSize{.energy = arguments_.number("energy")}
+                                                      : SubspaceSize{.rank = ranks_[of.group]},
+                     .seed = SplitMix64(context.seed + of.group).next()});
+  const std::vector<Subspace> found = fit_groups(context, sequence, asked, randomized_);
   std::vector<BasisHistory>& histories = histories_.at(sequence);
-  for (const Fit& of : fits) {
-    if (of.subspace.rank == 0) continue;
+  for (std::size_t i = 0; i < fits.size(); ++i) {
+    const Fit& of = fits[i];
+    if (found[i].rank == 0) continue;
     BasisHistory& history = histories[of.group];
     ++fits_;
     if (history.current()) ++refreshes_;
-    ranks_[of.group] = std::max(ranks_[of.group], of.subspace.rank);
-    history.renew(known_or_new(context, of.group, of.subspace), page, of.end);
+    ranks_[of.group] = std::max(ranks_[of.group], found[i].rank);
+    history.renew(known_or_new(context, of.group, found[i]), page, of.end);
   }
   fit_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -251,6 +244,11 @@ void LowRankStep::build_on_shared(const BasisGroup& group, const Basis& basis, D
   shared.width = basis->rank();
   shared.origin = group.cells.front();
   shared.shared = true;
+  if (draft.streams[group.among.front()].unread) {
+    shared.unread = true;
+    shared.joined = group.cells;
+    shared.projection = basis;
+  }
   for (std::size_t i = 0; i < group.cells.size(); ++i) {
     DraftStream& stream = draft.streams[group.among[i]];
     if (!takes(stream)) continue;
@@ -264,28 +262,28 @@ void LowRankStep::run(const StepContext& context, Draft& draft) {
   histories_[draft.sequence].resize(groups_.size());
   fit_bases(context, draft.sequence, draft.page, needed_fits(context, draft));
   const std::vector<BasisHistory>& histories = histories_.at(draft.sequence);
-  const std::size_t first_shared = draft.streams.size();
-  std::vector<std::size_t> sharing;
+  std::vector<std::pair<std::size_t, std::size_t>> sharing;  // group and stream of its coefficients
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Basis& basis = histories[g].current();
     if (!basis || !takes(draft, groups_[g])) continue;
     if (groups_[g].cells.size() > 1) {
       build_on_shared(groups_[g], basis, draft);
-      sharing.push_back(g);
+      if (!draft.streams.back().unread) sharing.emplace_back(g, draft.streams.size() - 1);
       continue;
     }
     draft.streams[groups_[g].among.front()].wraps.push_back(
         [basis](std::shared_ptr<const SideCodec> inner) { return basis->codec(std::move(inner)); });
   }
   context.pool.parallel_for(static_cast<int64_t>(sharing.size()), [&](int64_t index, int) {
-    const BasisGroup& group = groups_[sharing[static_cast<std::size_t>(index)]];
-    DraftStream& shared = draft.streams[first_shared + static_cast<std::size_t>(index)];
-    const LowRankBasis& basis = *histories[sharing[static_cast<std::size_t>(index)]].current();
+    const auto& [g, stream] = sharing[static_cast<std::size_t>(index)];
+    const BasisGroup& group = groups_[g];
+    DraftStream& shared = draft.streams[stream];
+    const LowRankBasis& basis = *histories[g].current();
     const std::vector<float> rows = joined_rows(draft, group);
     shared.rows.resize(static_cast<std::size_t>(shared.tokens * shared.width));
-    at_page(group, draft.start, [&] {
-      return basis.coefficients(MatView<const float>(rows.data(), shared.tokens, group.width),
-                                MatView<float>(shared.rows.data(), shared.tokens, shared.width));
+    at_page(group.cells.front(), draft.start, [&] {
+      basis.project(MatView<const float>(rows.data(), shared.tokens, group.width),
+                    MatView<float>(shared.rows.data(), shared.tokens, shared.width));
     });
   });
 }

@@ -22,6 +22,7 @@
 
 namespace kva {
 
+class RowProjection;  // runtime/kv/row_projection.h
 class SideArray;
 class SideCodec;
 
@@ -119,8 +120,11 @@ class SideCodec {
   // How device kernels read a page side of `tokens` tokens (1 to kMostPageTokens) of `width` numbers each (a
   // multiple of 8); nullopt: they cannot. SideFormat::shared is left to readable_format().
   virtual std::optional<SideFormat> device_format(int64_t tokens, int64_t width) const;
-  // Whether DeviceOps::pack() writes what encode() does, by that format or the one on a base.
+  // Whether DeviceOps::pack() writes what encode() does, by that format or the one on a base; with a
+  // projection, of the coefficients that DeviceOps::project() gives, which are encode()'s but for rounding.
   virtual bool device_codes() const { return false; }
+  // What makes encode() store coefficients of its rows, in place of them; null: nothing.
+  virtual const RowProjection* projection() const { return nullptr; }
   // Of its side memory, what those kernels read beside payloads, as SideFormat::shared lists it; null:
   // nothing.
   virtual DeviceArrays device_arrays() const { return {}; }

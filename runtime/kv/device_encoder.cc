@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "kernels/check.h"
 #include "kernels/unpack_lanes.h"
 #include "runtime/kv/device_tables.h"
+#include "runtime/kv/row_projection.h"
 #include "runtime/kv/side_memory.h"
 
 namespace kva {
@@ -22,28 +24,42 @@ std::optional<SideFormat> dense_format(const PageStore& store, SideId id) {
   return format && !is_packed(format->kind) ? format : std::nullopt;
 }
 
-// Whether one launch can do both.
 bool alike(const PackJob& a, const PackJob& b) {
   return a.format == b.format && a.front == b.front && a.source_kind == b.source_kind &&
          a.tokens == b.tokens && a.blends == b.blends && a.share == b.share && a.basis == b.basis &&
          a.base == b.base;
 }
+bool alike(const ProjectionJob& a, const ProjectionJob& b) {
+  return a.source_kind == b.source_kind && a.cells == b.cells && a.width == b.width && a.rank == b.rank;
+}
+
+const RowProjection* projection_of(const NewSide& side) {
+  return side.projection ? side.projection.get() : side.codec->projection();
+}
 
 }  // namespace
+
+int64_t DeviceEncoder::Group::projection_bytes() const {
+  return projection.rank == 0 ? 0 : (projection_numbers(projection) * 4 + 15) / 16 * 16;
+}
 
 DeviceEncoder::DeviceEncoder(PageStore& store, Backend& backend)
     : store_(store),
       backend_(backend),
       rows_(backend, kPurpose),
       sides_(backend, kPurpose),
+      projected_(backend, kPurpose),
       scratch_(backend, kPurpose),
       refused_(backend, kPurpose) {}
 
 bool DeviceEncoder::codes(const SideCodec& codec, std::span<const SideTokens> sources,
-                          const PageStore& store) {
+                          const RowProjection* projection, const PageStore& store) {
   if (sources.empty()) return false;
   const SideCodec& open = store.codec(sources[0].side);
-  if (!codec.device_codes() && &codec != &open) return false;
+  // Of any number of tokens; where the longest page is rows, any is.
+  const bool moves =
+      projection ? holds_rows(codec.device_format(kMostPageTokens, projection->rank())) : &codec == &open;
+  if (!codec.device_codes() && !moves) return false;
   return std::all_of(sources.begin(), sources.end(), [&](const SideTokens& of) {
     return &store.codec(of.side) == &open && store.base(of.side) == kNoSide && dense_format(store, of.side);
   });
@@ -71,10 +87,25 @@ PackJob DeviceEncoder::job_of(const Plan& plan, const NewSide& side) const {
   return job;
 }
 
-DeviceEncoder::Group& DeviceEncoder::group_of(const PackJob& job) {
+// Coefficients are what is coded then, as numbers of no basis.
+ProjectionJob DeviceEncoder::projection_for(const NewSide& side, PackJob& job) {
+  ProjectionJob projection;
+  const RowProjection* by = projection_of(side);
+  if (!by) return projection;
+  projection.source_kind = std::exchange(job.source_kind, SideKind::kF32);
+  projection.cells = static_cast<int32_t>(by->cells());
+  projection.width = static_cast<int32_t>(by->width());
+  projection.rank = static_cast<int32_t>(by->rank());
+  projection.tokens = job.tokens;
+  job.format.on_basis = false;
+  job.basis = nullptr;
+  return projection;
+}
+
+DeviceEncoder::Group& DeviceEncoder::group_of(const PackJob& job, const ProjectionJob& projection) {
   for (Group& group : groups_)
-    if (alike(group.job, job)) return group;
-  return groups_.emplace_back(Group{job, {}, {}, {}});
+    if (alike(group.job, job) && alike(group.projection, projection)) return group;
+  return groups_.emplace_back(Group{.job = job, .projection = projection});
 }
 
 std::size_t DeviceEncoder::place_rows(std::span<const SideTokens> tokens, int64_t row_bytes,
@@ -93,33 +124,94 @@ std::size_t DeviceEncoder::place_rows(std::span<const SideTokens> tokens, int64_
 }
 
 void DeviceEncoder::add(const Plan& plan, const NewSide& side, std::span<const SideId> ids) {
+  PackJob job = job_of(plan, side);
+  const ProjectionJob projection = projection_for(side, job);
+  Group& group = group_of(job, projection);
+  PackSide packed{.payload =
+                      store_.uncoded_payload(ids[static_cast<std::size_t>(&side - plan.sides.data())])};
+  if (side.base >= 0) packed.base = store_.data(ids[static_cast<std::size_t>(side.base)]).payload;
+  if (projection.rank > 0) return add_projected(group, side, packed);
   for (const auto& tokens : {side.sources, side.others}) {
     int64_t count = 0;
     for (const SideTokens& of : tokens) count += of.count;
     KVA_CHECK(count == side.tokens || tokens.empty(), "as many tokens as the side has");
   }
-  Group& group = group_of(job_of(plan, side));
   const int64_t row_bytes = side.width * side_bits(group.job.source_kind) / 8;
-  PackSide packed{.payload =
-                      store_.uncoded_payload(ids[static_cast<std::size_t>(&side - plan.sides.data())])};
-  if (side.base >= 0) packed.base = store_.data(ids[static_cast<std::size_t>(side.base)]).payload;
   group.first_row.push_back(place_rows(side.sources, row_bytes, packed.source));
   group.first_other.push_back(place_rows(side.others, row_bytes, packed.other_source));
   group.sides.push_back(packed);
 }
 
-void DeviceEncoder::launch(const Group& group, int64_t first_side) {
-  const int64_t scratch_bytes = pack_scratch(group.job).bytes;
-  const auto count = std::ssize(group.sides);
-  const int64_t at_once =
-      scratch_bytes == 0 ? count : std::clamp<int64_t>(kMostScratch / scratch_bytes, 1, count);
-  scratch_.reserve(at_once * scratch_bytes);
+// Its cells' tokens come one cell after the other, and are read token by token.
+void DeviceEncoder::add_projected(Group& group, const NewSide& side, PackSide packed) {
+  const ProjectionJob& of_group = group.projection;
+  const auto cells = static_cast<std::size_t>(of_group.cells), tokens = static_cast<std::size_t>(side.tokens);
+  const int64_t row_bytes = int64_t{of_group.width} * side_bits(of_group.source_kind) / 8;
+  const std::size_t first_row = row_addresses_.size();
+  row_addresses_.resize(first_row + cells * tokens);
+  std::size_t at = 0;
+  for (const SideTokens& of : side.sources) {
+    KVA_CHECK(store_.width(of.side) == of_group.width, "tokens of the cells");
+    const std::byte* row = store_.data(of.side).payload + of.first * row_bytes;
+    for (int32_t t = 0; t < of.count; ++t, ++at, row += row_bytes) {
+      KVA_CHECK(at < cells * tokens, "as many tokens of each cell as the side has");
+      row_addresses_[first_row + at % tokens * cells + at / tokens] = row;
+    }
+  }
+  KVA_CHECK(at == cells * tokens, "as many tokens of each cell as the side has");
+  const DeviceBasis basis = projection_of(side)->device_basis();
+  group.projected.push_back(
+      {.basis = reinterpret_cast<const uint16_t*>(basis.array->on_device() + basis.offset)});
+  group.sides.push_back(packed);
+  group.first_row.push_back(first_row);
+  group.first_other.push_back(kNoRows);
+}
+
+void DeviceEncoder::reserve_scratch() {
+  int64_t most = 0;
+  for (Group& group : groups_) {
+    const int64_t each = group.pack_bytes() + group.projection_bytes();
+    const auto count = std::ssize(group.sides);
+    group.at_once = each == 0 ? count : std::clamp<int64_t>(kMostScratch / each, 1, count);
+    most = std::max(most, group.at_once * each);
+  }
+  scratch_.reserve(most);
+}
+
+// Once the addresses of rows and the scratch are there: what is coded first lies in front of it.
+void DeviceEncoder::settle(Group& group) {
+  std::byte* projections = scratch_.data() + group.at_once * group.pack_bytes();
+  const auto listed = [&](std::size_t first) { return first == kNoRows ? nullptr : rows_.data() + first; };
+  for (std::size_t i = 0; i < group.sides.size(); ++i) {
+    if (group.projection.rank == 0) {
+      group.sides[i].rows = listed(group.first_row[i]);
+      group.sides[i].other_rows = listed(group.first_other[i]);
+      continue;
+    }
+    ProjectionSide& side = group.projected[i];
+    side.rows = listed(group.first_row[i]);
+    side.coefficients = reinterpret_cast<float*>(projections + static_cast<int64_t>(i) % group.at_once *
+                                                                   group.projection_bytes());
+    side.residual = side.coefficients + int64_t{group.projection.tokens} * group.projection.rank;
+    group.sides[i].source = reinterpret_cast<const std::byte*>(side.coefficients);
+  }
+}
+
+void DeviceEncoder::launch(const Group& group, int64_t first_side, int64_t first_projected) {
   PackJob job = group.job;
   job.scratch = scratch_.data();
   job.refused = refused_.data();
-  for (int64_t at = 0; at < count; at += at_once) {
+  ProjectionJob projection = group.projection;
+  projection.refused = refused_.data();
+  const auto count = std::ssize(group.sides);
+  for (int64_t at = 0; at < count; at += group.at_once) {
     job.sides = sides_.data() + first_side + at;
-    job.count = static_cast<int32_t>(std::min(at_once, count - at));
+    job.count = static_cast<int32_t>(std::min(group.at_once, count - at));
+    if (projection.rank > 0) {
+      projection.sides = projected_.data() + first_projected + at;
+      projection.count = job.count;
+      backend_.device()->project(projection);
+    }
     backend_.device()->pack(job);
   }
 }
@@ -132,28 +224,31 @@ bool DeviceEncoder::code(const Plan& plan, std::span<const SideId> sides) {
     for (const NewSide& side : plan.sides)
       if (!side.sources.empty() && (side.base >= 0) == based) add(plan, side, sides);
   if (!row_addresses_.empty()) rows_.upload(row_addresses_);
+  reserve_scratch();
   std::vector<PackSide> all;
-  for (Group& group : groups_)
-    for (std::size_t i = 0; i < group.sides.size(); ++i) {
-      if (group.first_row[i] != kNoRows) group.sides[i].rows = rows_.data() + group.first_row[i];
-      if (group.first_other[i] != kNoRows) group.sides[i].other_rows = rows_.data() + group.first_other[i];
-      all.push_back(group.sides[i]);
-    }
+  std::vector<ProjectionSide> all_projected;
+  for (Group& group : groups_) {
+    settle(group);
+    all.insert(all.end(), group.sides.begin(), group.sides.end());
+    all_projected.insert(all_projected.end(), group.projected.begin(), group.projected.end());
+  }
   sides_.upload(all);
+  projected_.upload(all_projected);
   int32_t refused = 0;
   refused_.upload({&refused, 1});
-  int64_t first = 0;
+  int64_t first = 0, first_projected = 0;
   for (const Group& group : groups_) {
-    launch(group, first);
+    launch(group, first, first_projected);
     first += std::ssize(group.sides);
+    first_projected += std::ssize(group.projected);
   }
   backend_.download(&refused, refused_.data(), sizeof(refused));
   return refused != 0;
 }
 
 void DeviceEncoder::add_to(ByteLedger& ledger) const {
-  for (const int64_t bytes :
-       {rows_.held_bytes(), sides_.held_bytes(), scratch_.held_bytes(), refused_.held_bytes()})
+  for (const int64_t bytes : {rows_.held_bytes(), sides_.held_bytes(), projected_.held_bytes(),
+                              scratch_.held_bytes(), refused_.held_bytes()})
     ledger.workspace += bytes;
 }
 

@@ -1,4 +1,5 @@
-// Sides that are coded on the device from the pages that lie there, without their numbers coming to the host.
+// Sides that are coded on the device from the pages that lie there, without their numbers coming to the host:
+// as they are, or their coefficients on a basis.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,9 @@ class DeviceEncoder {
   DeviceEncoder(PageStore& store, Backend& backend);
 
   // Whether `codec` can be coded here from such tokens: of dense sides, for codes, or for rows of their own
-  // type.
-  static bool codes(const SideCodec& codec, std::span<const SideTokens> sources, const PageStore& store);
+  // type; with a projection (NewSide's, or null), for rows of any type.
+  static bool codes(const SideCodec& codec, std::span<const SideTokens> sources,
+                    const RowProjection* projection, const PageStore& store);
 
   // Writes the payloads of all sides of the plan that have sources: plan.sides[i] into sides[i]. Returns
   // whether a number was refused, not finite or beyond f16: then they are not whole. Throws InputError when
@@ -36,17 +38,27 @@ class DeviceEncoder {
   // Sides that one launch codes: a launch's job, and its sides from `first` on.
   struct Group {
     PackJob job;
+    ProjectionJob projection;  // whose results are coded; rank 0: none
     std::vector<PackSide> sides;
+    std::vector<ProjectionSide> projected;
     // Of each side in the rows' addresses, where it has any; and of the rows that they are blended with.
     std::vector<std::size_t> first_row, first_other;
+    int64_t at_once = 0;  // sides that the scratch has room for
+
+    int64_t pack_bytes() const { return pack_scratch(job).bytes; }
+    int64_t projection_bytes() const;
   };
 
   PackJob job_of(const Plan& plan, const NewSide& side) const;
-  Group& group_of(const PackJob& job);
+  static ProjectionJob projection_for(const NewSide& side, PackJob& job);
+  Group& group_of(const PackJob& job, const ProjectionJob& projection);
   // Where the tokens are: the first one's address, or the place of all in the rows' addresses.
   std::size_t place_rows(std::span<const SideTokens> tokens, int64_t row_bytes, const std::byte*& first);
   void add(const Plan& plan, const NewSide& side, std::span<const SideId> ids);
-  void launch(const Group& group, int64_t first_side);
+  void add_projected(Group& group, const NewSide& side, PackSide packed);
+  void reserve_scratch();
+  void settle(Group& group);
+  void launch(const Group& group, int64_t first_side, int64_t first_projected);
 
   PageStore& store_;
   Backend& backend_;
@@ -54,6 +66,7 @@ class DeviceEncoder {
   std::vector<const std::byte*> row_addresses_;
   DeviceArray<const std::byte*> rows_;
   DeviceArray<PackSide> sides_;
+  DeviceArray<ProjectionSide> projected_;
   DeviceArray<std::byte> scratch_;
   DeviceArray<int32_t> refused_;
 };

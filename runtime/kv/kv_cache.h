@@ -183,8 +183,9 @@ class KvCache {
   // Whether the live side has exactly this codec and payload, and builds on nothing.
   bool holds(SideId side, const SideCodec& codec, std::span<const std::byte> payload) const;
   // Whether a plan may name these tokens as the sources of a new side of the codec, in place of a payload:
-  // where pages are on a device that can code them.
-  bool codes_itself(const SideCodec& codec, std::span<const SideTokens> sources) const;
+  // where pages are on a device that can code them; projection: as NewSide's.
+  bool codes_itself(const SideCodec& codec, std::span<const SideTokens> sources,
+                    const RowProjection* projection = nullptr) const;
 
   // Makes the change, whole or (InputError: out of memory, a codec that the pages' device cannot read,
   // numbers that the codec of a side with sources refuses) not at all. Open pages are not touched. Sides that

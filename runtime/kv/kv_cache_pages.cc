@@ -30,14 +30,16 @@ std::string place_of(const Plan& plan, int index, const TableLookup& tables) {
     if (rewrite.k == index || rewrite.v == index)
       return place(rewrite.layer, rewrite.kv_head, rewrite.k == index ? Side::kKey : Side::kValue,
                    rewrite.positions.front());
+  // One that others build on.
   for (std::size_t i = 0; i < plan.sides.size(); ++i)
     if (plan.sides[i].base == index) return place_of(plan, static_cast<int>(i), tables);
   return "a new page";
 }
 
-std::vector<float> rows_of(const PageStore& store, std::span<const SideTokens> tokens, int64_t width) {
+std::vector<float> rows_of(const PageStore& store, std::span<const SideTokens> tokens) {
   std::vector<float> rows, page;
   for (const SideTokens& of : tokens) {
+    const int64_t width = store.width(of.side);
     page.resize(static_cast<std::size_t>(store.tokens(of.side) * width));
     store.read(of.side, {page.data(), store.tokens(of.side), width});
     rows.insert(rows.end(), page.begin() + of.first * width, page.begin() + (of.first + of.count) * width);
@@ -45,11 +47,26 @@ std::vector<float> rows_of(const PageStore& store, std::span<const SideTokens> t
   return rows;
 }
 
+// Rows [cells, tokens, width], brought to [tokens, cells, width], as what they are on.
+std::vector<float> projected_rows(const std::vector<float>& rows, const NewSide& side) {
+  const int64_t cells = side.projection->cells(), width = side.projection->width();
+  std::vector<float> joined(rows.size());
+  for (int64_t cell = 0; cell < cells; ++cell)
+    for (int64_t t = 0; t < side.tokens; ++t)
+      std::copy_n(rows.data() + (cell * side.tokens + t) * width, width,
+                  joined.data() + (t * cells + cell) * width);
+  std::vector<float> coefficients(static_cast<std::size_t>(side.tokens * side.width));
+  side.projection->project({joined.data(), side.tokens, cells * width},
+                           {coefficients.data(), side.tokens, side.width});
+  return coefficients;
+}
+
 // What a side with sources is made of.
 std::vector<float> rows_to_code(const PageStore& store, const NewSide& side) {
-  std::vector<float> rows = rows_of(store, side.sources, side.width);
+  std::vector<float> rows = rows_of(store, side.sources);
+  if (side.projection) return projected_rows(rows, side);
   if (side.others.empty()) return rows;
-  const std::vector<float> others = rows_of(store, side.others, side.width);
+  const std::vector<float> others = rows_of(store, side.others);
   std::vector<float> between(rows.size());
   directions_between({rows.data(), side.tokens, side.width}, {others.data(), side.tokens, side.width},
                      side.share, {between.data(), side.tokens, side.width});
@@ -63,7 +80,6 @@ void KvCache::Impl::refuse_numbers(const Plan& plan, std::span<const SideId> sid
   for (std::size_t i = 0; i < plan.sides.size(); ++i) {
     const NewSide& side = plan.sides[i];
     if (side.sources.empty()) continue;
-    const std::vector<float> rows = rows_to_code(store, side);
     std::vector<std::byte> payload(static_cast<std::size_t>(side.bytes())), under;
     SideData base;
     if (side.base >= 0) {
@@ -72,11 +88,18 @@ void KvCache::Impl::refuse_numbers(const Plan& plan, std::span<const SideId> sid
       base = {.base = under.data(), .base_codec = plan.sides[below].codec.get()};
     }
     try {
+      const std::vector<float> rows = rows_to_code(store, side);
       side.codec->encode({rows.data(), side.tokens, side.width}, base, payload.data());
     } catch (const InputError& error) {
       throw InputError(fmt::format("{}: {}", place_of(plan, static_cast<int>(i), tables()), error.what()));
     }
   }
+  // Coefficients are rounded otherwise here than there.
+  for (std::size_t i = 0; i < plan.sides.size(); ++i)
+    if (const NewSide& side = plan.sides[i];
+        !side.sources.empty() && (side.projection || side.codec->projection()))
+      throw InputError(fmt::format("{}: expected coefficients within f16, found one at its very end",
+                                   place_of(plan, static_cast<int>(i), tables())));
   KVA_CHECK(false, "device and codec refuse the same numbers");
 }
 
@@ -146,8 +169,9 @@ bool KvCache::holds(SideId side, const SideCodec& codec, std::span<const std::by
   return std::equal(payload.begin(), payload.end(), stored.begin());
 }
 
-bool KvCache::codes_itself(const SideCodec& codec, std::span<const SideTokens> sources) const {
-  return impl_->device && DeviceEncoder::codes(codec, sources, impl_->store);
+bool KvCache::codes_itself(const SideCodec& codec, std::span<const SideTokens> sources,
+                           const RowProjection* projection) const {
+  return impl_->device && DeviceEncoder::codes(codec, sources, projection, impl_->store);
 }
 
 std::shared_ptr<SideMemory> KvCache::side_memory() const { return impl_->side_memory; }

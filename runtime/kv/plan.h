@@ -14,6 +14,7 @@
 #include "runtime/kv/codec.h"
 #include "runtime/kv/page_store.h"
 #include "runtime/kv/page_table.h"
+#include "runtime/kv/row_projection.h"
 
 namespace kva {
 
@@ -46,6 +47,9 @@ struct NewSide {
   // way (kernels/direction_math.h).
   std::vector<SideTokens> others;
   double share = 0.0;
+  // Where it is given, the sources are so many tokens of each of its cells' sides in turn, and the new side
+  // holds their coefficients.
+  std::shared_ptr<const RowProjection> projection;
   int base = -1;  // index of an earlier new side that it builds on
 
   int64_t bytes() const { return codec->bytes(tokens, width); }

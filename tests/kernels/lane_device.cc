@@ -12,12 +12,15 @@
 
 #include "kernels/check.h"
 #include "kernels/cover_lanes.h"
+#include "kernels/orthonormal_lanes.h"
 #include "kernels/pack_lanes.h"
 #include "kernels/recorded_device.h"
 #include "kernels/similarity_lanes.h"
 #include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_team.h"
 #include "tests/kernels/host_warp.h"
+#include "tests/kernels/lane_solver.h"
+#include "tests/kernels/projection_on_host.h"
 
 namespace kva {
 namespace {
@@ -33,6 +36,15 @@ struct HostBlock {
   void raise(int32_t* to, int32_t value) const { *to = std::max(*to, value); }
   void lower(int32_t* to, int32_t value) const { *to = std::min(*to, value); }
   uint64_t raise(uint64_t* to, uint64_t value) const { return std::exchange(*to, std::max(*to, value)); }
+};
+
+// The block of kernels/orthonormal_lanes.h, whose warps run after each other.
+struct HostRows {
+  template <class Body>
+  void rows(int64_t first, int64_t end, const Body& body) const {
+    for (int64_t row = first; row < end; ++row) warp.run([&](HostWarp::Lane& lane) { body(lane, row); });
+  }
+  HostWarp& warp;
 };
 
 // Launches as they were when they were recorded.
@@ -143,6 +155,11 @@ class LaneDevice : public RecordedDevice {
     HostTeam team(warp_);
     for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
   }
+  void project(const ProjectionJob& job) override {
+    in_order();
+    const Access access(*this);
+    project_on_host(warp_, job);
+  }
   void nearest(const NearestJob& job) override {
     in_order();
     const Access access(*this);
@@ -159,7 +176,34 @@ class LaneDevice : public RecordedDevice {
   void cover(const CoverJob& job) override;
   void count_duplicates(const DuplicateJob& job) override;
 
+  void widen_rows(const WidenRowsJob& job) override {
+    in_order();
+    const Access access(*this);
+    for (int64_t row = 0; row < job.count * job.tokens; ++row)
+      warp_.run([&](HostWarp::Lane& lane) { widen_row(lane, job, row); });
+  }
+  void draw_normals(const NormalJob& job) override {
+    in_order();
+    each(job.count, normal_pairs(job), [&](int64_t index, int64_t pair) { draw_pair(job, index, pair); });
+  }
+  void multiply_matrices(const MatrixProduct& product) override { solve(product); }
+  void orthonormalize(const OrthonormalJob& job) override {
+    if (!takes_blocks(job)) return solve(job);
+    in_order();
+    const Access access(*this);
+    HostRows rows{warp_};
+    for (int64_t i = 0; i < job.count; ++i) orthonormalize_block(rows, job, i);
+  }
+  void find_eigenvectors(const EigenJob& job) override { solve(job); }
+
  private:
+  template <typename Job>
+  void solve(const Job& job) {
+    in_order();
+    const Access access(*this);
+    solve_on_host(job);
+  }
+
   void launch(const Launch& launch) override {
     std::visit([this](const auto& job) { run(job); }, launch);
   }
