@@ -170,25 +170,33 @@ INSTANTIATE_TEST_SUITE_P(
 
 using DeviceRefusal = DeviceRecipe;
 
+// Before a page is there.
 TEST_P(DeviceRefusal, NamesTheMethodAndWhatToDo) {
-  const Projections source(kShape, 40, 2);
-  const auto make = [&] {
-    CompressedCache c(GetParam(), pool, kShape, nullptr, 0, make_device_backend(device));
-    c.prompt(c.driver.add(source), 40, 40);
+  const Recipe recipe = Recipe::parse(GetParam());
+  const auto classes = std::make_shared<TokenClasses>(std::vector(kIdClasses.begin(), kIdClasses.end()));
+  const auto make = [&](std::shared_ptr<Backend> backend) {
+    KvCache cache(CompressedCache::options_of(recipe, kShape, std::move(backend)), pool);
+    const Compressor compressor(recipe, cache, pool, 0, classes);
   };
-  EXPECT_THAT(error_of(make), AllOf(HasSubstr(device->name()), HasSubstr("use --device cpu")));
+  EXPECT_EQ(error_of([&] { make(nullptr); }), "no error");
+  EXPECT_THAT(error_of([&] { make(make_device_backend(device)); }),
+              AllOf(HasSubstr(device->name()), HasSubstr("use --device cpu")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, DeviceRefusal,
-                         testing::Values("keys(plain); lowrank(fit_tokens=16)",
-                                         "minicache(start=0) | quant(bits=4, rotate=true)",
-                                         "minicache(start=0) | quant(bits=4, sinks=3)",
-                                         "lowrank(rank=5, fit_tokens=16) | gear(rank=3)",
-                                         "lowrank(rank=5, fit_tokens=16) | quant(bits=4, sinks=2)",
-                                         "minicache(start=0) | gear(rank=3)",
-                                         "minicache(start=0) | turboquant", "zstd",
-                                         "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, DeviceRefusal,
+    testing::Values("keys(plain); lowrank(fit_tokens=16)", "minicache(start=0) | quant(bits=4, rotate=true)",
+                    "minicache(start=0) | quant(bits=4, sinks=3)",
+                    "lowrank(rank=5, fit_tokens=16) | gear(rank=3)",
+                    "lowrank(rank=5, fit_tokens=16) | quant(bits=4, sinks=2)",
+                    "minicache(start=0) | gear(rank=3)", "minicache(start=0) | turboquant", "zstd",
+                    "dense(f16) | zstd@tokens>40",
+                    "minicache(start=0)@prefill | quant(bits=4, sinks=19)@prefill",
+                    "lowrank(energy=0.9, fit_tokens=16) | gear(rank=3)",
+                    "layers(1)&side(v): lowrank(layers=2, rank=3) | turboquant; rest: nuq",
+                    "side(k): lowrank(layers=2, rank=3) | turboquant; rest: pq",
+                    "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"),
+    name_of);
 
 }  // namespace
 }  // namespace kva
