@@ -53,11 +53,6 @@ struct PairReading {
 
 constexpr int kGeneral = kSideKinds * kSideKinds;  // the bucket behind those of pairs of kinds
 
-int bucket_of(const PairReading& pair) {
-  return pair.is_general() ? kGeneral
-                           : static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
-}
-
 void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format,
                 std::span<const SideFormat> formats) {
   KVA_CHECK(format.width > 0 && (format.on_basis || format.width % 8 == 0),
@@ -160,9 +155,17 @@ class Planner {
     return at;
   }
 
+  bool lifts(const Reading& key) const { return limits_.turns && key.has_coordinates(); }
+  bool is_general(const PairReading& pair) const { return pair.is_general() || lifts(pair.key); }
+  int bucket_of(const PairReading& pair) const {
+    return is_general(pair)
+               ? kGeneral
+               : static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+  }
+
   // Where the table's queries are, for keys that are read so.
   int32_t queries_of(const AttentionTable& table, const Reading& key, int32_t page, int32_t rows) {
-    if (!key.has_coordinates()) return -1;
+    if (!key.has_coordinates() || lifts(key)) return -1;
     // Whatever their kinds, keys of one basis and turn have the same coordinates.
     const auto [known, added] = projected_.try_emplace({key.basis, key.hadamard}, 0);
     if (added) {
@@ -195,7 +198,10 @@ class Planner {
         item.sums = take_rows(merge.rows, pair.value.width, plan_.coordinate_sums);
         plan_.lifts.push_back({of_pair.front(), item.state, merge.rows, item.sums});
       }
-      if (pair.is_general())
+      if (lifts(pair.key))
+        plan_.lifted_key =
+            std::max(plan_.lifted_key, coordinate_stride(pair.key.width) * (pair.key.hadamard ? 2 : 1));
+      if (is_general(pair))
         for (const int32_t width : {pair.key.width, pair.value.width})
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
       add_items(table, item, of_pair, merge.rows, buckets_[index(bucket_of(pair))]);
@@ -250,7 +256,8 @@ AttentionGrid::AttentionGrid(const AttentionPlan& plan)
       longest_page(plan.longest_page),
       widest(plan.widest),
       key_numbers(plan.key_numbers),
-      value_numbers(plan.value_numbers) {
+      value_numbers(plan.value_numbers),
+      lifted_key(plan.lifted_key) {
   for (const AttentionMerge& merge : plan.merges) rows = std::max(rows, merge.rows);
   for (const AttentionProjection& of : plan.projections) projected_rows = std::max(projected_rows, of.rows);
   for (const AttentionLift& of : plan.lifts) lifted_rows = std::max(lifted_rows, of.rows);

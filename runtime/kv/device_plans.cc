@@ -106,12 +106,13 @@ void DevicePlans::fill(DevicePlan& to, int layer, std::span<const DeviceSpan> sp
   to.asked.clear();
   list_pages(to, layer, spans);
   to.plan = plan_attention(to.pages, tables_.formats(), to.tables,
-                           {.group = options_.heads / options_.kv_heads, .most_states = kMostStates});
-  // Steps of one token are many, and launch alike for long.
-  if (std::all_of(spans.begin(), spans.end(), [](const DeviceSpan& of) { return of.span.tokens == 1; }))
-    round_up(to.plan);
+                           {.group = options_.heads / options_.kv_heads,
+                            .most_states = kMostStates,
+                            .turns = options_.rope && options_.key_basis != KeyBasis::kRotated});
+  if (decodes(spans)) round_up(to.plan);
   to.plan.longest_page = std::max(to.plan.longest_page, options_.page_tokens);
   upload(to);
+  if (masses_.wanted(spans)) masses_.plan(spans, to.plan, to.pages, to.tables, to.masses);
   to.asked = asked_;
 }
 
@@ -143,7 +144,7 @@ int64_t DevicePlans::held_bytes() const {
   int64_t bytes = 0;
   for (const auto& plan : plans_)
     bytes += plan->items.held_bytes() + plan->page_list.held_bytes() + plan->merges.held_bytes() +
-             plan->projections.held_bytes() + plan->lifts.held_bytes();
+             plan->projections.held_bytes() + plan->lifts.held_bytes() + plan->masses.held_bytes();
   return bytes;
 }
 
