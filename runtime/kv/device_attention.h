@@ -6,7 +6,8 @@
 // whose tables are alike: 44 bytes for every 512 tokens and 4 query rows of a table and, where pages came or
 // went, 4 for each page; and for each layer an address pair for each new token and KV head, and the entry of
 // each table's last page, 72 bytes. Where a page begins or a plan has changed pages, those pages' entries
-// come on top. What it launches after that is the same for many steps, whatever they read.
+// come on top; where positions are relative to the cache, so does one for each token and KV head. What it
+// launches after that is the same for many steps, whatever they read.
 //
 // A table has so many states at most, whatever its length, so that the workspace grows with the batch, and
 // with the context by the plan's 4 bytes a page only.
