@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 
+#include "compressors/outline.h"
 #include "compressors/step.h"
 #include "kernels/check.h"
 
@@ -59,13 +60,6 @@ std::vector<Stage> make_stages(const Statement& statement) {
   return stages;
 }
 
-// Throws InputError for a step whose pages a device cannot read.
-void expect_device_step(const RecipeStep& text, const Step& step, const std::string& device) {
-  if (const std::string lacks = step.host_only(); !lacks.empty())
-    throw InputError(fmt::format("{}: {} cannot read {}; use --device cpu or leave this step out",
-                                 text.text(), device, lacks));
-}
-
 }  // namespace
 
 struct Compressor::Impl {
@@ -92,12 +86,10 @@ struct Compressor::Impl {
               pipeline.cells.push_back({layer, head, side});
       if (pipeline.cells.empty()) continue;
       pipeline.stages = make_stages(recipe.statements()[i]);
-      auto text = recipe.statements()[i].pipeline.begin();
+      if (options.backend->device()) expect_readable(recipe.statements()[i], context(pipeline));
       for (Stage& stage : pipeline.stages)
         for (const auto& step : stage.steps) {
           step->begin(context(pipeline));
-          if (options.backend->device()) expect_device_step(*text, *step, options.backend->name());
-          ++text;
           for (const Cell& cell : pipeline.cells) cache.observe(cell.layer, cell.kv_head, step->observes());
         }
       if (pipeline.stages.size() > 1)

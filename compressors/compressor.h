@@ -43,7 +43,8 @@ class Compressor : public CacheListener {
   static bool shares_prefixes(const Recipe& recipe);
 
   // Throws InputError where the recipe names layers or heads that the cache does not have, or parameters that
-  // do not fit it, and for methods that go by classes of tokens where no `classes` are given.
+  // do not fit it, for methods that go by classes of tokens where no `classes` are given, and for pages that
+  // the device that holds the cache's cannot read.
   Compressor(const Recipe& recipe, KvCache& cache, ThreadPool& pool, uint64_t seed = 0,
              std::shared_ptr<const TokenClasses> classes = nullptr);
   ~Compressor() override;

@@ -25,11 +25,6 @@ std::shared_ptr<const SideCodec> open_codec(const Cell& cell, const KvCache& cac
   return cell.side == Side::kKey ? cache.options().k_codec : cache.options().v_codec;
 }
 
-Lane lane_of(const DraftStream& stream) {
-  if (stream.shared) return Lane::kShared;
-  return stream.origin.side == Side::kKey ? Lane::kKeys : Lane::kValues;
-}
-
 std::vector<float> page_rows(const KvCache& cache, const PageAddress& at, int64_t tokens, int64_t width) {
   std::vector<float> rows(static_cast<std::size_t>(tokens * width));
   cache.read_page(at.sequence, at.layer, at.kv_head, at.page, at.side,
@@ -230,6 +225,11 @@ void place_in_tables(Draft& draft, const KvCache& cache, std::span<const Cell> c
 }
 
 }  // namespace
+
+Lane lane_of(const DraftStream& stream) {
+  if (stream.shared) return Lane::kShared;
+  return stream.origin.side == Side::kKey ? Lane::kKeys : Lane::kValues;
+}
 
 std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache) {
   if (stream.codec) return stream.codec;

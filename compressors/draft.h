@@ -114,6 +114,8 @@ int64_t page_in_table(const KvCache& cache, SequenceId sequence, int layer, int 
 Draft read_draft(const KvCache& cache, SequenceId sequence, int64_t page, std::span<const Cell> cells,
                  ThreadPool& pool, bool numbers = true);
 
+Lane lane_of(const DraftStream& stream);
+
 // The codec that the stream will be stored with; null where it stays as it is.
 std::shared_ptr<const SideCodec> codec_of(const DraftStream& stream, const KvCache& cache);
 

@@ -41,6 +41,14 @@ void LearnedFormat::run(const StepContext& context, Draft& draft) {
   }
 }
 
+void LearnedFormat::outline(const StepContext& context, Draft& draft) {
+  const std::vector<float> zeros(static_cast<std::size_t>(codebook_numbers(context)));
+  codecs_.assign(static_cast<std::size_t>(context.layers()) * 2, nullptr);
+  for (const LayerSide& of : layer_sides(context.cells))
+    codecs_[side_index(of.layer, of.side)] = make(context, of, zeros);
+  run(context, draft);
+}
+
 void read_finite_sample(const std::string& method, const PageSet& sample, const Cell& cell, int64_t page,
                         MatView<float> rows) {
   read_sample(sample, cell, page, rows);

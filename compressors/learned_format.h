@@ -28,6 +28,7 @@ class LearnedFormat : public Step {
 
   // Throws InputError where no sample was learnt from.
   void run(const StepContext& context, Draft& draft) final;
+  void outline(const StepContext& context, Draft& draft) final;
 
  protected:
   const std::string& name() const { return name_; }
@@ -35,6 +36,8 @@ class LearnedFormat : public Step {
   // Numbers of a codebook for these cells. Deterministic and thread-safe; the sample has at least one page.
   virtual std::vector<float> learn(const StepContext& context, const PageSet& sample,
                                    const LayerSide& of) const = 0;
+  // How many they are.
+  virtual int64_t codebook_numbers(const StepContext& context) const = 0;
   // The codec that uses it.
   virtual std::shared_ptr<const SideCodec> make(const StepContext& context, const LayerSide& of,
                                                 std::span<const float> codebook) const = 0;

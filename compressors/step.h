@@ -43,8 +43,10 @@ class Step {
   // Called once, before any draft. Throws InputError for parameters that do not fit the cache.
   virtual void begin(const StepContext&) {}
 
-  // What it makes that device kernels cannot read yet, for an error; empty: nothing. Asked after begin().
-  virtual std::string host_only() const { return ""; }
+  // Makes of a page of zeros in no table what run() would store it as: codecs and what builds on what, those
+  // that it learns or fits with numbers of its own choice. Called after begin(), of steps that are no
+  // MethodKind::kStructure, in place of all else, to know beforehand whether a device reads it.
+  virtual void outline(const StepContext& context, Draft& draft) { run(context, draft); }
 
   // Whether the step learns from pages of a calibration text before it begins; then fit() comes first. The
   // sample has the shape and key basis of the cache; it holds full pages only.

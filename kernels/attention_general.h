@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/attention_warp.h"
+#include "kernels/encode_lanes.h"
 
 namespace kva {
 
@@ -54,7 +55,7 @@ KVA_LANE_CODE void score_scaled(Warp& warp, const AttentionJob& job, const Devic
   const ScoreTurnedPage<false, Warp> turned{warp, job, page, keys, queries, scores};
   for (int32_t i = 0; i < rows.count; ++i) {
     const int32_t token = rows.tokens[i];
-    const int32_t position = position_of(page, token);
+    const int32_t position = turn_of(page, token);
     float sums[kItemRows] = {};
     for (int32_t c = warp.lane(); c < rows.width; c += 32) {
       const float number = rows.number(i, c);
@@ -98,10 +99,69 @@ struct ScoreOddPage {
   }
 };
 
-// The item's queries for keys of `width` numbers; those that are not read by units stay where they are.
+// Whether keys are brought back from coordinates of their own one by one: queries that are turned by each
+// page's or token's position cannot be brought there once for all.
+KVA_LANE_CODE inline bool lifts_keys(const AttentionJob& job, const SideFormat& keys) {
+  return job.turning != KeyTurning::kNone && (keys.hadamard || keys.on_basis);
+}
+
+// Scores of such keys. room: job.lifted_key floats, shared.
+template <class Warp>
+struct ScoreLiftedPage {
+  Warp& warp;
+  const AttentionJob& job;
+  const DevicePage& page;
+  const SidePage& keys;
+  const float* queries;
+  float* scores;
+  float* room;
+
+  // The token's own numbers, but for the factor.
+  KVA_LANE_CODE void take(const ScoreTurnedPage<true, Warp>& turned, const SidePage& codes, int32_t token) {
+    const SideFormat& format = *keys.format;
+    for (int32_t i = warp.lane(); i < format.width; i += 32)
+      room[i] = turned.number(AnyKind{format.kind}, codes, token, i);
+    warp.sync();
+    if (is_packed(format.kind) && token >= format.front)
+      for_kept_of_token(codes, token - format.front, warp.lane(),
+                        [&](int32_t channel, float beyond_code) { room[channel] += beyond_code; });
+    warp.sync();
+    if (format.hadamard) hadamard_row(warp, room, format.width, room + coordinate_stride(format.width));
+    warp.sync();
+  }
+
+  KVA_LANE_CODE void run() {
+    const SideFormat& format = *keys.format;
+    const SidePage codes = coded_part(keys);
+    const ScoreTurnedPage<true, Warp> turned{warp, job, page, keys, queries, scores};
+    const auto* basis = reinterpret_cast<const uint16_t*>(page.key_base);
+    for (int32_t token = 0; token < keys.tokens; ++token) {
+      take(turned, codes, token);
+      const int32_t position = turn_of(page, token);
+      float sums[kItemRows] = {};
+      for (int32_t c = warp.lane(); c < job.head_dim; c += 32) {
+        float number = format.on_basis ? 0.0f : room[c];
+        for (int32_t i = 0; format.on_basis && i < format.width; ++i)
+          number = fmaf(room[i], f16_value(basis[int64_t{i} * job.head_dim + c]), number);
+        if (job.turning == KeyTurning::kByToken) {
+          turned.add(sums, position, c, number);
+        } else {
+          for (int r = 0; r < kItemRows; ++r) sums[r] = fmaf(queries[r * job.head_dim + c], number, sums[r]);
+        }
+      }
+      const bool has_factor = is_packed(format.kind) && format.factors_at >= 0 && token >= format.front;
+      const float factor = has_factor ? f16_at(keys.payload, format.factors_at, token - format.front) : 1.0f;
+      put_scores(warp, sums, factor, scores + token, job.longest_page);
+      warp.sync();
+    }
+  }
+};
+
+// The item's queries for keys as `format` has them; those that are not read by units stay where they are.
 template <class Warp>
 KVA_LANE_CODE void load_general_queries(Warp& warp, const AttentionJob& job, const AttentionItem& item,
-                                        int32_t width, float* queries) {
+                                        const SideFormat& format, float* queries) {
+  const int32_t width = lifts_keys(job, format) ? job.head_dim : format.width;
   if (reads_units(width)) load_queries(warp, job, item, width, queries);
   warp.sync();
 }
@@ -116,6 +176,11 @@ KVA_LANE_CODE void score_general_page(Warp& warp, const AttentionJob& job, const
     const SidePage base = base_of(job, keys, page.key_base);
     score_side<true, true>(warp, job, item, page, base, AnyKind{base.format->kind}, numbers, queries, scores);
     score_scaled(warp, job, page, keys, queries, scores);
+  } else if (lifts_keys(job, *keys.format)) {
+    if (job.turning == KeyTurning::kByPage) turn_queries(warp, job, item, page.start, queries);
+    if (shares_numbers(kind)) take_numbers(warp, numbers, keys, nullptr);
+    ScoreLiftedPage<Warp> score{warp, job, page, keys, queries, scores, lifted_room(job, queries)};
+    score.run();
   } else if (reads_units(keys.format->width)) {
     score_side<true, true>(warp, job, item, page, keys, kind, numbers, queries, scores);
   } else {
@@ -227,7 +292,7 @@ KVA_LANE_CODE void attend_general_item(Warp& warp, const AttentionJob& job, cons
     const DevicePage& like = job.pages[job.page_list[item.first_page]];
     const SideFormat& of_values = job.formats[like.value_format];
     const bool by_units = reads_units(of_values.width);
-    load_general_queries(warp, job, item, job.formats[like.key_format].width, shared);
+    load_general_queries(warp, job, item, job.formats[like.key_format], shared);
     ValueSums values = {};
     for (int32_t i = 0; i < item.page_count; ++i) {
       const DevicePage& page = job.pages[job.page_list[item.first_page + i]];

@@ -22,15 +22,24 @@ struct MassTable {
   int32_t rows = 0;
   int32_t late_start = 0;   // position of the first query that counts as late
   int32_t near_tokens = 0;  // queries count as near to a key less than so many tokens before them
+  // Queries whose positions are the same but for so many bits are mapped together; -1: the table is not.
+  int32_t map_shift = -1;
+  int32_t map_stride = 0;  // from a key's sum of such queries to that of the next ones
+  int64_t map_at = 0;      // a key's first such sum is so far behind its place among sums
+
+  friend bool operator==(const MassTable&, const MassTable&) = default;
 };
 struct MassPage {
-  int32_t table = 0;
+  int32_t table = -1;  // -1: nothing is done
   int32_t first = 0;
   int32_t queries = -1;  // as AttentionItem has it, of the table's first row
+
+  friend bool operator==(const MassPage&, const MassPage&) = default;
 };
 
 // What attention observes beside its results, where `pages` is not null: for every key of the page list, its
-// weights summed over queries and query heads, in the order of the queries.
+// weights summed over queries and query heads, in the order of the queries. Of the sums any may be null: it
+// is not asked for.
 struct MassJob {
   const MassPage* pages = nullptr;  // [count], beside the page list
   int32_t count = 0;
@@ -41,6 +50,7 @@ struct MassJob {
   float* all = nullptr;
   float* late = nullptr;
   float* near = nullptr;
+  float* map = nullptr;
 
   friend bool operator==(const MassJob&, const MassJob&) = default;
 };
@@ -59,6 +69,7 @@ struct AttentionJob {
   int32_t longest_page = 0;  // tokens
   int32_t key_numbers = 0;   // the plan's
   int32_t value_numbers = 0;
+  int32_t lifted_key = 0;
   // Of the items: o [states, head_dim], m and l [states].
   float* state_values = nullptr;
   float* state_max = nullptr;
@@ -89,10 +100,17 @@ KVA_HOST_DEVICE constexpr int32_t widest_row(const AttentionJob& job) {
   return job.widest > job.head_dim ? job.widest : job.head_dim;
 }
 KVA_HOST_DEVICE constexpr int64_t attention_shared_values(const AttentionJob& job) {
-  return attention_shared_values(widest_row(job), job.longest_page, job.key_numbers + job.value_numbers);
+  return attention_shared_values(widest_row(job), job.longest_page,
+                                 job.key_numbers + job.value_numbers + job.lifted_key);
 }
 KVA_HOST_DEVICE constexpr float* shared_scores(const AttentionJob& job, float* shared) {
   return shared + int64_t{kItemRows} * widest_row(job);
+}
+
+// And a key that is brought back from coordinates of its own.
+KVA_HOST_DEVICE constexpr float* lifted_room(const AttentionJob& job, float* shared) {
+  return shared_scores(job, shared) + int64_t{kItemRows} * job.longest_page + job.key_numbers +
+         job.value_numbers;
 }
 
 // How many warps share a block, and what it takes of shared memory. Warps of a block have neighbouring items:

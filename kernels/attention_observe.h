@@ -14,12 +14,9 @@
 
 namespace kva {
 
-// Adds rows' weights of one key, or sets them where `first`.
-KVA_LANE_CODE inline void put_masses(const MassJob& job, int64_t at, bool first, float all, float late,
-                                     float near) {
-  job.all[at] = first ? all : job.all[at] + all;
-  job.late[at] = first ? late : job.late[at] + late;
-  job.near[at] = first ? near : job.near[at] + near;
+// Adds to a key's sum, or sets it where `first`.
+KVA_LANE_CODE inline void put_mass(float* sums, int64_t at, bool first, float mass) {
+  if (sums) sums[at] = first ? mass : sums[at] + mass;
 }
 
 // The weights of the item's rows, whose scores are there, for the keys that the lane looks after.
@@ -39,14 +36,24 @@ KVA_LANE_CODE void add_masses(Warp& warp, const AttentionJob& job, const Attenti
       const int seen = page.has_places ? page.tokens : visible_tokens(position, page.start, page.tokens);
       const int64_t query =
           (item.batch_row + token) * masses.heads + item.kv_head * job.group + row - token * job.group;
-      if (t >= seen || masses.final_sum[query] == 0.0f) continue;
-      const float weight = score_weight(scores[r * job.longest_page + t] + bias, masses.final_max[query]) /
-                           masses.final_sum[query];
+      float weight = 0.0f;
+      if (t < seen && masses.final_sum[query] != 0.0f)
+        weight = score_weight(scores[r * job.longest_page + t] + bias, masses.final_max[query]) /
+                 masses.final_sum[query];
+      if (table.map_shift >= 0) {
+        const int32_t block = position >> table.map_shift;
+        const bool first = row == token * job.group && (row == 0 || block << table.map_shift == position);
+        const int64_t behind = int64_t{block - (table.position >> table.map_shift)} * table.map_stride;
+        put_mass(masses.map, table.map_at + behind + first_token + t, first, weight);
+      }
       all += weight;
       if (position >= table.late_start) late += weight;
       if (position - of_key < table.near_tokens) near += weight;
     }
-    put_masses(masses, first_token + t, item.first_row == 0, all, late, near);
+    const bool first = item.first_row == 0;
+    put_mass(masses.all, first_token + t, first, all);
+    put_mass(masses.late, first_token + t, first, late);
+    put_mass(masses.near, first_token + t, first, near);
   }
 }
 
@@ -54,6 +61,7 @@ KVA_LANE_CODE void add_masses(Warp& warp, const AttentionJob& job, const Attenti
 template <class Warp>
 KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t entry, float* shared) {
   const MassPage of = job.masses.pages[entry];
+  if (of.table < 0) return;
   const MassTable& table = job.masses.tables[of.table];
   const DevicePage& page = job.pages[job.page_list[entry]];
   const SideFormat& format = job.formats[page.key_format];
@@ -67,7 +75,7 @@ KVA_LANE_CODE void observe_page(Warp& warp, const AttentionJob& job, int32_t ent
                              .rows = table.rows - row < kItemRows ? table.rows - row : kItemRows,
                              .queries = of.queries,
                              .key_width = static_cast<uint16_t>(coordinate_stride(format.width))};
-    load_general_queries(warp, job, item, format.width, shared);
+    load_general_queries(warp, job, item, format, shared);
     score_general_page(warp, job, item, page, numbers, shared, scores);
     add_masses(warp, job, item, table, page, of.first, scores);
     warp.sync();

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention_job.h"
+#include "kernels/attention_math.h"
 #include "kernels/attention_parts.h"
 #include "kernels/attention_units.h"
 #include "kernels/decoder_lanes.h"
@@ -127,6 +128,14 @@ KVA_LANE_CODE inline int32_t position_of(const DevicePage& page, int32_t token) 
   return page.start + static_cast<const uint16_t*>(page.offsets)[token];
 }
 
+// By how much the token's key is turned: its position, or its place among what the table still holds.
+KVA_LANE_CODE inline int32_t turn_of(const DevicePage& page, int32_t token) {
+  if (page.index < 0) return position_of(page, token);
+  int32_t turn = page.index + token;
+  for (int32_t t = 0; page.biases && t < token; ++t) turn -= page.biases[t] == kNoScore ? 1 : 0;
+  return turn;
+}
+
 // scores[r * job.longest_page + t] = query r · token t turned to its position; the queries are turned.
 // kParts: whether pages may have parts.
 template <bool kParts, class Warp>
@@ -170,7 +179,7 @@ struct ScoreTurnedPage {
     const int32_t front = kParts ? format.front : 0;
     const SidePage codes = coded_part(keys);
     for (int32_t token = 0; token < keys.tokens; ++token) {
-      const int32_t position = position_of(page, token);
+      const int32_t position = turn_of(page, token);
       float sums[kItemRows] = {};
       for (int32_t c = warp.lane(); c < format.width; c += 32)
         add(sums, position, c, number(kind, codes, token, c));

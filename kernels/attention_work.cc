@@ -61,13 +61,6 @@ constexpr int kNarrow = kGeneral + 1;     // the first of as many again, for nar
 constexpr int kTiled = kNarrow + kPairs;  // the same for tiles
 constexpr int kBuckets = kTiled + kPairs;
 
-int bucket_of(const PairReading& pair, TileKind tiles) {
-  const int kinds = static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
-  if (tiles != TileKind::kNone) return kTiled + kinds;
-  if (pair.narrow) return kNarrow + kinds;
-  return pair.is_general() ? kGeneral : kinds;
-}
-
 void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format,
                 std::span<const SideFormat> formats) {
   KVA_CHECK(format.width > 0 && (format.on_basis || format.width % 8 == 0),
@@ -174,9 +167,18 @@ class Planner {
     return at;
   }
 
+  bool lifts(const Reading& key) const { return limits_.turns && key.has_coordinates(); }
+  bool is_general(const PairReading& pair) const { return pair.is_general() || lifts(pair.key); }
+  int bucket_of(const PairReading& pair, TileKind tiles) const {
+    const int kinds = static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
+    if (tiles != TileKind::kNone) return kTiled + kinds;
+    if (pair.narrow) return kNarrow + kinds;
+    return is_general(pair) ? kGeneral : kinds;
+  }
+
   // Where the table's queries are, for keys that are read so.
   int32_t queries_of(const AttentionTable& table, const Reading& key, int32_t page, int32_t rows) {
-    if (!key.has_coordinates()) return -1;
+    if (!key.has_coordinates() || lifts(key)) return -1;
     // Whatever their kinds, keys of one basis and turn have the same coordinates.
     const auto [known, added] = projected_.try_emplace({key.basis, key.hadamard}, 0);
     if (added) {
@@ -191,7 +193,7 @@ class Planner {
     std::map<PairReading, std::vector<int32_t>> pages;
     auto like = pages.end();  // the page before
     for (int32_t i = first; i < end; ++i) {
-      const PairReading pair(pages_[index(i)], formats_, limits_.narrow);
+      const PairReading pair(pages_[index(i)], formats_, limits_.narrow && !limits_.turns);
       if (like == pages.end() || like->first != pair) like = pages.try_emplace(pair).first;
       like->second.push_back(i);
     }
@@ -210,7 +212,10 @@ class Planner {
         plan_.lifts.push_back({of_pair.front(), item.state, merge.rows, item.sums});
       }
       const TileKind tiles = tiles_of(table, of_pair.front(), merge.rows);
-      if (tiles == TileKind::kNone && pair.is_general())
+      if (lifts(pair.key))
+        plan_.lifted_key =
+            std::max(plan_.lifted_key, coordinate_stride(pair.key.width) * (pair.key.hadamard ? 2 : 1));
+      if (tiles == TileKind::kNone && is_general(pair))
         for (const int32_t width : {pair.key.width, pair.value.width})
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
       const int bucket = bucket_of(pair, tiles);
@@ -223,7 +228,8 @@ class Planner {
   // How pages like this one go to tiles for the table's query rows. Steps of one token do not: they read
   // every page once, and no faster so.
   TileKind tiles_of(const AttentionTable& table, int32_t page, int32_t rows) const {
-    if (limits_.tile_rows == 0 || table.tokens == 1 || rows < limits_.tile_rows) return TileKind::kNone;
+    if (limits_.turns || limits_.tile_rows == 0 || table.tokens == 1 || rows < limits_.tile_rows)
+      return TileKind::kNone;
     return tile_kind(formats_[pages_[index(page)].key_format], formats_[pages_[index(page)].value_format]);
   }
 
@@ -276,7 +282,8 @@ AttentionGrid::AttentionGrid(const AttentionPlan& plan)
       longest_page(plan.longest_page),
       widest(plan.widest),
       key_numbers(plan.key_numbers),
-      value_numbers(plan.value_numbers) {
+      value_numbers(plan.value_numbers),
+      lifted_key(plan.lifted_key) {
   for (const AttentionMerge& merge : plan.merges) rows = std::max(rows, merge.rows);
   for (const AttentionProjection& of : plan.projections) projected_rows = std::max(projected_rows, of.rows);
   for (const AttentionLift& of : plan.lifts) lifted_rows = std::max(lifted_rows, of.rows);

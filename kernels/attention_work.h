@@ -110,8 +110,10 @@ struct AttentionLimits {
   int32_t most_runs = 128;
   // Of a table at most, where that leaves a run: one with many query rows has fewer runs.
   int32_t most_states = std::numeric_limits<int32_t>::max();
-  // Whether pages that reads_narrow() are in narrow items, where they are not done in tiles. For keys and
-  // queries that come turned to their positions only, as is what follows.
+  // Queries or keys are turned page by page (KeyTurning): those that are in coordinates of their own are
+  // brought back from there one by one, and nothing is done by tensor cores.
+  bool turns = false;
+  // Whether pages that reads_narrow() are in narrow items, where they are not done in tiles.
   bool narrow = true;
   // Tables of several tokens and at least so many query rows are done in tiles with the pages that can be
   // (tile_kind()); 0: none are.
@@ -133,6 +135,7 @@ struct AttentionPlan {
   int32_t widest = 0;              // of the rows that items of a general bucket read by units
   int32_t key_numbers = 0;         // key_numbers() of a page, at most
   int32_t value_numbers = 0;
+  int32_t lifted_key = 0;  // floats for a key on its way back from coordinates of its own
 };
 
 // Floats of shared memory that a warp gets for what a side's codes stand for: its levels; the products of an
@@ -171,6 +174,7 @@ struct AttentionGrid {
   int32_t widest = 0;        // the plan's, as are these
   int32_t key_numbers = 0;
   int32_t value_numbers = 0;
+  int32_t lifted_key = 0;
 
   friend bool operator==(const AttentionGrid&, const AttentionGrid&) = default;
 };

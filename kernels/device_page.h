@@ -171,6 +171,9 @@ struct DevicePage {
   // Which of a table's bases its sides are on, counted from 1; 0: none.
   uint16_t key_basis = 0;
   uint16_t value_basis = 0;
+  // Where positions are counted among the tokens that a table still holds: how many of those are before the
+  // page, hidden ones left out. -1: positions are those of the text.
+  int32_t index = -1;
   const std::byte* key_base = nullptr;  // payload of a base or numbers of a basis, as the format asks
   const std::byte* value_base = nullptr;
 };

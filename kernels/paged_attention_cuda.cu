@@ -102,7 +102,8 @@ void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const Atten
                  int64_t out_stride, void* stream) {
   KVA_CHECK(job.head_dim > 0 && job.head_dim % 8 == 0 && job.head_dim <= 256, "a head dimension up to 256");
   KVA_CHECK(job.longest_page == grid.longest_page && job.widest == grid.widest &&
-                job.key_numbers == grid.key_numbers && job.value_numbers == grid.value_numbers,
+                job.key_numbers == grid.key_numbers && job.value_numbers == grid.value_numbers &&
+                job.lifted_key == grid.lifted_key,
             "the plan's shared memory");
   const auto on = static_cast<cudaStream_t>(stream);
   KVA_CHECK(grid.tables <= 65535, "tables that a grid reaches");

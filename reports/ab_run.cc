@@ -195,8 +195,7 @@ Json run_ab(const AbOptions& options, const RunStamp& stamp, ThreadPool& pool, P
   RunDevice device = open_device(options.model.device, say);
   Inputs inputs = read_inputs(options, progress);
   const auto needs = [&](const RunDevice& chosen) {
-    check_recipe_runs(chosen, Recipe::parse(kBaselineRecipe), inputs.found.config, options.page_tokens,
-                      attention != nullptr);
+    check_recipe_runs(chosen, Recipe::parse(kBaselineRecipe), inputs.found.config, options.page_tokens);
     for (const Recipe& recipe : inputs.recipes)
       check_recipe_runs(chosen, recipe, inputs.found.config, options.page_tokens);
   };

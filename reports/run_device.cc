@@ -61,7 +61,7 @@ void check_cache_runs(const RunDevice& device, KvCacheOptions options) {
 }
 
 void check_recipe_runs(const RunDevice& device, const Recipe& recipe, const ModelConfig& config,
-                       int page_tokens, bool maps) {
+                       int page_tokens) {
   if (!device.ops) return;
   KvCacheOptions options = Compressor::cache_options(
       recipe, cache_options_for(config, page_tokens, DType::kF16, recipe.key_basis()));
@@ -71,7 +71,6 @@ void check_recipe_runs(const RunDevice& device, const Recipe& recipe, const Mode
   const auto classes = std::make_shared<const TokenClasses>(std::vector<TokenClass>());
   KvCache cache(options, pool);
   const Compressor compressor(recipe, cache, pool, 0, classes);
-  if (maps) cache.map_attention(cache.add_sequence());
 }
 
 }  // namespace kva

@@ -53,8 +53,8 @@ RunDevice settled(RunDevice device, const DeviceChoice& choice, const DeviceNeed
 
 // Throws InputError where the device cannot hold such a cache.
 void check_cache_runs(const RunDevice& device, KvCacheOptions options);
-// The same of a cache of the model under the recipe; with `maps`, of mapping its attention too.
+// The same of a cache of the model under the recipe.
 void check_recipe_runs(const RunDevice& device, const Recipe& recipe, const ModelConfig& config,
-                       int page_tokens, bool maps = false);
+                       int page_tokens);
 
 }  // namespace kva

@@ -46,6 +46,13 @@ class BudgetStep : public Step {
   bool wants_part_losses() const override { return true; }
   void fit(const StepContext& context, const PageSet& sample) override;
   void run(const StepContext& context, Draft& draft) override;
+  // All parts in the fewest bits.
+  void outline(const StepContext& context, Draft& draft) override {
+    chosen_.assign(static_cast<std::size_t>(context.layers()) * 2, nullptr);
+    for (const LayerSide& of : layer_sides(context.cells))
+      chosen_[side_index(of.layer, of.side)] = codecs(of.side).front();
+    run(context, draft);
+  }
   std::vector<std::pair<std::string, double>> counters() const override {
     return {{"budget.bits_planned", planned_bits_}, {"budget.loss_planned", planned_loss_}};
   }

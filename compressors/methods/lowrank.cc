@@ -56,6 +56,7 @@ class LowRankStep : public Step {
   // Where pages are on a device, bases are fitted and coefficients made there.
   bool reads_numbers() const override { return !on_device_; }
   void run(const StepContext& context, Draft& draft) override;
+  void outline(const StepContext& context, Draft& draft) override;
   void forked(const StepContext&, SequenceId sequence, SequenceId copy, int64_t pages) override;
   void forget(const StepContext&, SequenceId sequence) override;
   std::vector<std::pair<std::string, double>> counters() const override;
@@ -77,6 +78,8 @@ class LowRankStep : public Step {
                                   std::span<const std::size_t> groups, const Draft* draft = nullptr) const;
   void fit_bases(const StepContext& context, SequenceId sequence, int64_t page, std::span<const Fit> fits);
   Basis known_or_new(const StepContext& context, std::size_t group, const Subspace& subspace);
+  // Puts the group's streams on the basis.
+  void use(const BasisGroup& group, const Basis& basis, Draft& draft) const;
   void build_on_shared(const BasisGroup& group, const Basis& basis, Draft& draft) const;
 
   Arguments arguments_;
@@ -258,6 +261,33 @@ void LowRankStep::build_on_shared(const BasisGroup& group, const Basis& basis, D
   draft.streams.push_back(std::move(shared));
 }
 
+void LowRankStep::use(const BasisGroup& group, const Basis& basis, Draft& draft) const {
+  if (group.cells.size() > 1) return build_on_shared(group, basis, draft);
+  draft.streams[group.among.front()].wraps.push_back(
+      [basis](std::shared_ptr<const SideCodec> inner) { return basis->codec(std::move(inner)); });
+}
+
+// On bases of zeros: with energy, whose ranks follow from the numbers, of one that little can be built on.
+void LowRankStep::outline(const StepContext& context, Draft& draft) {
+  std::map<std::size_t, Basis> of_cells;  // by their number, from which all else follows
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const BasisGroup& group = groups_[g];
+    if (!takes(draft, group)) continue;
+    Basis& basis = of_cells[group.cells.size()];
+    if (!basis) {
+      const auto width = static_cast<std::size_t>(group.width);
+      const auto rank =
+          ranks_[g] > 0 ? static_cast<std::size_t>(ranks_[g]) : std::max<std::size_t>(1, width - 1);
+      const std::vector<float> zeros(rank * width);
+      basis = std::make_shared<const LowRankBasis>(
+          context.cache.side_memory(),
+          MatView<const float>(zeros.data(), static_cast<int64_t>(rank), group.width),
+          static_cast<int64_t>(group.cells.size()));
+    }
+    use(group, basis, draft);
+  }
+}
+
 void LowRankStep::run(const StepContext& context, Draft& draft) {
   histories_[draft.sequence].resize(groups_.size());
   fit_bases(context, draft.sequence, draft.page, needed_fits(context, draft));
@@ -266,13 +296,9 @@ void LowRankStep::run(const StepContext& context, Draft& draft) {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Basis& basis = histories[g].current();
     if (!basis || !takes(draft, groups_[g])) continue;
-    if (groups_[g].cells.size() > 1) {
-      build_on_shared(groups_[g], basis, draft);
-      if (!draft.streams.back().unread) sharing.emplace_back(g, draft.streams.size() - 1);
-      continue;
-    }
-    draft.streams[groups_[g].among.front()].wraps.push_back(
-        [basis](std::shared_ptr<const SideCodec> inner) { return basis->codec(std::move(inner)); });
+    use(groups_[g], basis, draft);
+    if (groups_[g].cells.size() > 1 && !draft.streams.back().unread)
+      sharing.emplace_back(g, draft.streams.size() - 1);
   }
   context.pool.parallel_for(static_cast<int64_t>(sharing.size()), [&](int64_t index, int) {
     const auto& [g, stream] = sharing[static_cast<std::size_t>(index)];

@@ -36,6 +36,8 @@ class NuqStep : public LearnedFormat {
     return histogram.levels(format.levels());
   }
 
+  int64_t codebook_numbers(const StepContext&) const override { return int64_t{1} << bits_; }
+
   std::shared_ptr<const SideCodec> make(const StepContext& context, const LayerSide& of,
                                         std::span<const float> codebook) const override {
     return make_codebook_codec(format_of(of.side),

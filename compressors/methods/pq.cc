@@ -100,6 +100,11 @@ class PqStep : public LearnedFormat {
     return transposed(shape, quantizer.centroids);
   }
 
+  int64_t codebook_numbers(const StepContext& context) const override {
+    const PqShape shape = shape_of(context);
+    return shape.width * shape.entries();
+  }
+
   std::shared_ptr<const SideCodec> make(const StepContext& context, const LayerSide& of,
                                         std::span<const float> codebook) const override {
     for (const float value : codebook)

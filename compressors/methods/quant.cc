@@ -62,6 +62,11 @@ class QuantStep : public Step {
       });
     }
   }
+  // Of the page with the last sink: no other has as much to read.
+  void outline(const StepContext& context, Draft& draft) override {
+    draft.start = std::max<int64_t>(0, sinks_ - 1);
+    run(context, draft);
+  }
 
  private:
   struct SideFormat {

@@ -17,7 +17,14 @@ class ZstdStep : public Step {
 
   int64_t window_tokens() const override { return window_; }
 
-  std::string host_only() const override { return "entropy-coded pages, which are decoded by the CPU only"; }
+  void outline(const StepContext& context, Draft& draft) override {
+    for (DraftStream& stream : draft.streams) {
+      if (stream.dropped() || stream.base >= 0) continue;
+      const auto inner = codec_of(stream, context.cache);
+      stream.codec = codecs_.codec(inner ? inner : context.cache.options().k_codec,
+                                   {.bytes = kZstdClassBytes, .raw_bytes = 1});
+    }
+  }
   void run(const StepContext& context, Draft& draft) override {
     std::vector<Stored> stored(draft.streams.size());
     context.pool.parallel_for(static_cast<int64_t>(stored.size()), [&](int64_t index, int) {

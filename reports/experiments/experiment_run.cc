@@ -279,7 +279,7 @@ RunOutcome run_experiments(const ExperimentFile& file, const RunOptions& options
                            ThreadPool& pool, Progress& progress) {
   // What is wrong with its URL is said before anything runs.
   auto judge = options.judge ? std::make_unique<Judge>(*options.judge) : nullptr;
-  const RunPlan plan = plan_run(file, options.shard, options.save_attention);
+  const RunPlan plan = plan_run(file, options.shard);
   for (const std::string& note : plan.notes) progress.say(note);
   std::set<std::string> devices;
   for (const RunModel& model : plan.models) devices.insert(model.device.name());

@@ -72,8 +72,7 @@ bool same_options(const ModelOptions& a, const ModelOptions& b) {
 
 class Planner {
  public:
-  Planner(RunPlan& plan, const Shard& shard, bool maps_attention)
-      : plan_(plan), shard_(shard), maps_attention_(maps_attention) {}
+  Planner(RunPlan& plan, const Shard& shard) : plan_(plan), shard_(shard) {}
 
   void add(std::size_t index) {
     const Experiment& experiment = plan_.file.experiments[index];
@@ -107,7 +106,6 @@ class Planner {
         if (device.ops) options.backend = make_device_backend(device.ops);
         KvCache cache(options, pool);
         const Compressor compressor(strategy.recipe, cache, pool, 0, classes);
-        if (maps_attention_) cache.map_attention(cache.add_sequence());
       } catch (const InputError& error) {
         fail_at(strategy.place, fmt::format("{}: {}", choice.name, error.what()));
       }
@@ -209,7 +207,6 @@ class Planner {
 
   RunPlan& plan_;
   const Shard& shard_;
-  bool maps_attention_;
   int64_t groups_ = 0;
   bool cuda_asked_ = false;
   std::shared_ptr<DeviceOps> cuda_;
@@ -232,9 +229,9 @@ Shard parse_shard(const std::string& text) {
   return shard;
 }
 
-RunPlan plan_run(ExperimentFile file, const Shard& shard, bool maps_attention) {
+RunPlan plan_run(ExperimentFile file, const Shard& shard) {
   RunPlan plan{.file = std::move(file), .models = {}, .trials = {}};
-  Planner planner(plan, shard, maps_attention);
+  Planner planner(plan, shard);
   for (std::size_t i = 0; i < plan.file.experiments.size(); ++i) planner.add(i);
   std::stable_sort(plan.trials.begin(), plan.trials.end(),
                    [](const Trial& a, const Trial& b) { return a.model < b.model; });

@@ -51,6 +51,6 @@ struct RunPlan {
 // Opens the models (not their weights' values but for their hash), loads the prompts and checks every
 // strategy against every model. A shard gets whole groups. Throws InputError that names the place in the
 // file, Interrupted.
-RunPlan plan_run(ExperimentFile file, const Shard& shard, bool maps_attention = false);
+RunPlan plan_run(ExperimentFile file, const Shard& shard);
 
 }  // namespace kva

@@ -42,7 +42,6 @@ void check_device_options(const KvCacheOptions& options) {
     refuse(fmt::format("pages of {} tokens (more than {})", options.page_tokens, kMostPageTokens));
   if (options.head_dim % 8 != 0 || options.head_dim > kMostHeadDim)
     refuse(fmt::format("heads of {} numbers (no multiple of 8 up to {})", options.head_dim, kMostHeadDim));
-  if (options.positions != PositionMode::kOriginal) refuse("keys(plain, cache-relative)");
   for (const auto& codec : {options.k_codec, options.v_codec}) {
     const auto format = codec->device_format(options.page_tokens, options.head_dim);
     if (!format || is_packed(format->kind)) refuse("pages of " + codec->name());
@@ -50,8 +49,6 @@ void check_device_options(const KvCacheOptions& options) {
 }
 
 void check_device_plan(const Plan& plan, const KvCacheOptions& options) {
-  // Queries would have to be turned by positions before they are brought to coordinates, page by page.
-  const bool plain_keys = options.rope && options.key_basis != KeyBasis::kRotated;
   for (const NewSide& side : plan.sides) {
     const SideCodec& codec = *side.codec;
     std::optional<SideFormat> format, base;
@@ -61,9 +58,7 @@ void check_device_plan(const Plan& plan, const KvCacheOptions& options) {
                : base        ? codec.device_format_on(*base, side.tokens, side.width)
                              : std::nullopt;
     }
-    const bool in_coordinates = format && (format->hadamard || format->on_basis);
     if (!format || (side.lane == Lane::kValues && (is_by_channel(format->kind) || has_channels(base))) ||
-        (side.lane == Lane::kKeys && in_coordinates && plain_keys) ||
         (format->hadamard && format->width > kMostHadamard))
       throw InputError(fmt::format("pages of {}: {} cannot read these yet; use --device cpu", codec.name(),
                                    options.backend->name()));
@@ -75,12 +70,13 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
     : options_(options),
       store_(store),
       device_(*backend.device()),
-      tables_(store, backend, host, options.layers, options.kv_heads),
-      masses_(store, backend, options.heads, options.kv_heads),
+      tables_(store, backend, host, options.layers, options.kv_heads, options.positions),
+      masses_(store, backend, options.layers, options.heads, options.kv_heads),
       plans_(options, tables_, masses_, backend),
       frequencies_(backend, kPurpose),
       positions_(backend, kPurpose),
       offsets_(backend, kPurpose),
+      query_positions_(backend, kPurpose),
       targets_(backend, kPurpose),
       queries_(backend, kPurpose),
       coordinates_(backend, kPurpose),
@@ -98,14 +94,16 @@ DeviceAttention::DeviceAttention(const KvCacheOptions& options, PageStore& store
 }
 
 void DeviceAttention::begin_step(const SpansOf& spans, int64_t rows) {
-  observed_ = nullptr;
+  masses_.forget_step();
   if (rows == 0) return;
   place_rows(spans(0), rows);
   row_targets_.resize(index(options_.layers * rows * options_.kv_heads));
   for (int layer = 0; layer < options_.layers; ++layer) aim(layer, spans(layer), rows);
   targets_.upload(row_targets_);
   tables_.update(spans);
+  if (options_.positions == PositionMode::kCacheRelative) place_queries(spans, rows);
   plans_.make(spans);
+  masses_.begin_step(spans, rows, [&](int layer) -> const MassPlan& { return plans_.of(layer).masses; });
   states_.reserve(plans_.most_states() * (options_.head_dim + 2));
   coordinates_.reserve(plans_.most_coordinates());
 }
@@ -119,6 +117,20 @@ void DeviceAttention::place_rows(std::span<const DeviceSpan> spans, int64_t rows
   if (turning_ != KeyTurning::kByPage) return;
   for (int64_t& position : positions) position %= options_.page_tokens;  // pages fill before others begin
   offsets_.upload(positions);
+}
+
+// Which positions the step's queries have among what their tables, which are up to date, still hold.
+void DeviceAttention::place_queries(const SpansOf& spans, int64_t rows) {
+  std::vector<int64_t> positions(index(options_.layers * rows * options_.kv_heads));
+  for (int layer = 0; layer < options_.layers; ++layer)
+    for (const DeviceSpan& of : spans(layer))
+      for (int h = 0; h < options_.kv_heads; ++h) {
+        const int64_t lost = of.tables[index(h)].end - tables_.held_tokens(layer, of.span.sequence, h);
+        for (int64_t t = 0; t < of.span.tokens; ++t)
+          positions[index((layer * rows + of.span.first_row + t) * options_.kv_heads + h)] =
+              of.span.start + t - lost;
+      }
+  query_positions_.upload(positions);
 }
 
 // Where the layer's rows go.
@@ -157,15 +169,19 @@ void DeviceAttention::append(int layer, MatView<const float> k, MatView<const fl
 }
 
 // The queries at their positions; q itself where the model has none of this kind, or attention turns them.
-const float* DeviceAttention::turned(MatView<const float> q) {
+const float* DeviceAttention::turned(int layer, MatView<const float> q) {
   if (!options_.rope || turning_ == KeyTurning::kByPage) return q.data;
   queries_.reserve(q.rows * q.cols);
   device_.copy(queries_.data(), q.data, q.rows * q.cols * int64_t{sizeof(float)});
-  device_.rotate({.x = {queries_.data(), DType::kF32, q.rows, q.cols, q.cols},
-                  .positions = positions_.data(),
-                  .inverse_frequencies = append_.inverse_frequencies,
-                  .head_dim = options_.head_dim,
-                  .rotary_dim = append_.rotary_dim});
+  // Heads of one table as a row, where tables have positions of their own.
+  const bool counted = options_.positions == PositionMode::kCacheRelative;
+  const int64_t tables = counted ? options_.kv_heads : 1;
+  device_.rotate(
+      {.x = {queries_.data(), DType::kF32, q.rows * tables, q.cols / tables, q.cols / tables},
+       .positions = counted ? query_positions_.data() + layer * q.rows * tables : positions_.data(),
+       .inverse_frequencies = append_.inverse_frequencies,
+       .head_dim = options_.head_dim,
+       .rotary_dim = append_.rotary_dim});
   return queries_.data();
 }
 
@@ -175,7 +191,7 @@ AttentionJob DeviceAttention::job(int layer, const DevicePlan& of, MatView<const
           .page_list = of.page_list.data(),
           .pages = tables_.pages(layer),
           .formats = tables_.device_formats(),
-          .queries = turned(q),
+          .queries = turned(layer, q),
           .query_stride = q.stride,
           .head_dim = options_.head_dim,
           .group = options_.heads / options_.kv_heads,
@@ -183,6 +199,7 @@ AttentionJob DeviceAttention::job(int layer, const DevicePlan& of, MatView<const
           .longest_page = of.plan.longest_page,
           .key_numbers = of.plan.key_numbers,
           .value_numbers = of.plan.value_numbers,
+          .lifted_key = of.plan.lifted_key,
           .state_values = states_.data(),
           .state_max = states_.data() + of.plan.states * dim,
           .state_sum = states_.data() + of.plan.states * (dim + 1),
@@ -202,22 +219,19 @@ void DeviceAttention::attend(int layer, std::span<DeviceSpan> spans, MatView<con
   if (q.rows == 0) return;
   const DevicePlan& of = plans_.of(layer);
   AttentionJob asked = job(layer, of, q);
-  const bool observing = masses_.wanted(spans);
-  if (observing && observed_ != &of) {
-    masses_.plan(spans, of.plan, of.pages, of.tables, q.rows);
-    observed_ = &of;
-  }
-  if (observing) asked.masses = masses_.job();
+  asked.masses = masses_.job(layer);
   device_.attend(of.plan, asked, of.merges.data(), out.data, out.stride);
-  if (observing) masses_.collect(spans);
+  masses_.attended(layer, spans);
 }
+
+void DeviceAttention::end_step(const SpansOf& spans) { masses_.end_step(spans); }
 
 void DeviceAttention::add_to(ByteLedger& ledger) const {
   tables_.add_to(ledger);
   ledger.workspace += masses_.held_bytes() + plans_.held_bytes();
-  for (const int64_t bytes :
-       {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(), targets_.held_bytes(),
-        queries_.held_bytes(), coordinates_.held_bytes(), states_.held_bytes()})
+  for (const int64_t bytes : {frequencies_.held_bytes(), positions_.held_bytes(), offsets_.held_bytes(),
+                              query_positions_.held_bytes(), targets_.held_bytes(), queries_.held_bytes(),
+                              coordinates_.held_bytes(), states_.held_bytes()})
     ledger.workspace += bytes;
 }
 

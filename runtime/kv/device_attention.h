@@ -6,7 +6,8 @@
 // whose tables are alike: 44 bytes for every 512 tokens and 4 query rows of a table and, where pages came or
 // went, 4 for each page; and for each layer an address pair for each new token and KV head, and the entry of
 // each table's last page, 72 bytes. Where a page begins or a plan has changed pages, those pages' entries
-// come on top. What it launches after that is the same for many steps, whatever they read.
+// come on top; where positions are relative to the cache, so does one for each token and KV head. What it
+// launches after that is the same for many steps, whatever they read.
 //
 // A table has so many states at most, whatever its length, so that the workspace grows with the batch, and
 // with the context by the plan's 4 bytes a page only.
@@ -51,8 +52,11 @@ class DeviceAttention {
   void append(int layer, MatView<const float> k, MatView<const float> v);
 
   // As PagedAttention::attend(), with addresses on the device. A sequence's results depend on neither its
-  // company nor how other tables are cut.
+  // company nor how other tables are cut. Of a step of decoding what is observed comes with end_step().
   void attend(int layer, std::span<DeviceSpan> spans, MatView<const float> q, MatView<float> out);
+
+  // Ends the step that began with the same spans: what was observed and is not with them yet is brought.
+  void end_step(const SpansOf& spans);
 
   // Spent on observing so far.
   double observe_seconds() const { return masses_.seconds(); }
@@ -63,9 +67,10 @@ class DeviceAttention {
 
  private:
   void place_rows(std::span<const DeviceSpan> spans, int64_t rows);
+  void place_queries(const SpansOf& spans, int64_t rows);
   void aim(int layer, std::span<const DeviceSpan> spans, int64_t rows);
   AttentionJob job(int layer, const DevicePlan& of, MatView<const float> q);
-  const float* turned(MatView<const float> q);
+  const float* turned(int layer, MatView<const float> q);
 
   const KvCacheOptions& options_;
   PageStore& store_;
@@ -73,12 +78,13 @@ class DeviceAttention {
   DeviceTables tables_;
   DeviceMasses masses_;
   DevicePlans plans_;
-  const DevicePlan* observed_ = nullptr;  // what masses_ were planned for in this step
-  AppendJob append_;                      // what is the same in every step
+  AppendJob append_;  // what is the same in every step
   DeviceArray<float> frequencies_;
   KeyTurning turning_ = KeyTurning::kNone;
   DeviceArray<int64_t> positions_, offsets_;  // of the step's rows
-  std::vector<AppendTarget> row_targets_;     // [layer, row, KV head]
+  // Where positions are relative to the cache: of the step's queries, [layer, row, KV head].
+  DeviceArray<int64_t> query_positions_;
+  std::vector<AppendTarget> row_targets_;  // [layer, row, KV head]
   DeviceArray<AppendTarget> targets_;
   DeviceArray<float> queries_, coordinates_;  // the latter: a plan's queries, then its sums
   DeviceArray<float> states_;                 // o [states, head_dim], m [states], l [states]

@@ -106,17 +106,15 @@ void DevicePlans::fill(DevicePlan& to, int layer, std::span<const DeviceSpan> sp
   to.asked.clear();
   list_pages(to, layer, spans);
   // Tiles are filled with keys that are stored as their positions turn them.
-  const bool turned = !options_.rope || options_.key_basis == KeyBasis::kRotated;
   to.plan = plan_attention(to.pages, tables_.formats(), to.tables,
                            {.group = options_.heads / options_.kv_heads,
                             .most_states = kMostStates,
-                            .narrow = turned,
-                            .tile_rows = turned ? kLeastTileRows : 0});
-  // Steps of one token are many, and launch alike for long.
-  if (std::all_of(spans.begin(), spans.end(), [](const DeviceSpan& of) { return of.span.tokens == 1; }))
-    round_up(to.plan);
+                            .turns = options_.rope && options_.key_basis != KeyBasis::kRotated,
+                            .tile_rows = kLeastTileRows});
+  if (decodes(spans)) round_up(to.plan);
   to.plan.longest_page = std::max(to.plan.longest_page, options_.page_tokens);
   upload(to);
+  if (masses_.wanted(spans)) masses_.plan(spans, to.plan, to.pages, to.tables, to.masses);
   to.asked = asked_;
 }
 
@@ -148,7 +146,7 @@ int64_t DevicePlans::held_bytes() const {
   int64_t bytes = 0;
   for (const auto& plan : plans_)
     bytes += plan->items.held_bytes() + plan->page_list.held_bytes() + plan->merges.held_bytes() +
-             plan->projections.held_bytes() + plan->lifts.held_bytes();
+             plan->projections.held_bytes() + plan->lifts.held_bytes() + plan->masses.held_bytes();
   return bytes;
 }
 

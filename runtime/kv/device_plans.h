@@ -23,7 +23,8 @@ struct DevicePlan {
         page_list(backend, purpose),
         merges(backend, purpose),
         projections(backend, purpose),
-        lifts(backend, purpose) {}
+        lifts(backend, purpose),
+        masses(backend, purpose) {}
 
   AttentionPlan plan;             // its pages are counted in `pages`
   std::vector<DevicePage> pages;  // like those of the tables, in the tables' order
@@ -33,6 +34,7 @@ struct DevicePlan {
   DeviceArray<AttentionMerge> merges;
   DeviceArray<AttentionProjection> projections;  // their pages too
   DeviceArray<AttentionLift> lifts;
+  MassPlan masses;  // where the layer is observed
 
  private:
   friend class DevicePlans;

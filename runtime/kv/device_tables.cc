@@ -50,12 +50,14 @@ std::optional<SideFormat> readable_format(const SideCodec& codec, int64_t tokens
   return format;
 }
 
-DeviceTables::DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads)
+DeviceTables::DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads,
+                           PositionMode positions)
     : store_(store),
       backend_(backend),
       host_(host),
       layers_(layers),
       kv_heads_(kv_heads),
+      positions_(positions),
       sequences_(CountingAllocator<Sequence>(host, host_bytes_)),
       entries_(backend, "page tables"),
       device_formats_(backend, "page tables"),
@@ -77,6 +79,14 @@ DeviceTables::Table& DeviceTables::table(int layer, SequenceId id, int kv_head) 
 
 std::span<const PageShape> DeviceTables::shapes(int layer, SequenceId id, int kv_head) const {
   return sequences_[index(id)].tables[index(int64_t{layer} * kv_heads_ + kv_head)].shapes;
+}
+
+int64_t DeviceTables::held_tokens(int layer, SequenceId id, int kv_head) const {
+  return sequences_[index(id)].tables[index(int64_t{layer} * kv_heads_ + kv_head)].held_tokens;
+}
+
+int64_t DeviceTables::counted_tokens(const PageRef& ref) const {
+  return ref.tokens - PagePlaces(store_, ref).hidden_tokens();
 }
 
 int32_t DeviceTables::place(SequenceId id, int kv_head, int64_t page) const {
@@ -122,6 +132,7 @@ void DeviceTables::lay_out() {
     for (Table& table : of.tables) {
       longest = std::max(longest, table.pages);
       table.copied = 0;
+      table.copied_tokens = 0;
       table.shapes.clear();
       table.bases.clear();
     }
@@ -184,8 +195,17 @@ void DeviceTables::update(int layer, std::size_t span, const DeviceSpan& of, int
   const int64_t first = std::min({to.copied, int64_t{from.changed_from}, last});
   cut(to.shapes, to.shapes.empty() ? 0 : to.copied + 1, first);
   changed_.clear();
+  const bool counts = positions_ == PositionMode::kCacheRelative;
+  int64_t held = first == to.copied ? to.copied_tokens : 0;
+  for (int64_t page = 0; counts && first != to.copied && page < first; ++page)
+    held += counted_tokens(from.pages[index(page)]);
   for (int64_t page = first; page <= last; ++page) {
-    const DevicePage entry = entry_of(from.pages[index(page)], to);
+    DevicePage entry = entry_of(from.pages[index(page)], to);
+    if (counts) {
+      entry.index = static_cast<int32_t>(held);
+      to.copied_tokens = held;
+      held += counted_tokens(from.pages[index(page)]);
+    }
     PageShape shape{1,
                     entry.tokens,
                     alike_[entry.key_format],
@@ -202,6 +222,7 @@ void DeviceTables::update(int layer, std::size_t span, const DeviceSpan& of, int
   put(pages(layer) + place(of.span.sequence, kv_head, first), changed.first(changed.size() - 1));
   put(pages(layer) + last_place(span, kv_head), changed.last(1));
   to.copied = last;
+  to.held_tokens = held;
   from.changed_from = std::numeric_limits<int32_t>::max();
 }
 

@@ -6,6 +6,7 @@
 // uploaded together for all layers, and put into their places there.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -20,6 +21,7 @@
 #include "runtime/kv/batch.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/device_array.h"
+#include "runtime/kv/kv_cache.h"
 #include "runtime/kv/page_store.h"
 #include "runtime/kv/page_table.h"
 
@@ -33,6 +35,11 @@ struct DeviceSpan {
   AttentionMasses* masses = nullptr;
   std::size_t first_table = 0;
 };
+
+// Whether a step is one of decoding: they are many, and what they launch is to stay the same for long.
+inline bool decodes(std::span<const DeviceSpan> spans) {
+  return std::all_of(spans.begin(), spans.end(), [](const DeviceSpan& of) { return of.span.tokens == 1; });
+}
 
 // As device kernels read sides of the codec that build on no other; nullopt: they cannot, or the sides build
 // on others. What the codec shares is brought to the device. Throws InputError when the device is out of
@@ -62,8 +69,10 @@ struct PageShape {
 // Everything passed to the constructor outlives it. Used by one thread at a time.
 class DeviceTables {
  public:
-  // Entries are in `backend`, what is kept to know them by in `host`.
-  DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads);
+  // Entries are in `backend`, what is kept to know them by in `host`. Where positions are relative to the
+  // cache, entries have DevicePage::index.
+  DeviceTables(const PageStore& store, Backend& backend, Backend& host, int layers, int kv_heads,
+               PositionMode positions);
 
   // Uploads what changed of all layers' tables since they were here last; every table has a page. Throws
   // InputError when out of memory; tables can then be brought again.
@@ -78,6 +87,8 @@ class DeviceTables {
   // Of the pages of a table that update() saw, in order.
   std::span<const PageShape> shapes(int layer, SequenceId sequence, int kv_head) const;
   int32_t place(SequenceId sequence, int kv_head, int64_t page) const;
+  // Tokens that such a table still holds, where positions are relative to the cache.
+  int64_t held_tokens(int layer, SequenceId sequence, int kv_head) const;
   // Of the last page of a table of the span-th of update()'s spans.
   int32_t last_place(std::size_t span, int kv_head) const {
     return static_cast<int32_t>(span) * kv_heads_ + kv_head;
@@ -96,6 +107,9 @@ class DeviceTables {
     CountedVector<const std::byte*> bases;  // that its pages have been on since the last layout
     int64_t pages = 0;
     int64_t copied = 0;  // pages from the front whose entries are in their places; shapes are of one more
+    // Where positions are relative to the cache: tokens that are still there, in those pages and in all.
+    int64_t copied_tokens = 0;
+    int64_t held_tokens = 0;
   };
   struct Sequence {
     CountedVector<Table> tables;  // [layer * kv_heads + KV head], or empty
@@ -104,6 +118,8 @@ class DeviceTables {
   };
 
   Table& table(int layer, SequenceId sequence, int kv_head);
+  // That positions relative to the cache count.
+  int64_t counted_tokens(const PageRef& ref) const;
   Sequence& sequence(SequenceId id);
   bool has_room(int layer, std::span<const DeviceSpan> spans);
   void lay_out();
@@ -128,6 +144,7 @@ class DeviceTables {
   Backend& host_;
   int layers_;
   int kv_heads_;
+  PositionMode positions_;
   int64_t host_bytes_ = 0;
   CountedVector<Sequence> sequences_;
   int64_t last_places_ = 0;   // for the last pages of a step's tables

@@ -39,12 +39,6 @@ KvCacheOptions KvCache::Impl::checked(KvCacheOptions options) {
   return options;
 }
 
-void KvCache::Impl::refuse_on_device(std::string_view what) const {
-  if (on_device())
-    throw InputError(
-        fmt::format("{}: {} cannot do this yet; use --device cpu", what, options.backend->name()));
-}
-
 // Makes room for tokens at [start, start + tokens) in the table: in its open tail, then in new pages.
 void KvCache::Impl::extend(PageTable& table, int64_t start, int64_t tokens) {
   KVA_CHECK(table.end == start, "tokens are appended in order, once a step");
@@ -230,8 +224,9 @@ std::span<DeviceSpan> KvCache::Impl::device_spans(int layer, const Batch& batch)
               "keys are appended before queries attend");
     if (span.tokens == 0) continue;
     spans_on_device.push_back({.span = span, .tables = tables});
-    if (observed.empty()) continue;
-    spans_on_device.back().masses = &sequence(span.sequence).masses;
+    AttentionMasses& masses = sequence(span.sequence).masses;
+    if (observed.empty() && !masses.mapped()) continue;
+    spans_on_device.back().masses = &masses;
     spans_on_device.back().first_table = table_index(layer, 0);
   }
   return spans_on_device;
@@ -266,6 +261,7 @@ void KvCache::attend(int layer, const Batch& batch, MatView<const float> q, MatV
 }
 
 void KvCache::end_step(const Batch& batch) {
+  if (impl_->device) impl_->device->end_step([&](int layer) { return impl_->device_spans(layer, batch); });
   impl_->begun.clear();
   for (const BatchSpan& span : batch.spans) {
     CachedSequence& sequence = impl_->sequence(span.sequence);

@@ -168,8 +168,7 @@ class KvCache {
   void set_late_start(SequenceId sequence, int64_t position);
   void set_near_tokens(SequenceId sequence, int64_t tokens);
   // Maps the attention of all tables of the sequence from now on, for people to look at: bit-equal at any
-  // thread count, counted as workspace. Forks are not mapped. Throws InputError where pages are on a device,
-  // which maps nothing yet.
+  // thread count, counted as workspace. Forks are not mapped.
   void map_attention(SequenceId sequence);
   // Averaged over the query heads of the KV head, as masses are. Of a sequence that is mapped; good until the
   // next append.

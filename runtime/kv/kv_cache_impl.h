@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "kernels/check.h"
@@ -139,8 +138,6 @@ struct KvCache::Impl {
 
   // The options with a backend. Throws InputError where they cannot be.
   static KvCacheOptions checked(KvCacheOptions options);
-  // Throws InputError where `what` is asked of a cache whose pages are on a device.
-  void refuse_on_device(std::string_view what) const;
   // Throws InputError for the first side of the plan whose sources have numbers that its codec refuses.
   void refuse_numbers(const Plan& plan, std::span<const SideId> sides);
 

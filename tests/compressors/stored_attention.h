@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "tests/compressors/compressed_cache.h"
@@ -21,7 +22,10 @@ inline std::vector<double> attention_of_stored(const CompressedCache& c, Sequenc
     const int kv = head / c.shape.group;
     std::vector<float> query(p.q.begin() + (last * c.shape.heads() + head) * dim,
                              p.q.begin() + (last * c.shape.heads() + head + 1) * dim);
-    rope.rotate(query.data(), last);
+    const bool counts = c.recipe.positions() == PositionMode::kCacheRelative;
+    const auto held = static_cast<int64_t>(c.positions(id, layer, kv).size());
+    rope.rotate(query.data(), counts ? held - 1 : last);
+    int64_t index = 0;
     std::vector<double> scores;
     std::vector<std::vector<float>> values;
     for (int64_t page = 0; page < cache.pages(id, layer, kv); ++page) {
@@ -33,7 +37,9 @@ inline std::vector<double> attention_of_stored(const CompressedCache& c, Sequenc
         float* key = keys.data() + t * dim;
         const auto at = static_cast<std::size_t>(t);
         const int64_t position = facts.contiguous ? facts.start + t : facts.positions[at];
-        if (c.shape.basis == KeyBasis::kPlain) rope.rotate(key, position);
+        const bool hidden = !facts.contiguous && facts.biases[at] == -std::numeric_limits<float>::infinity();
+        if (c.shape.basis == KeyBasis::kPlain) rope.rotate(key, counts ? index : position);
+        index += hidden ? 0 : 1;
         if (c.shape.basis == KeyBasis::kPageRelative) rope.rotate(key, facts.start);
         double score = 0.0;
         for (int64_t i = 0; i < dim; ++i) score += double{query[static_cast<std::size_t>(i)]} * key[i];

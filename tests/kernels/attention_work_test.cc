@@ -240,6 +240,25 @@ TEST(AttentionWork, RoundedPlansLaunchPowersOfTwo) {
   EXPECT_EQ(grid.rows, 5);
 }
 
+// Where each page or token turns the queries, they cannot be brought to coordinates once for all.
+TEST(AttentionWork, KeysAreBroughtBackFromTheirCoordinatesWhereQueriesAreTurned) {
+  std::mt19937 random(5);
+  Batch batch;
+  batch.add(12, 20, 1, random);
+  std::vector<SideFormat> formats(kFormats.begin(), kFormats.end());
+  for (SideFormat& format : formats) format.hadamard = true;
+  const AttentionPlan once = plan_attention(batch.pages, formats, batch.tables, {});
+  const AttentionPlan turned = plan_attention(batch.pages, formats, batch.tables, {.turns = true});
+  EXPECT_FALSE(once.projections.empty());
+  EXPECT_EQ(once.lifted_key, 0);
+  EXPECT_TRUE(turned.projections.empty());
+  EXPECT_EQ(turned.coordinate_queries, 0);
+  EXPECT_EQ(turned.lifted_key, 2 * formats[0].width);
+  EXPECT_EQ(turned.lifts.size(), once.lifts.size());
+  for (const AttentionBucket& bucket : turned.buckets) EXPECT_TRUE(bucket.general);
+  for (const AttentionItem& item : turned.items) EXPECT_EQ(item.queries, -1);
+}
+
 TEST(AttentionWork, AnEmptyTableHasNoStates) {
   const std::vector<AttentionTable> tables = {{.page_count = 0}};
   const AttentionPlan plan = plan_attention({}, kFormats, tables, {});

@@ -18,7 +18,7 @@
 #include "kernels/pack_cuda.h"
 #include "kernels/pack_lanes.h"
 #include "tests/kernels/device_sides.h"
-#include "tests/kernels/host_team.h"
+#include "tests/kernels/host_block.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -295,7 +295,7 @@ TEST_F(CudaDecoder, CodesPages) {
                 .scratch = reinterpret_cast<std::byte*>(scratch.data()),
                 .refused = &refused};
     HostWarp warp;
-    HostTeam team(warp);
+    HostBlock team(warp);
     for (int32_t side = 0; side < kSides; ++side) pack_side(team, job, side);
     job.sides = sides_there.as<PackSide>();
     job.scratch = device_scratch.as<std::byte>();

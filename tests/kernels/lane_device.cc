@@ -7,7 +7,6 @@
 #include <map>
 #include <mutex>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 #include "kernels/check.h"
@@ -17,7 +16,7 @@
 #include "kernels/recorded_device.h"
 #include "kernels/similarity_lanes.h"
 #include "tests/kernels/attention_lanes.h"
-#include "tests/kernels/host_team.h"
+#include "tests/kernels/host_block.h"
 #include "tests/kernels/host_warp.h"
 #include "tests/kernels/lane_solver.h"
 #include "tests/kernels/projection_on_host.h"
@@ -26,17 +25,6 @@ namespace kva {
 namespace {
 
 constexpr int64_t kAligned = 256;
-
-// The block of kernels/similarity_lanes.h, whose threads run after each other.
-struct HostBlock {
-  void add(uint64_t* to, uint64_t value) const { *to += value; }
-  void add_one(uint64_t* to, uint64_t value) const { *to += value; }
-  void join(uint32_t* to, uint32_t bits) const { *to |= bits; }
-  uint32_t take(uint32_t* from, uint32_t count) const { return std::exchange(*from, *from + count); }
-  void raise(int32_t* to, int32_t value) const { *to = std::max(*to, value); }
-  void lower(int32_t* to, int32_t value) const { *to = std::min(*to, value); }
-  uint64_t raise(uint64_t* to, uint64_t value) const { return std::exchange(*to, std::max(*to, value)); }
-};
 
 // The block of kernels/orthonormal_lanes.h, whose warps run after each other.
 struct HostRows {
@@ -152,7 +140,7 @@ class LaneDevice : public RecordedDevice {
   void pack(const PackJob& job) override {
     in_order();
     const Access access(*this);
-    HostTeam team(warp_);
+    HostBlock team(warp_);
     for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
   }
   void project(const ProjectionJob& job) override {
@@ -357,7 +345,7 @@ void LaneDevice::run(const AttendJob& launch) {
 
 template <PairKind kKind>
 void LaneDevice::compare_items(const PairJob& job) {
-  HostBlock block;
+  HostBlock block(warp_);
   const auto shared = std::make_unique<PairShared<metrics_of(kKind)>>();
   for (int32_t item = 0; item < job.count; ++item) {
     for (int32_t thread = 0; thread < kPairColumns; ++thread)
@@ -383,7 +371,7 @@ void LaneDevice::compare_pairs(const PairJob& job) {
   }
   *job.near_count = 0;
   compare_items<PairKind::kProducts>(job);
-  HostBlock block;
+  HostBlock block(warp_);
   for (uint32_t k = 0; k < *job.near_count; ++k)
     warp_.run([&](HostWarp::Lane& lane) { take_near(lane, block, job, k); });
 }
@@ -393,7 +381,7 @@ void LaneDevice::cover(const CoverJob& job) {
   const Access access(*this);
   KVA_CHECK(job.rows <= kMostCoverRows && (job.same_pages() || job.column + job.columns <= job.row),
             "pages that are decided, or the same");
-  HostBlock block;
+  HostBlock block(warp_);
   *job.near_count = 0;
   for (int32_t r = 0; r < job.rows; ++r)
     for (int32_t c = 0; c < job.columns; ++c) cover_pair(block, job, r, c);
@@ -408,7 +396,7 @@ void LaneDevice::cover(const CoverJob& job) {
 void LaneDevice::count_duplicates(const DuplicateJob& job) {
   in_order();
   const Access access(*this);
-  HostBlock block;
+  HostBlock block(warp_);
   *job.duplicates = 0;
   for (int32_t page = 0; page < job.count; ++page) {
     job.hashes[page] = 0;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/pack_lanes.h"
-#include "tests/kernels/host_team.h"
+#include "tests/kernels/host_block.h"
 
 namespace kva {
 namespace {
@@ -53,7 +53,7 @@ std::vector<std::byte> stored(const std::vector<float>& rows, SideKind kind) {
 void expect_same_bytes(PackJob job, const PackSide& from, const std::string& what) {
   ASSERT_TRUE(packs_bare(job)) << what;
   HostWarp warp;
-  HostTeam team(warp);
+  HostBlock team(warp);
   const auto code = [&](const auto& run) {
     std::vector<std::byte> payload(static_cast<std::size_t>(job.format.bytes), std::byte{0xa5});
     PackSide side = from;
@@ -121,7 +121,7 @@ TEST(BarePacking, RefusesWhatF16DoesNotHold) {
                           .payload = payload.data()};
       int32_t refused = 0;
       HostWarp warp;
-      HostTeam team(warp);
+      HostBlock team(warp);
       pack_side(team,
                 {.format = f, .source_kind = SideKind::kF32, .sides = &side, .count = 1, .refused = &refused},
                 0);

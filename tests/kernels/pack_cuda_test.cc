@@ -11,7 +11,7 @@
 #include "kernels/pack_lanes.h"
 #include "tests/kernels/device_based_sides.h"
 #include "tests/kernels/device_shared_sides.h"
-#include "tests/kernels/host_team.h"
+#include "tests/kernels/host_block.h"
 
 namespace kva {
 namespace {
@@ -123,7 +123,7 @@ std::vector<std::byte> coded(const Coding& coding, bool on_gpu) {
     return payloads;
   }
   HostWarp warp;
-  HostTeam team(warp);
+  HostBlock team(warp);
   for (std::size_t i = 0; i < kSides; ++i) pack_side(team, job, static_cast<int32_t>(i));
   return payloads;
 }

@@ -111,10 +111,13 @@ TEST(RunDevice, TheReportNamesWhatAnalysed) {
 TEST(RunDevice, RecipesAreCheckedBeforeTheyRun) {
   const RunDevice device{make_lane_device()};
   const ModelConfig config = load_config(KVA_FIXTURES "/models/llama-f16");
-  for (const char* recipe : {"dense(f16)", "dense(f32)", "quant(bits=8)"})
+  for (const char* recipe :
+       {"dense(f16)", "dense(f32)", "quant(bits=8)", "nuq", "budget(bits=9)",
+        "lowrank(layers=2) | quant(bits=4)", "dedup(exact) | H2O(keep=0.5)",
+        "keys(plain, cache-relative); AttentionSink(sink=2, window=24)", "keys(plain); side(k): lowrank"})
     EXPECT_EQ(error_of([&] { check_recipe_runs(device, Recipe::parse(recipe), config, 8); }), "no error")
         << recipe;
-  for (const char* recipe : {"zstd", "keys(plain, cache-relative); AttentionSink(sink=2, window=24)"}) {
+  for (const char* recipe : {"zstd", "minicache(start=0) | gear"}) {
     EXPECT_THAT(error_of([&] { check_recipe_runs(device, Recipe::parse(recipe), config, 8); }),
                 HasSubstr("--device cpu"))
         << recipe;

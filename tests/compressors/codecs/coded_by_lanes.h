@@ -11,7 +11,7 @@
 #include "kernels/pack_lanes.h"
 #include "runtime/kv/codec.h"
 #include "runtime/kv/side_memory.h"
-#include "tests/kernels/host_team.h"
+#include "tests/kernels/host_block.h"
 
 namespace kva {
 
@@ -102,7 +102,7 @@ inline CodedByLanes coded_by_lanes(const SideCodec& codec, const OpenRows& rows,
   job.scratch = reinterpret_cast<std::byte*>(scratch.data());
   job.refused = &refused;
   HostWarp warp;
-  HostTeam team(warp);
+  HostBlock team(warp);
   pack_side(team, job, 0);
   coded.refused = refused != 0;
   return coded;

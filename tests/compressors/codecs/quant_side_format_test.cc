@@ -10,7 +10,7 @@
 #include "compressors/codecs/quant_codec.h"
 #include "kernels/pack_lanes.h"
 #include "tests/kernels/attention_on_host.h"
-#include "tests/kernels/host_team.h"
+#include "tests/kernels/host_block.h"
 
 namespace kva {
 namespace {
@@ -45,7 +45,7 @@ CodedByLanes coded_by_lanes(const SideFormat& format, const std::vector<float>& 
                       .payload = coded.payload.data()};
   int32_t refused = 0;
   HostWarp warp;
-  HostTeam team(warp);
+  HostBlock team(warp);
   pack_side(team,
             {.format = format,
              .source_kind = SideKind::kF32,
@@ -145,7 +145,7 @@ TEST(QuantSideFormat, LanesGatherTokens) {
   std::vector<std::byte> found(expected.size());
   std::vector<float> moved(picked.size());
   HostWarp warp;
-  HostTeam team(warp);
+  HostBlock team(warp);
   int32_t refused = 0;
   const PackSide sides[] = {{.rows = places.data(), .payload = found.data()},
                             {.rows = places.data(), .payload = reinterpret_cast<std::byte*>(moved.data())}};

@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <limits>
-
 #include "tests/error_of.h"
 #include "tests/runtime/kv/cache_fixture.h"
 #include "tests/runtime/kv/rewriting.h"
@@ -14,18 +12,10 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
-
 CacheShape relative(CacheShape shape) {
   shape.basis = KeyBasis::kPlain;
   shape.positions = PositionMode::kCacheRelative;
   return shape;
-}
-
-std::vector<int32_t> range(int32_t first, int32_t end) {
-  std::vector<int32_t> result;
-  for (int32_t i = first; i < end; ++i) result.push_back(i);
-  return result;
 }
 
 // Whether the query at t still finds key s of a KV head.
@@ -75,25 +65,6 @@ NaiveStream naive_stream(const CacheShape& shape, const Projections& p, const Na
 void expect_near(const std::vector<float>& got, const std::vector<double>& expected, int64_t first) {
   for (std::size_t i = static_cast<std::size_t>(first); i < got.size(); ++i)
     ASSERT_NEAR(got[i], expected[i], 1e-5) << "value " << i;
-}
-
-// Hides tokens of a page, its sides as they are.
-void add_hiding(Plan& plan, const KvCache& cache, const TableAddress& of, int32_t page,
-                const std::vector<int32_t>& hidden) {
-  const PageFacts k = cache.page({of.sequence, of.layer, of.kv_head, page, Side::kKey});
-  const PageFacts v = cache.page({of.sequence, of.layer, of.kv_head, page, Side::kValue});
-  PlanRewrite rewrite{.sequence = of.sequence,
-                      .layer = of.layer,
-                      .kv_head = of.kv_head,
-                      .first_page = page,
-                      .pages = 1,
-                      .alias_k = k.side,
-                      .alias_v = v.side,
-                      .positions = positions_of(k)};
-  for (const int32_t position : rewrite.positions)
-    rewrite.biases.push_back(std::find(hidden.begin(), hidden.end(), position) != hidden.end() ? kHidden
-                                                                                               : 0.0f);
-  plan.rewrites.push_back(rewrite);
 }
 
 TEST(CacheRelative, IsTheOriginalBitForBitWhileNothingIsDropped) {

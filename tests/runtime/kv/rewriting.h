@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels/check.h"
 #include "runtime/kv/kv_cache.h"
 
 namespace kva {
+
+inline constexpr float kHiddenBias = -std::numeric_limits<float>::infinity();
 
 struct TableAddress {
   SequenceId sequence = 0;
@@ -77,6 +80,31 @@ inline void add_rewrite(Plan& plan, const KvCache& cache, const TableAddress& of
     plan.sides.push_back(side_of_tokens(cache, of, Side::kValue, positions));
   }
   plan.rewrites.push_back(std::move(rewrite));
+}
+
+// Hides tokens of a page, its sides as they are.
+inline void add_hiding(Plan& plan, const KvCache& cache, const TableAddress& of, int32_t page,
+                       const std::vector<int32_t>& hidden) {
+  const PageFacts k = cache.page({of.sequence, of.layer, of.kv_head, page, Side::kKey});
+  const PageFacts v = cache.page({of.sequence, of.layer, of.kv_head, page, Side::kValue});
+  PlanRewrite rewrite{.sequence = of.sequence,
+                      .layer = of.layer,
+                      .kv_head = of.kv_head,
+                      .first_page = page,
+                      .pages = 1,
+                      .alias_k = k.side,
+                      .alias_v = v.side,
+                      .positions = positions_of(k)};
+  for (const int32_t position : rewrite.positions)
+    rewrite.biases.push_back(std::find(hidden.begin(), hidden.end(), position) != hidden.end() ? kHiddenBias
+                                                                                               : 0.0f);
+  plan.rewrites.push_back(rewrite);
+}
+
+inline std::vector<int32_t> range(int32_t first, int32_t end) {
+  std::vector<int32_t> result;
+  for (int32_t i = first; i < end; ++i) result.push_back(i);
+  return result;
 }
 
 }  // namespace kva
