@@ -77,7 +77,7 @@ class DeviceCoding : public testing::TestWithParam<const char*> {
 TEST_P(DeviceCoding, StoresWhatTheCpuStores) {
   LayeredCache here(GetParam(), pool, kShape);
   LayeredCache there(GetParam(), pool, kShape, make_device_backend(device));
-  const Projections source(kShape, 42 * kShape.layers, 7);
+  const Projections source(kShape, int64_t{42} * kShape.layers, 7);
   here.feed(source);
   there.feed(source);
   for (int layer = 0; layer < kShape.layers; ++layer)
@@ -96,7 +96,7 @@ using DeviceCodingInPlace = DeviceCoding;
 // One word for each change of pages: whether a number was refused.
 TEST_P(DeviceCodingInPlace, BringsNoNumbersToTheHost) {
   LayeredCache c(GetParam(), pool, kShape, make_device_backend(device));
-  const Projections source(kShape, 42 * kShape.layers, 7);
+  const Projections source(kShape, int64_t{42} * kShape.layers, 7);
   const int64_t before = downloaded_bytes(*device);
   if (before < 0) GTEST_SKIP() << "the device does not count";
   c.feed(source);
@@ -139,7 +139,7 @@ TEST_P(DeviceCodingRefuses, InTheCpusWords) {
   CacheShape shape = kShape;
   shape.type = DType::kF32;
   // A number of layer 2 and one of layer 1, of the second page.
-  Projections source(shape, 42 * shape.layers, 7);
+  Projections source(shape, int64_t{42} * shape.layers, 7);
   const auto spoil = [&](int64_t layer, int64_t token, float by) {
     source.v[static_cast<std::size_t>(((layer * 42 + token) * shape.kv_heads + 1) * shape.head_dim + 5)] = by;
   };
