@@ -5,7 +5,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/device_page.h"
+#include "kernels/host_device.h"
+#include "kernels/packed_math.h"
 #include "kernels/packing.h"
+#include "kernels/scale_math.h"
 #include "kernels/value_math.h"
 
 namespace kva {

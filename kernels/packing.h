@@ -9,8 +9,6 @@
 #include "kernels/direction_math.h"
 #include "kernels/host_device.h"
 #include "kernels/pack_job.h"
-#include "kernels/packed_math.h"
-#include "kernels/scale_math.h"
 #include "kernels/unpack_lanes.h"
 
 namespace kva {

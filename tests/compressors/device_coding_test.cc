@@ -77,7 +77,7 @@ class DeviceCoding : public testing::TestWithParam<const char*> {
 TEST_P(DeviceCoding, StoresWhatTheCpuStores) {
   LayeredCache here(GetParam(), pool, kShape);
   LayeredCache there(GetParam(), pool, kShape, make_device_backend(device));
-  const Projections source(kShape, 42 * kShape.layers, 7);
+  const Projections source(kShape, int64_t{42} * kShape.layers, 7);
   here.feed(source);
   there.feed(source);
   for (int layer = 0; layer < kShape.layers; ++layer)
@@ -91,10 +91,12 @@ TEST_P(DeviceCoding, StoresWhatTheCpuStores) {
   EXPECT_EQ(there.cache.ledger().scales, here.cache.ledger().scales);
 }
 
+using DeviceCodingInPlace = DeviceCoding;
+
 // One word for each change of pages: whether a number was refused.
-TEST_P(DeviceCoding, BringsNoNumbersToTheHost) {
+TEST_P(DeviceCodingInPlace, BringsNoNumbersToTheHost) {
   LayeredCache c(GetParam(), pool, kShape, make_device_backend(device));
-  const Projections source(kShape, 42 * kShape.layers, 7);
+  const Projections source(kShape, int64_t{42} * kShape.layers, 7);
   const int64_t before = downloaded_bytes(*device);
   if (before < 0) GTEST_SKIP() << "the device does not count";
   c.feed(source);
@@ -109,24 +111,27 @@ std::string name_of(const testing::TestParamInfo<const char*>& info) {
   return std::to_string(info.index) + "_" + name;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Recipes, DeviceCoding,
-    testing::Values("quant(bits=4)", "dense(fp8)", "layers(0): dense(f32); rest: dense(bf16)",
-                    "minicache(start=0)", "minicache(start=0, retain=0)", "minicache(start=0, retain=1)",
-                    "minicache(start=0, t=0.3, retain=0.3) | dense(f32)",
-                    "minicache(start=0, retain=0.3) | quant(bits=4)", "minicache(start=0) | nuq(bits=4)",
-                    "keys(plain); minicache(start=0)", "minicache(start=2) | quant(bits=8)",
-                    "Random(keep=0.5) | minicache(start=0)", "nuq", "nuq(bits=4, axes=token)",
-                    "nuq(bits=2, axes=channel, outliers=0.05)", "nuq(bits=8, outliers=0)",
-                    "AttentionSink(sink=2, window=24) | nuq", "turboquant", "turboquant(bits=2)",
-                    "keys(plain); side(v): turboquant(bits=3); rest: nuq",
-                    "AttentionSink(sink=2, window=24) | turboquant", "quant(bits=4, sinks=3)",
-                    "quant(bits=4, sinks=11, outliers=0.05, axes=kivi)",
-                    "quant(bits=4, sinks=5, rotate=true)",
-                    "AttentionSink(sink=2, window=24) | quant(bits=4, sinks=3)", "pq(m=8, bits=4)",
-                    "pq(m=1, bits=3)", "pq(m=4, bits=8)", "keys(plain); pq(m=4, bits=2)",
-                    "AttentionSink(sink=2, window=24) | pq(m=8, bits=4)"),
-    name_of);
+const auto kRecipes = testing::Values(
+    "quant(bits=4)", "dense(fp8)", "layers(0): dense(f32); rest: dense(bf16)", "minicache(start=0)",
+    "minicache(start=0, retain=0)", "minicache(start=0, retain=1)",
+    "minicache(start=0, t=0.3, retain=0.3) | dense(f32)", "minicache(start=0, retain=0.3) | quant(bits=4)",
+    "minicache(start=0) | nuq(bits=4)", "keys(plain); minicache(start=0)",
+    "minicache(start=2) | quant(bits=8)", "nuq", "nuq(bits=4, axes=token)",
+    "nuq(bits=2, axes=channel, outliers=0.05)", "nuq(bits=8, outliers=0)", "turboquant", "turboquant(bits=2)",
+    "keys(plain); side(v): turboquant(bits=3); rest: nuq", "quant(bits=4, sinks=3)",
+    "quant(bits=4, sinks=11, outliers=0.05, axes=kivi)", "quant(bits=4, sinks=5, rotate=true)",
+    "pq(m=8, bits=4)", "pq(m=1, bits=3)", "pq(m=4, bits=8)", "keys(plain); pq(m=4, bits=2)");
+
+INSTANTIATE_TEST_SUITE_P(Recipes, DeviceCoding, kRecipes, name_of);
+INSTANTIATE_TEST_SUITE_P(Recipes, DeviceCodingInPlace, kRecipes, name_of);
+// Tokens that are evicted of coded pages are decoded on the host, and the rest is coded anew.
+INSTANTIATE_TEST_SUITE_P(Evicting, DeviceCoding,
+                         testing::Values("Random(keep=0.5) | minicache(start=0)",
+                                         "AttentionSink(sink=2, window=24) | nuq",
+                                         "AttentionSink(sink=2, window=24) | turboquant",
+                                         "AttentionSink(sink=2, window=24) | quant(bits=4, sinks=3)",
+                                         "AttentionSink(sink=2, window=24) | pq(m=8, bits=4)"),
+                         name_of);
 
 using DeviceCodingRefuses = DeviceCoding;
 
@@ -134,7 +139,7 @@ TEST_P(DeviceCodingRefuses, InTheCpusWords) {
   CacheShape shape = kShape;
   shape.type = DType::kF32;
   // A number of layer 2 and one of layer 1, of the second page.
-  Projections source(shape, 42 * shape.layers, 7);
+  Projections source(shape, int64_t{42} * shape.layers, 7);
   const auto spoil = [&](int64_t layer, int64_t token, float by) {
     source.v[static_cast<std::size_t>(((layer * 42 + token) * shape.kv_heads + 1) * shape.head_dim + 5)] = by;
   };

@@ -235,7 +235,7 @@ TEST(DeviceCodes, OfSharedDirectionsInCodes) {
 
 TEST(DeviceCodes, AreRefusedWhereTheCodecRefuses) {
   const Codec dense = make_dense_codec(DType::kF16);
-  const BaseSide base{dense.get(), encoded_by(*dense, {std::vector<float>(4 * 16, 0.25f).data(), 4, 16})};
+  const BaseSide base{dense.get(), encoded_by(*dense, {std::vector<float>(64, 0.25f).data(), 4, 16})};
   struct Case {
     Codec codec;
     bool on_base;
@@ -252,7 +252,7 @@ TEST(DeviceCodes, AreRefusedWhereTheCodecRefuses) {
                            shared_halves(random_rotation(16, 1)), TurnedReading::kTurned),
        false},
       {make_front_dense_codec(1, make_quant_codec({.bits = 4})), false},
-      {make_pq_codec({.width = 16, .m = 4, .bits = 4}, shared_halves(normal_rows(16 * 16, 1))), false},
+      {make_pq_codec({.width = 16, .m = 4, .bits = 4}, shared_halves(normal_rows(256, 1))), false},
       {make_minicache_codec(0.5), true}};
   for (const Case& of : cases)
     for (const float number : {1.0f, 60000.0f, 3e5f, 3e38f, INFINITY, -INFINITY, NAN}) {
