@@ -131,10 +131,23 @@ inline void tile_ragged_batches(const AttentionCheck& check) {
     limits.item_tokens = 32;
     check(c, limits, "mixed tiles, short runs");
   }
-  for (const int32_t page_tokens : {1, 3}) {
-    AttentionCase c =
-        one_table(64, 2, 300, page_tokens, 20, {.kind = SideKind::kF16}, {.kind = SideKind::kF16});
-    check(c, tile_limits(2), "pages of " + std::to_string(page_tokens) + " tokens");
+  // Windows of 64 pages that end within a tile, whose first page has been read in part.
+  for (const SideKind kind : {SideKind::kF16, SideKind::kBits4}) {
+    AttentionCase c;
+    c.group = 2;
+    int32_t end = 0;
+    for (int32_t page = 0; page < 150; ++page) {
+      const int32_t tokens = 1 + static_cast<int32_t>(c.random() % 4);
+      c.add_page(tokens, end, {.kind = kind}, {.kind = kind}, false);
+      end += tokens;
+    }
+    c.tables = {{.page_count = 150, .tokens = 20, .position = end - 20}};
+    c.queries = c.draw_rows(20 * c.query_stride());
+    check(c, tile_limits(2), "many short pages");
+  }
+  for (const int64_t head_dim : {64, 256}) {
+    AttentionCase c = one_table(head_dim, 2, 100, 1, 20, {.kind = SideKind::kF16}, {.kind = SideKind::kF16});
+    check(c, tile_limits(2), "pages of one token");
   }
 }
 
