@@ -282,6 +282,7 @@ inline void expect_projection(DeviceOps& device) {
             basis[static_cast<std::size_t>((int64_t{cell} * rank + r) * of.width + c)] =
                 f16_code(static_cast<float>(vector(r, cell * of.width + c)));
       std::vector<ProjectionSide> sides;
+      sides.reserve(static_cast<std::size_t>(of.count));
       const std::byte* const* rows = memory.of(of.addresses(memory.of(stored)));
       for (int32_t i = 0; i < of.count; ++i)
         sides.push_back({.rows = rows + int64_t{i} * of.tokens * of.cells,
