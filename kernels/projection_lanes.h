@@ -61,7 +61,8 @@ KVA_HOST_DEVICE inline float joined_number(const ProjectionJob& job, const Proje
 KVA_HOST_DEVICE inline float basis_number(const ProjectionJob& job, const ProjectionSide& side, int32_t r,
                                           int32_t column) {
   const int32_t cell = column / job.width;
-  return f16_value(side.basis[(int64_t{cell} * job.rank + r) * job.width + column - cell * job.width]);
+  const int32_t of_cell = column - cell * job.width;
+  return f16_value(side.basis[(int64_t{cell} * job.rank + r) * job.width + of_cell]);
 }
 
 // Products of the vector `r` with the tokens of tile `tile`: those of the rows, and in a second pass, with

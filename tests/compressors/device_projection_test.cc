@@ -127,7 +127,7 @@ TEST_F(DeviceProjection, CellsSideBySideShareCoefficients) {
   std::vector<PageAddress> cells;
   for (int layer = 0; layer < 2; ++layer)
     for (int head = 0; head < 2; ++head) cells.push_back({id, layer, head, 1, Side::kValue});
-  const int64_t joined = 4 * kShape.head_dim;
+  const int64_t joined = int64_t{4} * kShape.head_dim;
   std::vector<float> rows(kTokens * static_cast<std::size_t>(joined));
   std::vector<SideTokens> sources;
   for (std::size_t i = 0; i < cells.size(); ++i) {

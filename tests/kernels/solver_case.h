@@ -99,7 +99,8 @@ inline void expect_orthonormal_rows(DeviceOps& device) {
   struct Case {
     int64_t rows, length, count;
   };
-  for (const auto& [rows, length, count] : {Case{1, 1, 1}, {3, 40, 4}, {17, 17, 2}, {70, 96, 2}}) {
+  for (const Case& of : {Case{1, 1, 1}, {3, 40, 4}, {17, 17, 2}, {70, 96, 2}, {70, 96, 1}}) {
+    const int64_t rows = of.rows, length = of.length, count = of.count;
     TestArrays memory(device);
     auto given = random_values<double>(static_cast<std::size_t>(count * rows * length), 3);
     const auto at = [&](int64_t i, int64_t r) { return (i * rows + r) * length; };
@@ -233,7 +234,7 @@ inline void expect_widened_rows(DeviceOps& device) {
   for (const JoinedCase& of : kJoinedCases) {
     TestArrays memory(device);
     const auto stored = of.bytes(6);
-    const auto rows = static_cast<std::size_t>(of.count * of.tokens);
+    const auto rows = static_cast<std::size_t>(int64_t{of.count} * of.tokens);
     const auto joined = static_cast<std::size_t>(of.joined());
     double* out = memory.poisoned<double>(rows * joined);
     double* squares = memory.poisoned<double>(rows);
@@ -278,9 +279,10 @@ inline void expect_projection(DeviceOps& device) {
       for (int32_t cell = 0; cell < of.cells; ++cell)
         for (int32_t r = 0; r < rank; ++r)
           for (int32_t c = 0; c < of.width; ++c)
-            basis[static_cast<std::size_t>((cell * rank + r) * of.width + c)] =
+            basis[static_cast<std::size_t>((int64_t{cell} * rank + r) * of.width + c)] =
                 f16_code(static_cast<float>(vector(r, cell * of.width + c)));
       std::vector<ProjectionSide> sides;
+      sides.reserve(static_cast<std::size_t>(of.count));
       const std::byte* const* rows = memory.of(of.addresses(memory.of(stored)));
       for (int32_t i = 0; i < of.count; ++i)
         sides.push_back({.rows = rows + int64_t{i} * of.tokens * of.cells,
