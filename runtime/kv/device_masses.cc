@@ -229,7 +229,8 @@ void DeviceMasses::add(const MassPlan& plan, std::span<const DeviceSpan> spans, 
 // first: of the table's sums.
 void DeviceMasses::add(const MassTargets& targets, const DeviceSpan& of, const PageTable& table,
                        const MassTable& observed, int64_t first, const float* sums) const {
-  const float share = 1.0f / static_cast<float>(heads_ / kv_heads_);
+  const int group = heads_ / kv_heads_;
+  const float share = 1.0f / static_cast<float>(group);
   const auto add_to_map = [&](int32_t position, int64_t at) {
     const int64_t block = int64_t{1} << observed.map_shift;
     const int64_t end = of.span.start + of.span.tokens;
