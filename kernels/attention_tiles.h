@@ -12,7 +12,7 @@
 namespace kva {
 
 // Query rows of an item that is done in tiles, 16 a warp, and the threads that do it.
-inline constexpr int kTileRows = 64;
+inline constexpr int kTiledRows = 64;
 inline constexpr int kTileThreads = 128;
 // Fewer rows than a warp has leave most of a tile empty.
 inline constexpr int32_t kLeastTileRows = 16;

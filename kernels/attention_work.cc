@@ -220,7 +220,7 @@ class Planner {
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
       const int bucket = bucket_of(pair, tiles);
       tiles_[index(bucket)] = tiles;
-      const int32_t most = tiles != TileKind::kNone ? kTileRows : pair.narrow ? kNarrowRows : kItemRows;
+      const int32_t most = tiles != TileKind::kNone ? kTiledRows : pair.narrow ? kNarrowRows : kItemRows;
       add_items(table, item, of_pair, merge.rows, most, buckets_[index(bucket)]);
     }
   }

@@ -35,7 +35,7 @@ struct AttentionTable {
 
 // Rows [first_row, first_row + rows) of a table's tokens * group query rows against the pages
 // page_list[first_page ...], whose keys are of one kind, and whose values are. At most kItemRows rows, or
-// kTileRows of a bucket with tiles.
+// kTiledRows of a bucket with tiles.
 struct AttentionItem {
   int32_t first_page = 0;
   int32_t page_count = 0;  // 0: the state stays empty
@@ -57,7 +57,7 @@ struct AttentionItem {
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
 // codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
 // page's formats. Where `narrow`, of pages that reads_narrow() and up to kNarrowRows rows; with `tiles`, of
-// up to kTileRows rows. Both go to tensor cores.
+// up to kTiledRows rows. Both go to tensor cores.
 struct AttentionBucket {
   SideKind keys;
   SideKind values;

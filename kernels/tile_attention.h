@@ -35,7 +35,7 @@ namespace kva {
 
 inline constexpr int kWarpRows = 16;
 inline constexpr int kTileWarps = kTileThreads / 32;
-static_assert(kTileWarps * kWarpRows == kTileRows);
+static_assert(kTileWarps * kWarpRows == kTiledRows);
 
 // Wide heads leave their queries to shared memory, and have less of it for tiles.
 template <int kWidth>
