@@ -65,7 +65,8 @@ struct ThreadPool::Impl {
   const std::function<void(int64_t, int)>* body = nullptr;
   int64_t count = 0;
   std::atomic<int64_t> next{0};
-  std::exception_ptr error;
+  std::exception_ptr error;  // of the lowest index that threw
+  int64_t error_index = 0;
   bool open = false;                   // workers may join
   std::atomic<int64_t> generation{0};  // of jobs; changes under the mutex
   std::atomic<int> busy{0};            // workers that joined and have not left
@@ -79,7 +80,11 @@ struct ThreadPool::Impl {
         (*body)(index, worker);
       } catch (...) {
         std::lock_guard lock(mutex);
-        if (!error) error = std::current_exception();
+        // Lower ones have all begun: the lowest is the one that a loop would meet first.
+        if (!error || index < error_index) {
+          error = std::current_exception();
+          error_index = index;
+        }
         next.store(count, std::memory_order_relaxed);
       }
     }

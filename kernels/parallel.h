@@ -22,8 +22,9 @@ class ThreadPool {
   int threads() const;
 
   // Calls body(index, worker) for every index in [0, count), each once, in any order; worker is in
-  // [0, threads()) and names the thread, for scratch space of its own. Returns when all are done; the first
-  // exception is rethrown. One parallel_for at a time: calls from inside a body run inline on that worker.
+  // [0, threads()) and names the thread, for scratch space of its own. Returns when all are done; what the
+  // lowest index threw is rethrown. One parallel_for at a time: calls inside a body run inline on that
+  // worker.
   void parallel_for(int64_t count, const std::function<void(int64_t index, int worker)>& body);
 
  private:

@@ -58,7 +58,7 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
         continue;
       }
       if (bucket.narrow) {
-        KVA_CHECK(!kTurns && job.turning == KeyTurning::kNone, "keys that need no turning");
+        KVA_CHECK(job.turning == KeyTurning::kNone, "keys that need no turning");
         with_narrow_pair(bucket.keys, NarrowByLanes{warp, job, item});
         continue;
       }

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -38,6 +39,23 @@ TEST(ThreadPool, NestedCallsRunInline) {
     });
   });
   EXPECT_EQ(total.load(), 32);
+}
+
+// As a loop would, whichever thread comes first.
+TEST(ThreadPool, RethrowsWhatTheLowestIndexThrew) {
+  ThreadPool pool(4);
+  for (int round = 0; round < 100; ++round) {
+    std::string thrown;
+    try {
+      pool.parallel_for(64, [&](int64_t i, int) {
+        if (i == 5) std::this_thread::sleep_for(std::chrono::microseconds(200));
+        if (i >= 5) throw std::runtime_error(std::to_string(i));
+      });
+    } catch (const std::runtime_error& error) {
+      thrown = error.what();
+    }
+    ASSERT_EQ(thrown, "5");
+  }
 }
 
 TEST(ThreadPool, RethrowsAndStaysUsable) {
