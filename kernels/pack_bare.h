@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/attention_units.h"
 #include "kernels/host_device.h"
 #include "kernels/pack_job.h"
 #include "kernels/packed_math.h"
@@ -136,7 +135,7 @@ KVA_LANE_CODE UnitBits packed_codes(const uint32_t (&codes)[kUnit]) {
 template <int bits>
 KVA_LANE_CODE void put_unit(const UnitBits& unit, int32_t plane, uint8_t* at) {
   if constexpr (bits == 3) {
-    for (int n = 0; n < 3; ++n) at[n * plane] = static_cast<uint8_t>(unit.low >> (8 * n));
+    for (int n = 0; n < 3; ++n) at[int64_t{n} * plane] = static_cast<uint8_t>(unit.low >> (8 * n));
   } else if constexpr (bits == 2) {
     *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(unit.low);
   } else {
@@ -271,7 +270,7 @@ class BarePacking {
         return staged_number<source>(staged_, kByChannel ? place * f_.width + row : row * f_.width + place);
       };
       scale.code(number, offset, (1 << kBits) - 1, codes);
-      put_unit<kBits>(packed_codes<kBits>(codes), plane, codes_ + row * row_bytes + at);
+      put_unit<kBits>(packed_codes<kBits>(codes), plane, codes_ + int64_t{row} * row_bytes + at);
     });
   }
 

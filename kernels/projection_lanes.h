@@ -10,7 +10,8 @@
 
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
-#include "kernels/pack_lanes.h"
+#include "kernels/scale_math.h"
+#include "kernels/unpack_lanes.h"
 
 namespace kva {
 

@@ -7,8 +7,8 @@
 
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
-#include "kernels/pack_lanes.h"
 #include "kernels/random.h"
+#include "kernels/unpack_lanes.h"
 
 namespace kva {
 
