@@ -57,16 +57,6 @@ KVA_LANE_CODE inline OfColumns of_columns(Warp& warp, const NarrowLane& at, floa
   return {warp.shuffle(of_row, 8 * at.quarter), warp.shuffle(of_row, 8 * at.quarter + 4)};
 }
 
-// A power of two that brings numbers of at most this size below 2^(exponent + 1), and no further than it
-// must.
-KVA_LANE_CODE inline float power_to(float size, int exponent) {
-  const auto biased = static_cast<int>((bits_of(size) >> 23) & 255u);
-  const int wanted = exponent + 254 - biased;
-  return float_of(static_cast<uint32_t>(wanted < 1 ? 1 : wanted > 253 ? 253 : wanted) << 23);
-}
-// 1 / x of such a power.
-KVA_LANE_CODE inline float inverse_power(float power) { return float_of((254u << 23) - bits_of(power)); }
-
 // What the numbers of a row share; those of dense rows are themselves.
 template <SideKind kind>
 KVA_LANE_CODE CodeScale row_scale(const SidePage& page, int32_t row) {

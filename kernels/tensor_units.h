@@ -144,14 +144,8 @@ template <class Numbers>
 struct TensorTerms {
   static constexpr int kCount = std::is_same_v<Numbers, BF16Numbers> ? 3 : 2;
 
-  // terms[i]: term i of `low` and of `high`.
   KVA_LANE_CODE static void split(float low, float high, uint32_t (&terms)[kCount]) {
-    KVA_UNROLL
-    for (int i = 0; i < kCount; ++i) {
-      terms[i] = Numbers::pack(low, high);
-      low -= Numbers::value(static_cast<uint16_t>(terms[i]));
-      high -= Numbers::value(static_cast<uint16_t>(terms[i] >> 16));
-    }
+    split_terms<Numbers>(low, high, terms);
   }
 };
 

@@ -59,31 +59,48 @@ struct BF16Numbers {
   }
 };
 
-// Two numbers as sums high + low, each off by u^2 of the number at most, or by half of the type's least
-// number.
+// Two numbers as sums of `kCount` terms each: terms[i] has term i of `low` and of `high`. What is left after
+// n terms is u^n of the number at most, or half of the type's least number.
+template <class Numbers, int kCount>
+KVA_HOST_DEVICE inline void split_terms(float low, float high, uint32_t (&terms)[kCount]) {
+  KVA_UNROLL
+  for (int i = 0; i < kCount; ++i) {
+    terms[i] = Numbers::pack(low, high);
+    low -= Numbers::value(static_cast<uint16_t>(terms[i] & 0xffffu));
+    high -= Numbers::value(static_cast<uint16_t>(terms[i] >> 16));
+  }
+}
+
 struct SplitPair {
   uint32_t high;
   uint32_t low;
 };
 template <class Numbers>
 KVA_HOST_DEVICE inline SplitPair split_pair(float first, float second) {
-  const uint32_t high = Numbers::pack(first, second);
-  return {high, Numbers::pack(first - Numbers::value(static_cast<uint16_t>(high & 0xffffu)),
-                              second - Numbers::value(static_cast<uint16_t>(high >> 16)))};
+  uint32_t terms[2];
+  split_terms<Numbers>(first, second, terms);
+  return {terms[0], terms[1]};
 }
 
-// A power of two that brings a row whose largest number is `largest` to [2^13, 2^14), where f16 has room
-// above and, for what is split off, below; and the one that takes it back. Rows of zeros, and almost, get
-// any.
+// A power of two that brings numbers of at most this size below 2^(exponent + 1), and no further than it
+// must.
+KVA_HOST_DEVICE inline float power_to(float size, int exponent) {
+  const auto biased = static_cast<int>((bits_of(size) >> 23) & 255u);
+  const int wanted = exponent + 254 - biased;
+  return float_of(static_cast<uint32_t>(wanted < 1 ? 1 : wanted > 253 ? 253 : wanted) << 23);
+}
+// 1 / x of such a power.
+KVA_HOST_DEVICE inline float inverse_power(float power) { return float_of((254u << 23) - bits_of(power)); }
+
+// What brings a row whose largest number is `largest` to [2^13, 2^14), where f16 has room above and, for what
+// is split off, below; and what takes it back. Rows of zeros, and almost, get any.
 struct RowScale {
   float up;
   float down;
 };
 KVA_HOST_DEVICE inline RowScale row_scale(float largest) {
-  const int exponent = static_cast<int>(bits_of(largest) >> 23 & 0xffu) - 127;
-  const int shift = 13 - (exponent < -100 ? -100 : exponent > 113 ? 113 : exponent);
-  return {float_of(static_cast<uint32_t>(127 + shift) << 23),
-          float_of(static_cast<uint32_t>(127 - shift) << 23)};
+  const float up = power_to(largest, 13);
+  return {up, inverse_power(up)};
 }
 
 // 2^x: within 2^-22 of itself.

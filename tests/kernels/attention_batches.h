@@ -105,30 +105,37 @@ inline void keys_by_channel(const AttentionCheck& check) {
           }
 }
 
+// Pages of 8, 4, 3 and 2 bits with each of these specs on both sides, keys by token and by channel: for the
+// last `queries` of so many tokens.
+inline void packed_pages(const AttentionCheck& check, const std::vector<SideSpec>& specs, int32_t tokens,
+                         int32_t queries, const AttentionLimits& limits) {
+  for (const SideSpec& spec : specs)
+    for (const SideKind kind : {SideKind::kBits8, SideKind::kBits4, SideKind::kBits3, SideKind::kBits2})
+      for (const bool by_channel : {false, true}) {
+        SideSpec key = spec, value = spec;
+        value.kind = kind;
+        key.kind = static_cast<SideKind>(static_cast<int>(kind) + (by_channel ? 4 : 0));
+        AttentionCase c = one_table(80, limits.group, tokens, 32, queries, key, value);
+        check(c, limits, std::to_string(side_bits(kind)) + (by_channel ? " bits by channel" : " bits"));
+      }
+}
+
+// What pages keep beside their codes.
+inline std::vector<SideSpec> kept_beside() {
+  return {{.outliers = 0.05, .dense_channels = 3, .factors = true},
+          {.axis = ScaleAxis::kChannel, .dense_channels = 1},
+          {.symmetric = true, .factors = true},
+          {.outliers = 1.0}};
+}
+
 // Scales by token, by channel and by group; symmetric; outliers, dense channels, factors; in keys and values.
 inline void scales_and_kept_numbers(const AttentionCheck& check) {
-  std::vector<SideSpec> specs;
+  std::vector<SideSpec> specs = kept_beside();
   for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
     for (const int64_t group : {0, 7, 16, 32})
       for (const bool symmetric : {false, true})
         specs.push_back({.axis = axis, .group = group, .symmetric = symmetric, .outliers = 0.013});
-  specs.push_back({.outliers = 0.05, .dense_channels = 3, .factors = true});
-  specs.push_back({.axis = ScaleAxis::kChannel, .dense_channels = 1});
-  specs.push_back({.symmetric = true, .factors = true});
-  specs.push_back({.outliers = 1.0});
-  for (SideSpec spec : specs)
-    for (const int bits : {8, 4, 3, 2}) {
-      spec.kind = bits == 8   ? SideKind::kBits8
-                  : bits == 4 ? SideKind::kBits4
-                  : bits == 3 ? SideKind::kBits3
-                              : SideKind::kBits2;
-      SideSpec key = spec;
-      AttentionCase c = one_table(80, 3, 50, 32, 1, key, spec);
-      check(c, {.group = 3}, std::to_string(bits) + " bits");
-      key.kind = static_cast<SideKind>(static_cast<int>(spec.kind) + 4);
-      AttentionCase by_channel = one_table(80, 3, 50, 32, 1, key, spec);
-      check(by_channel, {.group = 3}, std::to_string(bits) + " bits by channel");
-    }
+  packed_pages(check, specs, 50, 1, {.group = 3});
 }
 
 // Formats mixed page by page, pages with places and biases, a ragged batch with chunks, several KV heads.

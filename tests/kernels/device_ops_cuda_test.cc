@@ -9,19 +9,12 @@
 #include <thread>
 #include <vector>
 
+#include "tests/kernels/cuda_fixture.h"
+
 namespace kva {
 namespace {
 
-class CudaDeviceOps : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string why_not;
-    device = make_cuda_device(&why_not);
-    if (!device) GTEST_SKIP() << why_not;
-  }
-
-  std::unique_ptr<DeviceOps> device;
-};
+using CudaDeviceOps = CudaFixture;
 
 std::vector<uint32_t> numbers(std::size_t count, uint32_t first) {
   std::vector<uint32_t> values(count);

@@ -1,22 +1,13 @@
 // Matrices and rows on bases by CUDA, cuBLAS and cuSOLVER. Skips without a device.
 #include <gtest/gtest.h>
 
-#include "kernels/device_ops_cuda.h"
+#include "tests/kernels/cuda_fixture.h"
 #include "tests/kernels/solver_case.h"
 
 namespace kva {
 namespace {
 
-class SolverCuda : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string why_not;
-    device = make_cuda_device(&why_not);
-    if (!device) GTEST_SKIP() << why_not;
-  }
-
-  std::unique_ptr<DeviceOps> device;
-};
+using SolverCuda = CudaFixture;
 
 TEST_F(SolverCuda, Products) { expect_products(*device); }
 TEST_F(SolverCuda, OrthonormalRows) { expect_orthonormal_rows(*device); }

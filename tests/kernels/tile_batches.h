@@ -65,27 +65,11 @@ inline void tile_keys_by_channel(const AttentionCheck& check) {
 
 // What scales_and_kept_numbers() has, for chunks.
 inline void tile_scales_and_kept_numbers(const AttentionCheck& check) {
-  std::vector<SideSpec> specs;
+  std::vector<SideSpec> specs = kept_beside();
   for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
     for (const int64_t group : {0, 7, 32})
       specs.push_back({.axis = axis, .group = group, .symmetric = group == 32, .outliers = 0.013});
-  specs.push_back({.outliers = 0.05, .dense_channels = 3, .factors = true});
-  specs.push_back({.axis = ScaleAxis::kChannel, .dense_channels = 1});
-  specs.push_back({.symmetric = true, .factors = true});
-  specs.push_back({.outliers = 1.0});
-  for (SideSpec spec : specs)
-    for (const int bits : {8, 4, 3, 2}) {
-      spec.kind = bits == 8   ? SideKind::kBits8
-                  : bits == 4 ? SideKind::kBits4
-                  : bits == 3 ? SideKind::kBits3
-                              : SideKind::kBits2;
-      SideSpec key = spec;
-      AttentionCase c = one_table(80, 3, 100, 32, 6, key, spec);
-      check(c, tile_limits(3), std::to_string(bits) + " bits");
-      key.kind = static_cast<SideKind>(static_cast<int>(spec.kind) + 4);
-      AttentionCase by_channel = one_table(80, 3, 100, 32, 6, key, spec);
-      check(by_channel, tile_limits(3), std::to_string(bits) + " bits by channel");
-    }
+  packed_pages(check, specs, 100, 6, tile_limits(3));
 }
 
 // Formats mixed page by page, some of which tiles do not take; places and biases; several KV heads; tables of
