@@ -6,8 +6,8 @@
 // tokens, whatever pages they are of, become weights together.
 //
 // Nothing is rounded that f32 would keep: codes are whole numbers of f16, their scales go into scores,
-// queries and weights; rows of f16 and bf16 are used as they are; queries and weights are sums of 16-bit
-// numbers (TensorTerms), scaled by powers of two to where f16 has 22 bits for them.
+// queries and weights; rows of f16 and bf16 are used as they are, fp8 becomes f16; queries and weights are
+// sums of 16-bit numbers (TensorTerms), scaled by powers of two to where f16 has 22 bits for them.
 #pragma once
 
 #include <cmath>
@@ -21,13 +21,13 @@
 
 namespace kva {
 
-inline constexpr int kNarrowSlots = 4;  // whose scores become weights together
+inline constexpr int kNarrowSlots = kNarrowTokens / kSlotTokens;  // whose scores become weights together
 
 // A warp's shared memory.
 struct NarrowMemory {
-  float scores[kNarrowSlots * kSlotTokens][kNarrowRows];
-  int32_t tokens[kNarrowSlots * kSlotTokens];  // of their page; of those that there are not, another
-  int32_t pages[kNarrowSlots];                 // places in the page list
+  NarrowScores scores[kNarrowTokens];
+  int32_t tokens[kNarrowTokens];  // of their page; of those that there are not, another
+  int32_t pages[kNarrowSlots];    // places in the page list
 };
 
 KVA_LANE_CODE inline const DevicePage& listed_page(const AttentionJob& job, int32_t listed) {
@@ -64,13 +64,13 @@ class NarrowPages {
       const int32_t step = Keys::at_once(side), slots = Keys::slots(side);
       if (slot_at_ == 0) prefetch(warp, job, item, page_at_ + ahead_);
       const Sight sight(page, position_);
-      for (; slot_at_ < slots && filled + step <= kNarrowSlots; slot_at_ += step, filled += step)
-        keys_.score(warp, job, item, at, side, slot_at_, [&](int32_t i, const SlotScores& of) {
-          const int32_t row = (filled + i) * kSlotTokens + at.eighth;
-          memory.pages[filled + i] = listed;
-          put(at, sight, row, of.lower, of.of_lower, memory);
-          put(at, sight, row + 8, of.upper, of.of_upper, memory);
+      for (; slot_at_ < slots && filled + step <= kNarrowSlots; slot_at_ += step, filled += step) {
+        for (int32_t i = 0; i < step; ++i) memory.pages[filled + i] = listed;
+        keys_.score(warp, job, item, at, side, slot_at_, [&](TokenScores of) {
+          of.row += filled * kSlotTokens;
+          put(at, sight, of, memory);
         });
+      }
       if (slot_at_ < slots) break;
       slot_at_ = 0;
       ++page_at_;
@@ -99,14 +99,14 @@ class NarrowPages {
     prefetch_side(value_side(job, page), warp.lane());
   }
 
-  KVA_LANE_CODE static void put(const NarrowLane& at, const Sight& sight, int32_t row, int32_t token,
-                                const OfColumns& scores, NarrowMemory& memory) {
-    const bool is_token = token >= 0;
-    const float bias = is_token && sight.biases ? sight.biases[token] : 0.0f;
-    float* to = memory.scores[row] + 2 * at.quarter;
-    to[0] = is_token && token < sight.tokens[0] ? scores.first + bias : kNoScore;
-    to[1] = is_token && token < sight.tokens[1] ? scores.second + bias : kNoScore;
-    if (at.quarter == 0) memory.tokens[row] = is_token ? token : 0;
+  KVA_LANE_CODE static void put(const NarrowLane& at, const Sight& sight, const TokenScores& of,
+                                NarrowMemory& memory) {
+    const bool is_token = of.token >= 0;
+    const float bias = is_token && sight.biases ? sight.biases[of.token] : 0.0f;
+    float* to = memory.scores[of.row] + 2 * at.quarter;
+    to[0] = is_token && of.token < sight.tokens[0] ? of.scores.first + bias : kNoScore;
+    to[1] = is_token && of.token < sight.tokens[1] ? of.scores.second + bias : kNoScore;
+    if (at.quarter == 0) memory.tokens[of.row] = is_token ? of.token : 0;
   }
 
   Keys keys_;
@@ -116,8 +116,23 @@ class NarrowPages {
   int32_t slot_at_ = 0;
 };
 
-// As attend_item(), for pages that reads_narrow(), and a head of kWidth numbers. memory: this warp's own.
-template <SideKind key_kind, SideKind value_kind, int kWidth, class Warp>
+// Calls body(page, first token, tokens, their first row) for what the slots have of each page.
+template <class Body>
+KVA_LANE_CODE void for_parts_of_pages(const AttentionJob& job, const NarrowMemory& memory, int32_t slots,
+                                      const Body& body) {
+  int32_t end = 0;
+  for (int32_t slot = 0; slot < slots; slot = end) {
+    while (end < slots && memory.pages[end] == memory.pages[slot]) ++end;
+    const DevicePage& page = listed_page(job, memory.pages[slot]);
+    const int32_t row = slot * kSlotTokens, first = memory.tokens[row];
+    const int32_t room = (end - slot) * kSlotTokens;
+    body(page, first, room < page.tokens - first ? room : page.tokens - first, row);
+  }
+}
+
+// As attend_item(), for pages of a narrow_kind(), and a head of kWidth numbers. kKept: whether they may keep
+// numbers beside their codes. memory: this warp's own.
+template <SideKind key_kind, SideKind value_kind, int kWidth, bool kKept, class Warp>
 KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const AttentionItem& item,
                                       NarrowMemory& memory) {
   if (item.rows == 0) return;
@@ -129,6 +144,14 @@ KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const
   while (!pages.done(item)) {
     const int32_t slots = pages.score(warp, job, item, at, memory);
     warp.sync();
+    if constexpr (kKept) {
+      const NarrowQuery query(job, item, at);
+      for_parts_of_pages(
+          job, memory, slots, [&](const DevicePage& page, int32_t first, int32_t tokens, int32_t row) {
+            add_kept_scores<kWidth>(warp, at, query, key_side(job, page), first, tokens, memory.scores + row);
+          });
+      warp.sync();
+    }
     OfColumns most = max;
     for (int32_t row = at.eighth; row < slots * kSlotTokens; row += 8) {
       most.first = fmaxf(most.first, memory.scores[row][column]);
@@ -152,6 +175,13 @@ KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const
       values.add(warp, at, value_side(job, listed_page(job, memory.pages[slot])),
                  memory.tokens + slot * kSlotTokens, of_lower, of_upper);
     }
+    if constexpr (kKept) {
+      const float row_max = of_row(warp, at, max);
+      for_parts_of_pages(
+          job, memory, slots, [&](const DevicePage& page, int32_t first, int32_t tokens, int32_t row) {
+            values.add_kept(warp, at, value_side(job, page), first, tokens, memory.scores + row, row_max);
+          });
+    }
     warp.sync();
   }
   values.write(warp, at, item.rows, item_sums(job, item));
@@ -164,12 +194,14 @@ KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const
   }
 }
 
-// Calls body.template run<key kind, value kind>(), if reads_narrow() such a pair.
+// Calls body.template run<key kind, value kind>(), of pairs that pages of a narrow_kind() are of.
 template <class Body>
 inline void with_narrow_pair(SideKind keys, const Body& body) {
   switch (keys) {
     case SideKind::kF16: return body.template run<SideKind::kF16, SideKind::kF16>();
     case SideKind::kBF16: return body.template run<SideKind::kBF16, SideKind::kBF16>();
+    case SideKind::kE4M3: return body.template run<SideKind::kE4M3, SideKind::kE4M3>();
+    case SideKind::kE5M2: return body.template run<SideKind::kE5M2, SideKind::kE5M2>();
     case SideKind::kBits8: return body.template run<SideKind::kBits8, SideKind::kBits8>();
     case SideKind::kBits4: return body.template run<SideKind::kBits4, SideKind::kBits4>();
     case SideKind::kBits3: return body.template run<SideKind::kBits3, SideKind::kBits3>();

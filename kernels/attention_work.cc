@@ -41,12 +41,13 @@ struct Reading {
 struct PairReading {
   Reading key;
   Reading value;
-  bool narrow = false;
+  NarrowKind narrow = NarrowKind::kNone;
 
   PairReading(const DevicePage& page, std::span<const SideFormat> formats, bool may_be_narrow)
       : key(page.key_format, page.key_basis, formats),
         value(page.value_format, page.value_basis, formats),
-        narrow(may_be_narrow && reads_narrow(formats[page.key_format], formats[page.value_format])) {}
+        narrow(may_be_narrow ? narrow_kind(formats[page.key_format], formats[page.value_format])
+                             : NarrowKind::kNone) {}
   bool is_general() const {
     return key.is_general() || value.is_general() || has_levels(key.kind) != has_levels(value.kind) ||
            (has_levels(key.kind) && side_bits(key.kind) != side_bits(value.kind));
@@ -56,10 +57,12 @@ struct PairReading {
 };
 
 constexpr int kPairs = kSideKinds * kSideKinds;
-constexpr int kGeneral = kPairs;          // the bucket behind those of pairs of kinds
-constexpr int kNarrow = kGeneral + 1;     // the first of as many again, for narrow items
-constexpr int kTiled = kNarrow + kPairs;  // the same for tiles
-constexpr int kBuckets = kTiled + kPairs;
+// Buckets: of pairs of kinds, of as many in narrow items, bare and kept, and in tiles; and the general one.
+constexpr int kBare = kPairs;
+constexpr int kKept = 2 * kPairs;
+constexpr int kTiled = 3 * kPairs;
+constexpr int kGeneral = 4 * kPairs;
+constexpr int kBuckets = kGeneral + 1;
 
 void check_side(const DevicePage& page, uint16_t basis, const SideFormat& format,
                 std::span<const SideFormat> formats) {
@@ -119,14 +122,13 @@ class Planner {
     for (int bucket = 0; bucket < kBuckets; ++bucket) {
       const std::vector<AttentionItem>& items = buckets_[index(bucket)];
       if (items.empty()) continue;
-      const bool narrow = bucket >= kNarrow && bucket < kTiled;
-      const int kinds = bucket >= kTiled ? bucket - kTiled : narrow ? bucket - kNarrow : bucket;
-      plan_.buckets.push_back({.keys = static_cast<SideKind>(kinds / kSideKinds % kSideKinds),
+      const int kinds = bucket % kPairs;
+      plan_.buckets.push_back({.keys = static_cast<SideKind>(kinds / kSideKinds),
                                .values = static_cast<SideKind>(kinds % kSideKinds),
                                .first = static_cast<int32_t>(plan_.items.size()),
                                .count = static_cast<int32_t>(items.size()),
                                .general = bucket == kGeneral,
-                               .narrow = narrow,
+                               .narrow = narrow_of(bucket),
                                .tiles = tiles_[index(bucket)]});
       plan_.items.insert(plan_.items.end(), items.begin(), items.end());
     }
@@ -172,8 +174,14 @@ class Planner {
   int bucket_of(const PairReading& pair, TileKind tiles) const {
     const int kinds = static_cast<int>(pair.key.kind) * kSideKinds + static_cast<int>(pair.value.kind);
     if (tiles != TileKind::kNone) return kTiled + kinds;
-    if (pair.narrow) return kNarrow + kinds;
+    if (pair.narrow == NarrowKind::kBare) return kBare + kinds;
+    if (pair.narrow == NarrowKind::kKept) return kKept + kinds;
     return is_general(pair) ? kGeneral : kinds;
+  }
+
+  static NarrowKind narrow_of(int bucket) {
+    if (bucket < kBare || bucket >= kTiled) return NarrowKind::kNone;
+    return bucket < kKept ? NarrowKind::kBare : NarrowKind::kKept;
   }
 
   // Where the table's queries are, for keys that are read so.
@@ -220,7 +228,9 @@ class Planner {
           if (reads_units(width)) plan_.widest = std::max(plan_.widest, width);
       const int bucket = bucket_of(pair, tiles);
       tiles_[index(bucket)] = tiles;
-      const int32_t most = tiles != TileKind::kNone ? kTiledRows : pair.narrow ? kNarrowRows : kItemRows;
+      const int32_t most = tiles != TileKind::kNone           ? kTiledRows
+                           : pair.narrow != NarrowKind::kNone ? kNarrowRows
+                                                              : kItemRows;
       add_items(table, item, of_pair, merge.rows, most, buckets_[index(bucket)]);
     }
   }

@@ -54,9 +54,13 @@ struct AttentionItem {
   uint16_t value_width = 0;
 };
 
+// How kernels/attention_narrow.h reads pages: not at all, as rows or codes and nothing beside them, or also
+// what some keep beside their codes.
+enum class NarrowKind : uint8_t { kNone, kBare, kKept };
+
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
 // codes of as many numbers as a head has, and of pairs of which one side has levels: kernels look at each
-// page's formats. Where `narrow`, of pages that reads_narrow() and up to kNarrowRows rows; with `tiles`, of
+// page's formats. With `narrow`, of pages of that narrow_kind() and up to kNarrowRows rows; with `tiles`, of
 // up to kTiledRows rows. Both go to tensor cores.
 struct AttentionBucket {
   SideKind keys;
@@ -64,7 +68,7 @@ struct AttentionBucket {
   int32_t first;
   int32_t count;
   bool general = false;
-  bool narrow = false;  // for kernels/attention_narrow.h
+  NarrowKind narrow = NarrowKind::kNone;
   TileKind tiles = TileKind::kNone;
 
   friend bool operator==(const AttentionBucket&, const AttentionBucket&) = default;
@@ -113,7 +117,7 @@ struct AttentionLimits {
   // Queries or keys are turned page by page (KeyTurning): those that are in coordinates of their own are
   // brought back from there one by one, and nothing is done by tensor cores.
   bool turns = false;
-  // Whether pages that reads_narrow() are in narrow items, where they are not done in tiles.
+  // Whether pages with a narrow_kind() are in narrow items, where they are not done in tiles.
   bool narrow = true;
   // Tables of several tokens and at least so many query rows are done in tiles with the pages that can be
   // (tile_kind()); 0: none are.
@@ -193,15 +197,23 @@ AttentionPlan plan_attention(std::span<const DevicePage> pages, std::span<const 
 // the rest of a page.
 int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
 
-// Whether kernels/attention_narrow.h reads pages of these formats: of f16 or bf16, or of codes of as many
-// bits on both sides.
-KVA_HOST_DEVICE constexpr bool reads_narrow(const SideFormat& keys, const SideFormat& values) {
+// Tokens whose scores kernels/attention_narrow.h has at once.
+inline constexpr int kNarrowTokens = 64;
+
+// Of pages of these formats: of f16, bf16 or fp8, or of codes of as many bits on both sides.
+KVA_HOST_DEVICE constexpr NarrowKind narrow_kind(const SideFormat& keys, const SideFormat& values) {
   if (keys.on_basis || values.on_basis || keys.width != values.width || !is_tensor_width(keys.width))
-    return false;
-  if (keys.kind == SideKind::kF16 || keys.kind == SideKind::kBF16) return values.kind == keys.kind;
+    return NarrowKind::kNone;
+  if (!is_packed(keys.kind))
+    return values.kind == keys.kind && keys.kind != SideKind::kF32 ? NarrowKind::kBare : NarrowKind::kNone;
   const bool codes = keys.kind >= SideKind::kBits8 && keys.kind <= SideKind::kBits2ByChannel &&
-                     values.kind >= SideKind::kBits8 && values.kind <= SideKind::kBits2;
-  return codes && side_bits(keys.kind) == side_bits(values.kind) && is_bare(keys) && is_bare(values);
+                     values.kind >= SideKind::kBits8 && values.kind <= SideKind::kBits2 &&
+                     side_bits(keys.kind) == side_bits(values.kind);
+  if (!codes || !shares_row_scales(keys) || !shares_row_scales(values)) return NarrowKind::kNone;
+  if (!keeps_numbers(keys) && !keeps_numbers(values)) return NarrowKind::kBare;
+  // What is kept is looked up by token, and the lanes of such rows do not go through them in order.
+  const bool in_order = keys.kind != SideKind::kBits3ByChannel || keys.tokens <= kNarrowTokens;
+  return in_order ? NarrowKind::kKept : NarrowKind::kNone;
 }
 
 // What attention must move for the plan: each page's payload, biases and entry once for each of its table's

@@ -16,6 +16,7 @@ struct DeviceWarp {
   __device__ float shuffle_xor(float value, int mask) const { return __shfl_xor_sync(kAll, value, mask); }
   __device__ double shuffle_xor(double value, int mask) const { return __shfl_xor_sync(kAll, value, mask); }
   __device__ float shuffle(float value, int lane) const { return __shfl_sync(kAll, value, lane); }
+  __device__ uint32_t shuffle(uint32_t bits, int lane) const { return __shfl_sync(kAll, bits, lane); }
   __device__ void sync() const { __syncwarp(); }
 
   // What tensor cores do, and what goes with it: kernels/narrow_lane.h.

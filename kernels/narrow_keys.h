@@ -10,13 +10,14 @@
 namespace kva {
 
 inline constexpr int kSlotTokens = 16;
+// Scores of a token. One more than there are rows, so that those of tokens some apart are in other banks.
+using NarrowScores = float[kNarrowRows + 1];
 
-// Of the lane's tokens of a slot, -1 where there is none, for both columns.
-struct SlotScores {
-  int32_t lower = -1;  // row `eighth`
-  int32_t upper = -1;  // row `eighth` + 8
-  OfColumns of_lower = {0.0f, 0.0f};
-  OfColumns of_upper = {0.0f, 0.0f};
+// Scores of a token for both of the lane's columns.
+struct TokenScores {
+  int32_t row = 0;     // counted from the first row of the slots that are scored at once
+  int32_t token = -1;  // -1: there is none
+  OfColumns scores = {0.0f, 0.0f};
 };
 
 // Numbers of query row `eighth`, scaled; zeros of rows that the item does not have.
@@ -57,7 +58,7 @@ class NarrowKeys {
     const NarrowQuery query(job, item, at);
     const float power = kKeepsRange ? 1.0f : power_to(query.largest(warp, at, kWidth), 10);
     sums_ = of_columns(warp, at, query.sum(warp, at, kWidth));
-    inverse_ = of_columns(warp, at, inverse_power(power));
+    inverse_ = of_columns(warp, at, inverse_power(power) * kTensorUnitScale<kind>);
     KVA_UNROLL
     for (int i = 0; i < kSteps; ++i) {
       const bool has_unit = has(i, at);
@@ -78,7 +79,8 @@ class NarrowKeys {
   }
   KVA_LANE_CODE static int32_t at_once(const SidePage&) { return 1; }
 
-  // Calls put(i, SlotScores) for slots slot + i.
+  // Calls put(TokenScores) for all rows of slots [slot, slot + at_once()): tokens in order, then those that
+  // there are not.
   template <class Warp, class Body>
   KVA_LANE_CODE void score(Warp& warp, const AttentionJob&, const AttentionItem&, const NarrowLane& at,
                            const SidePage& page, int32_t slot, const Body& put) const {
@@ -91,15 +93,15 @@ class NarrowKeys {
       return OfColumns{fmaf(first * inverse_.first, of.scale, of.zero * sums_.first),
                        fmaf(second * inverse_.second, of.scale, of.zero * sums_.second)};
     };
-    put(0, SlotScores{lower < page.tokens ? lower : -1, lower + 8 < page.tokens ? lower + 8 : -1,
-                      scored(0, sums[0], sums[1]), scored(1, sums[2], sums[3])});
+    put(TokenScores{at.eighth, lower < page.tokens ? lower : -1, scored(0, sums[0], sums[1])});
+    put(TokenScores{at.eighth + 8, lower + 8 < page.tokens ? lower + 8 : -1, scored(1, sums[2], sums[3])});
   }
 
  private:
   using Numbers = TensorNumbers<kind>;
   static constexpr bool kKeepsRange = kind == SideKind::kBF16;  // f32's
   using Row = NarrowRow<kind, kWidth>;
-  using Unit = TensorUnit<side_bits(kind)>;
+  using Unit = TensorUnitOf<kind>;
   using Terms = TensorTerms<Numbers>;
   static constexpr int kSteps = (Row::kUnits + 3) / 4;  // units of a lane
   // As many are read before the first one is used: so many registers.
@@ -181,6 +183,8 @@ class NarrowKeys<kind, kWidth, true> {
     const int32_t unit = slot / 4 * 8 + at.eighth / sharing;
     const int32_t first = at.eighth % sharing * count;
     const bool has_unit = unit * kUnit < page.tokens;
+    // Units of 8 lanes are neighbours, but where a lane has a unit of its own and there are more of them.
+    const bool in_order = kBits != 3 || page.tokens <= kNarrowTokens;
     const UnitAddress address = unit_address<kToken>(page.tokens, has_unit ? unit : 0);
     const float power = power_to(largest_ * largest_scale(warp, at, page), 13);
     float sums[4][4] = {};
@@ -191,14 +195,17 @@ class NarrowKeys<kind, kWidth, true> {
     KVA_UNROLL
     for (int m = 0; m < 4; ++m) {
       if (m >= count) break;
-      const auto token = [&](int upper) {
-        return has_unit ? address.places.place(Unit::crossed(first + m, upper)) : -1;
-      };
-      const auto scored = [&](float of_first, float of_second) {
-        return OfColumns{fmaf(of_first, inverse.first, beside.first),
-                         fmaf(of_second, inverse.second, beside.second)};
-      };
-      put(m, SlotScores{token(0), token(1), scored(sums[m][0], sums[m][1]), scored(sums[m][2], sums[m][3])});
+      KVA_UNROLL
+      for (int upper = 0; upper < 2; ++upper) {
+        const int number = Unit::crossed(first + m, upper);
+        const int32_t token = has_unit ? address.places.place(number) : -1;
+        const int32_t row =
+            has_unit && in_order ? token - slot * kSlotTokens : at.eighth / sharing * kUnit + number;
+        put(TokenScores{row,
+                        token,
+                        {fmaf(sums[m][2 * upper], inverse.first, beside.first),
+                         fmaf(sums[m][2 * upper + 1], inverse.second, beside.second)}});
+      }
     }
   }
 
@@ -206,7 +213,7 @@ class NarrowKeys<kind, kWidth, true> {
   static constexpr int kBits = side_bits(kind);
   // The same codes in rows of tokens: how a row's units lie does not depend on what it is of.
   static constexpr auto kToken = static_cast<SideKind>(static_cast<int>(kind) - 4);
-  using Unit = TensorUnit<kBits>;
+  using Unit = TensorUnitOf<kind>;
   using Terms = TensorTerms<F16Numbers>;
 
   template <class Warp>

@@ -57,6 +57,13 @@ KVA_LANE_CODE inline OfColumns of_columns(Warp& warp, const NarrowLane& at, floa
   return {warp.shuffle(of_row, 8 * at.quarter), warp.shuffle(of_row, 8 * at.quarter + 4)};
 }
 
+// The other way: of query row `eighth`.
+template <class Warp>
+KVA_LANE_CODE inline float of_row(Warp& warp, const NarrowLane& at, const OfColumns& of) {
+  const float first = warp.shuffle(of.first, at.eighth / 2), second = warp.shuffle(of.second, at.eighth / 2);
+  return at.eighth % 2 ? second : first;
+}
+
 // What the numbers of a row share; those of dense rows are themselves.
 template <SideKind kind>
 KVA_LANE_CODE CodeScale row_scale(const SidePage& page, int32_t row) {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/narrow_keys.h"
+#include "kernels/narrow_kept.h"
 #include "kernels/narrow_lane.h"
 
 namespace kva {
@@ -63,11 +63,38 @@ class NarrowValues {
     }
   }
 
+  // Adds what the page keeps beside the codes of tokens [first, first + tokens), whose scores are in rows
+  // from `scores` on. max: of query row `eighth`.
+  template <class Warp>
+  KVA_LANE_CODE void add_kept(Warp& warp, const NarrowLane& at, const SidePage& page, int32_t first,
+                              int32_t tokens, const NarrowScores* scores, float max) {
+    for_kept_operands<kWidth>(warp, at, page, first, tokens, [&](const KeptOperands& kept) {
+      uint32_t b[2][KeptOperands::Terms::kCount];
+      kept.columns(
+          [&](const KeptNumber& number) {
+            return score_weight(scores[number.token - first][at.eighth], max) * power_;
+          },
+          b);
+      KVA_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        const UnitPlaces places = unit_address<kind>(kWidth, 8 * g + at.eighth).places;
+        KVA_UNROLL
+        for (int m = 0; m < 4; ++m) {
+          uint32_t a[4];
+          kept.rows(
+              places.place(Unit::crossed(m, 0)), places.place(Unit::crossed(m, 1)),
+              [](const KeptNumber& number) { return number.channel; }, a);
+          KeptOperands::multiply(warp, a, b, sums_[g][m]);
+        }
+      }
+    });
+  }
+
   // to: [rows, kWidth]
   template <class Warp>
   KVA_LANE_CODE void write(Warp& warp, const NarrowLane& at, int32_t rows, float* to) const {
     const OfColumns beside = {sum_of_eighths(warp, zeros_.first), sum_of_eighths(warp, zeros_.second)};
-    const float inverse = inverse_power(power_);
+    const float inverse = inverse_power(power_) * kTensorUnitScale<kind>;
     KVA_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       if (!has(g, at)) break;
@@ -89,7 +116,7 @@ class NarrowValues {
   using Numbers = TensorNumbers<kind>;
   static constexpr bool kKeepsRange = kind == SideKind::kBF16;  // f32's
   using Row = NarrowRow<kind, kWidth>;
-  using Unit = TensorUnit<side_bits(kind)>;
+  using Unit = TensorUnitOf<kind>;
   using Terms = TensorTerms<Numbers>;
   static constexpr int kGroups = (Row::kUnits + 7) / 8;  // units of a lane
   static constexpr int kTogether = side_bits(kind) == 16 ? 1 : 2;
@@ -130,8 +157,9 @@ class NarrowValues {
     for (int n = 0; n < Terms::kCount; ++n) b[n][half] = warp.transpose(terms[n]);
   }
 
-  // By which weights are multiplied beside their scales. Those of codes lower it.
-  float power_ = is_packed(kind) ? 0x1p100f : kKeepsRange ? 1.0f : 0x1p13f;
+  // By which weights are multiplied beside their scales. Those of codes, of which f16 knows none below 2^-24,
+  // lower it.
+  float power_ = is_packed(kind) ? 0x1p38f : kKeepsRange ? 1.0f : 0x1p13f;
   OfColumns zeros_ = {0.0f, 0.0f};  // weights by zeros, of the lane's tokens
   float sums_[kGroups][4][4] =
       {};  // [unit][pair of channels][lower or upper channel, first or second column]

@@ -21,7 +21,8 @@ __global__ void __launch_bounds__(kMostWarps * 32)
 
 AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
   const auto [keys, values] = std::pair(bucket.keys, bucket.values);
-  if (bucket.narrow) return narrow_attend_kernel(keys, job.head_dim);
+  if (bucket.narrow == NarrowKind::kBare) return narrow_attend_kernel(keys, job.head_dim);
+  if (bucket.narrow == NarrowKind::kKept) return narrow_kept_attend_kernel(keys, job.head_dim);
   if (bucket.general) return general_attend_kernel();
   if (has_levels(keys))
     return job.turning == KeyTurning::kNone ? levels_attend_kernel(keys, values) : general_attend_kernel();
@@ -55,7 +56,7 @@ int64_t shared_limit() {
 
 // Floats of shared memory that a warp of the bucket's kernel needs.
 int64_t shared_values(const AttentionJob& job, const AttentionBucket& bucket) {
-  if (bucket.narrow) return 0;
+  if (bucket.narrow != NarrowKind::kNone) return 0;
   const bool levels = has_levels(bucket.keys);
   if (bucket.general || (levels && job.turning != KeyTurning::kNone)) return attention_shared_values(job);
   return attention_shared_values(job.head_dim, job.longest_page,
@@ -109,7 +110,8 @@ void attend_cuda(const AttentionGrid& grid, const AttentionJob& job, const Atten
   KVA_CHECK(grid.tables <= 65535, "tables that a grid reaches");
   project_cuda(grid, job, stream);
   for (const AttentionBucket& bucket : grid.buckets) {
-    KVA_CHECK(!bucket.narrow || job.turning == KeyTurning::kNone, "keys that need no turning");
+    KVA_CHECK(bucket.narrow == NarrowKind::kNone || job.turning == KeyTurning::kNone,
+              "keys that need no turning");
     if (bucket.tiles == TileKind::kNone)
       attend_one_by_one(job, bucket, on);
     else

@@ -1,43 +1,10 @@
-#include "kernels/attend_kernel.cuh"
-#include "kernels/attention_narrow.h"
+#include "kernels/attend_narrow_kernel.cuh"
 
 namespace kva {
-namespace {
-
-// Blocks that a multiprocessor shall be able to hold at once: wide heads leave room for fewer.
-template <int kWidth>
-constexpr int kNarrowBlocks = kWidth > 128  ? 2
-                              : kWidth > 64 ? 3
-                                            : 4;
-
-// Warp w of the grid has item first + w.
-template <SideKind keys, SideKind values, int kWidth>
-__global__ void __launch_bounds__(kMostWarps * 32, kNarrowBlocks<kWidth>)
-    attend_narrow_kernel(AttentionJob job, SideKind, SideKind, int32_t first, int32_t count) {
-  __shared__ NarrowMemory memory[kMostWarps];
-  const int32_t warp_of_block = static_cast<int32_t>(threadIdx.x) / 32;
-  const int32_t warp = static_cast<int32_t>(blockIdx.x) * kMostWarps + warp_of_block;
-  if (warp >= count) return;
-  DeviceWarp lane;
-  attend_narrow_item<keys, values, kWidth>(lane, job, job.items[first + warp], memory[warp_of_block]);
-}
-
-struct ChosenKernel {
-  int32_t head_dim;
-  AttendKernel& chosen;
-
-  template <SideKind keys, SideKind values>
-  void run() const {
-    with_tensor_width(
-        head_dim, [&](auto width) { chosen = attend_narrow_kernel<keys, values, decltype(width)::value>; });
-  }
-};
-
-}  // namespace
 
 AttendKernel narrow_attend_kernel(SideKind keys, int32_t head_dim) {
   AttendKernel chosen = nullptr;
-  with_narrow_pair(keys, ChosenKernel{head_dim, chosen});
+  with_narrow_pair(keys, ChosenNarrowKernel<false>{head_dim, chosen});
   return chosen;
 }
 

@@ -134,6 +134,37 @@ struct TensorUnit<2> {
   }
 };
 
+// Of rows of fp8. E5M2 is the upper byte of f16; of E4M3's numbers there is a share, as f16 has one more bit
+// of exponent, and a bias that is larger by 8: kTensorUnitScale.
+template <SideKind kind>
+struct Fp8TensorUnit {
+  KVA_HOST_DEVICE static constexpr int number(int p, int i) { return 2 * p + i; }
+  KVA_LANE_CODE static uint32_t along(const RawUnit& raw, int p) {
+    return numbers(pick_bytes(raw.words[p / 2], 0, p % 2 ? 0x3424u : 0x1404u));
+  }
+  KVA_HOST_DEVICE static constexpr int crossed(int tile, int upper) { return tile + 4 * upper; }
+  KVA_LANE_CODE static uint32_t across(const RawUnit& a, const RawUnit& b, int tile, int upper) {
+    const auto byte = static_cast<uint32_t>(tile);
+    return numbers(pick_bytes(a.words[upper], b.words[upper], byte << 4 | (4 + byte) << 12));
+  }
+
+ private:
+  // Of what the upper bytes of the halves hold.
+  KVA_LANE_CODE static uint32_t numbers(uint32_t bytes) {
+    if constexpr (kind == SideKind::kE5M2) return bytes & 0xff00ff00u;
+    const uint32_t halves = ((bytes >> 1) & 0x3f803f80u) | (bytes & 0x80008000u);
+    // All ones are not a number: one more than that carries.
+    return halves | ((halves + 0x00800080u) & 0x40004000u);
+  }
+};
+
+template <SideKind kind>
+using TensorUnitOf = std::conditional_t<kind == SideKind::kE4M3 || kind == SideKind::kE5M2,
+                                        Fp8TensorUnit<kind>, TensorUnit<side_bits(kind)>>;
+// What numbers of such units are multiplied by to be those that are stored.
+template <SideKind kind>
+inline constexpr float kTensorUnitScale = kind == SideKind::kE4M3 ? 256.0f : 1.0f;
+
 // What a kind's numbers are in a product.
 template <SideKind kind>
 using TensorNumbers = std::conditional_t<kind == SideKind::kBF16, BF16Numbers, F16Numbers>;

@@ -56,38 +56,64 @@ inline void odd_head_sizes(const AttentionCheck& check) {
 }
 
 // Pages of every length that narrow items read, and of others between them; more query rows than an item has;
-// gaps and biases; queries that see a part of a page.
+// gaps and biases; queries that see a part of a page. kept: beside the codes of both sides.
+inline void narrow_items_of(const AttentionCheck& check, SideKind kind, int64_t head_dim,
+                            const SideSpec& kept) {
+  AttentionCase c;
+  c.head_dim = head_dim;
+  c.group = head_dim == 80 ? 9 : 3;
+  const bool by_channel = is_by_channel(kind);
+  const auto of_tokens = static_cast<SideKind>(static_cast<int>(kind) - (by_channel ? 4 : 0));
+  int32_t end = 0;
+  for (const int32_t tokens : {16, 8, 24, 1, 32, 15, 64, 40, 128, 33, 72, 16, 16, 16}) {
+    SideSpec key = kept, value = kept;
+    key.kind = kind;
+    key.axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken;
+    key.symmetric = tokens == 32;
+    value.kind = of_tokens;
+    value.symmetric = tokens == 64;
+    c.add_page(tokens, end, key, value, tokens == 40);
+    end += tokens;
+  }
+  const auto pages = static_cast<int32_t>(c.pages.size());
+  c.tables = {{.page_count = pages, .tokens = 4, .position = end - 4},
+              {.page_count = pages - 4, .batch_row = 4, .tokens = 1, .position = 400}};
+  c.queries = c.draw_rows(5 * c.query_stride());
+  for (float& x : c.queries) x *= 1e-3f * static_cast<float>(1 + c.random() % 3000);
+  const AttentionLimits limits{.group = c.group, .item_tokens = 250};
+  c.settle();
+  KVA_CHECK(has_narrow_items(c, limits), "pages that narrow items read");
+  check(c, limits,
+        "narrow items, kind " + std::to_string(static_cast<int>(kind)) + ", head_dim " +
+            std::to_string(head_dim));
+}
+
+inline constexpr SideKind kNarrowKinds[] = {SideKind::kF16,
+                                            SideKind::kBF16,
+                                            SideKind::kE4M3,
+                                            SideKind::kE5M2,
+                                            SideKind::kBits8,
+                                            SideKind::kBits4,
+                                            SideKind::kBits3,
+                                            SideKind::kBits2,
+                                            SideKind::kBits8ByChannel,
+                                            SideKind::kBits4ByChannel,
+                                            SideKind::kBits3ByChannel,
+                                            SideKind::kBits2ByChannel};
+
 inline void narrow_items(const AttentionCheck& check) {
   for (const int64_t head_dim : {64, 80, 96, 128, 256})
-    for (const SideKind kind :
-         {SideKind::kF16, SideKind::kBF16, SideKind::kBits8, SideKind::kBits4, SideKind::kBits3,
-          SideKind::kBits2, SideKind::kBits8ByChannel, SideKind::kBits4ByChannel, SideKind::kBits3ByChannel,
-          SideKind::kBits2ByChannel}) {
-      AttentionCase c;
-      c.head_dim = head_dim;
-      c.group = head_dim == 80 ? 9 : 3;
-      const bool by_channel = is_by_channel(kind);
-      const auto of_tokens = static_cast<SideKind>(static_cast<int>(kind) - (by_channel ? 4 : 0));
-      int32_t end = 0;
-      for (const int32_t tokens : {16, 8, 24, 1, 32, 15, 64, 40, 128, 33, 72, 16, 16, 16}) {
-        const SideSpec key{.kind = kind,
-                           .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
-                           .symmetric = tokens == 32};
-        c.add_page(tokens, end, key, {.kind = of_tokens, .symmetric = tokens == 64}, tokens == 40);
-        end += tokens;
-      }
-      const auto pages = static_cast<int32_t>(c.pages.size());
-      c.tables = {{.page_count = pages, .tokens = 4, .position = end - 4},
-                  {.page_count = pages - 4, .batch_row = 4, .tokens = 1, .position = 400}};
-      c.queries = c.draw_rows(5 * c.query_stride());
-      for (float& x : c.queries) x *= 1e-3f * static_cast<float>(1 + c.random() % 3000);
-      const AttentionLimits limits{.group = c.group, .item_tokens = 250};
-      c.settle();
-      KVA_CHECK(has_narrow_items(c, limits), "pages that narrow items read");
-      check(c, limits,
-            "narrow items, kind " + std::to_string(static_cast<int>(kind)) + ", head_dim " +
-                std::to_string(head_dim));
-    }
+    for (const SideKind kind : kNarrowKinds) narrow_items_of(check, kind, head_dim, {});
+}
+
+// The same of pages that keep numbers: few outliers, many, whole channels.
+inline void narrow_items_with_kept(const AttentionCheck& check) {
+  for (const SideKind kind : kNarrowKinds) {
+    if (!is_packed(kind)) continue;
+    narrow_items_of(check, kind, 64, {.outliers = 0.2});
+    narrow_items_of(check, kind, 80, {.outliers = 0.02, .dense_channels = 2});
+    narrow_items_of(check, kind, 128, {.outliers = 0.01});
+  }
 }
 
 inline void keys_by_channel(const AttentionCheck& check) {
@@ -390,6 +416,7 @@ inline void for_attention_cases(const AttentionCheck& check) {
   sides_on_a_basis(check);
   ragged_coordinates(check);
   narrow_items(check);
+  narrow_items_with_kept(check);
   awkward_sizes(check);
   odd_head_sizes(check);
   keys_by_channel(check);

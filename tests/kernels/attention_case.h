@@ -94,7 +94,7 @@ struct AttentionCase {
 inline bool has_narrow_items(const AttentionCase& c, const AttentionLimits& limits) {
   const AttentionPlan plan = plan_attention(c.pages, c.formats, c.tables, limits);
   return std::any_of(plan.buckets.begin(), plan.buckets.end(),
-                     [](const auto& bucket) { return bucket.narrow; });
+                     [](const auto& bucket) { return bucket.narrow != NarrowKind::kNone; });
 }
 
 // [batch rows, heads * head_dim], and for each number how far f32 rounding may take another order of sums;

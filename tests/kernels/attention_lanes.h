@@ -15,6 +15,7 @@
 namespace kva {
 
 // The kernels' choice of code for a narrow item.
+template <bool kKept>
 struct NarrowByLanes {
   HostWarp& warp;
   const AttentionJob& job;
@@ -28,9 +29,10 @@ struct NarrowByLanes {
     std::fill(std::begin(memory.tokens), std::end(memory.tokens), 1 << 24);
     std::fill(std::begin(memory.pages), std::end(memory.pages), 1 << 24);
     warp.run([&](HostWarp::Lane& lane) {
-      with_tensor_width(job.head_dim, [&](auto width) {
-        attend_narrow_item<keys, values, width>(lane, job, item, memory);
-      });
+      if constexpr (!kKept || is_packed(keys))
+        with_tensor_width(job.head_dim, [&](auto width) {
+          attend_narrow_item<keys, values, width, kKept>(lane, job, item, memory);
+        });
     });
   }
 };
@@ -57,9 +59,12 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
         tiles.run(job, bucket, item);
         continue;
       }
-      if (bucket.narrow) {
+      if (bucket.narrow != NarrowKind::kNone) {
         KVA_CHECK(job.turning == KeyTurning::kNone, "keys that need no turning");
-        with_narrow_pair(bucket.keys, NarrowByLanes{warp, job, item});
+        if (bucket.narrow == NarrowKind::kKept)
+          with_narrow_pair(bucket.keys, NarrowByLanes<true>{warp, job, item});
+        else
+          with_narrow_pair(bucket.keys, NarrowByLanes<false>{warp, job, item});
         continue;
       }
       run([&](HostWarp::Lane& lane) {

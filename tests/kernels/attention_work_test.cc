@@ -57,7 +57,8 @@ void expect_sound(const Batch& batch, const AttentionLimits& limits) {
     next += bucket.count;
     for (int32_t i = bucket.first; i < bucket.first + bucket.count; ++i) {
       const AttentionItem& item = plan.items[at(i)];
-      ASSERT_TRUE(item.rows >= 1 && item.rows <= (bucket.narrow ? kNarrowRows : kItemRows));
+      ASSERT_TRUE(item.rows >= 1 &&
+                  item.rows <= (bucket.narrow == NarrowKind::kNone ? kItemRows : kNarrowRows));
       int64_t tokens = 0;
       int32_t last = -1;
       for (int32_t p = 0; p < item.page_count; ++p) {

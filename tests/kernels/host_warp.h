@@ -42,6 +42,13 @@ class HostWarp {
       sync();
       return static_cast<float>(other);
     }
+    uint32_t shuffle(uint32_t bits, int lane) {
+      warp_.operands_[static_cast<std::size_t>(lane_)].pairs = bits;
+      sync();
+      const uint32_t other = warp_.operands_[static_cast<std::size_t>(lane)].pairs;
+      sync();
+      return other;
+    }
 
     bool any(bool x) {
       warp_.values_[static_cast<std::size_t>(lane_)] = x ? 1.0 : 0.0;
