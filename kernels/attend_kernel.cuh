@@ -15,9 +15,11 @@ AttendKernel dense_attend_kernel(SideKind keys, SideKind values);
 AttendKernel packed_attend_kernel(SideKind keys, SideKind values);
 AttendKernel levels_attend_kernel(SideKind keys, SideKind values);
 
-// Of narrow buckets, which have kMostWarps items a block and need no shared memory of the launch's.
-AttendKernel narrow_attend_kernel(SideKind keys, int32_t head_dim);
-AttendKernel narrow_kept_attend_kernel(SideKind keys, int32_t head_dim);
+// Of narrow buckets, which have kMostWarps items a block and need no shared memory of the launch's: of bare
+// pages; of those that keep numbers, whose sides are alike; and of those whose sides are not.
+AttendKernel narrow_attend_kernel(SideKind keys, SideKind values, int32_t head_dim);
+AttendKernel narrow_kept_attend_kernel(SideKind keys, SideKind values, int32_t head_dim);
+AttendKernel narrow_mixed_attend_kernel(SideKind keys, SideKind values, int32_t head_dim);
 
 // Of general buckets, whatever their kinds; it reads every other as well.
 AttendKernel general_attend_kernel();

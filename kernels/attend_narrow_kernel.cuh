@@ -24,18 +24,26 @@ __global__ void __launch_bounds__(kMostWarps * 32, kNarrowBlocks<kWidth>)
   attend_narrow_item<keys, values, kWidth, kKept>(lane, job, job.items[first + warp], memory[warp_of_block]);
 }
 
-template <bool kKept>
+// The kernel of a pair, if it is of those that wanted(keys, values, width).
+template <bool kKept, auto wanted>
 struct ChosenNarrowKernel {
   int32_t head_dim;
   AttendKernel& chosen;
 
   template <SideKind keys, SideKind values>
   void run() const {
-    if constexpr (!kKept || is_packed(keys))
-      with_tensor_width(head_dim, [&](auto width) {
-        chosen = attend_narrow_kernel<keys, values, decltype(width)::value, kKept>;
-      });
+    with_tensor_width(head_dim, [&](auto width) {
+      constexpr int kWidth = decltype(width)::value;
+      if constexpr (wanted(keys, values, kWidth)) chosen = attend_narrow_kernel<keys, values, kWidth, kKept>;
+    });
   }
 };
+
+template <bool kKept, auto wanted>
+AttendKernel chosen_narrow_kernel(SideKind keys, SideKind values, int32_t head_dim) {
+  AttendKernel chosen = nullptr;
+  with_narrow_pair(keys, values, ChosenNarrowKernel<kKept, wanted>{head_dim, chosen});
+  return chosen;
+}
 
 }  // namespace kva

@@ -195,21 +195,36 @@ KVA_LANE_CODE void attend_narrow_item(Warp& warp, const AttentionJob& job, const
 }
 
 // Calls body.template run<key kind, value kind>(), of pairs that pages of a narrow_kind() are of.
+template <SideKind keys, class Body>
+inline void with_narrow_values(SideKind values, const Body& body) {
+  if constexpr (!mixes_narrow(keys)) {
+    if (values == keys) body.template run<keys, keys>();
+  } else {
+    switch (values) {
+      case SideKind::kF16: return body.template run<keys, SideKind::kF16>();
+      case SideKind::kBits8: return body.template run<keys, SideKind::kBits8>();
+      case SideKind::kBits4: return body.template run<keys, SideKind::kBits4>();
+      case SideKind::kBits3: return body.template run<keys, SideKind::kBits3>();
+      case SideKind::kBits2: return body.template run<keys, SideKind::kBits2>();
+      default: break;
+    }
+  }
+}
 template <class Body>
-inline void with_narrow_pair(SideKind keys, const Body& body) {
+inline void with_narrow_pair(SideKind keys, SideKind values, const Body& body) {
   switch (keys) {
-    case SideKind::kF16: return body.template run<SideKind::kF16, SideKind::kF16>();
-    case SideKind::kBF16: return body.template run<SideKind::kBF16, SideKind::kBF16>();
-    case SideKind::kE4M3: return body.template run<SideKind::kE4M3, SideKind::kE4M3>();
-    case SideKind::kE5M2: return body.template run<SideKind::kE5M2, SideKind::kE5M2>();
-    case SideKind::kBits8: return body.template run<SideKind::kBits8, SideKind::kBits8>();
-    case SideKind::kBits4: return body.template run<SideKind::kBits4, SideKind::kBits4>();
-    case SideKind::kBits3: return body.template run<SideKind::kBits3, SideKind::kBits3>();
-    case SideKind::kBits2: return body.template run<SideKind::kBits2, SideKind::kBits2>();
-    case SideKind::kBits8ByChannel: return body.template run<SideKind::kBits8ByChannel, SideKind::kBits8>();
-    case SideKind::kBits4ByChannel: return body.template run<SideKind::kBits4ByChannel, SideKind::kBits4>();
-    case SideKind::kBits3ByChannel: return body.template run<SideKind::kBits3ByChannel, SideKind::kBits3>();
-    case SideKind::kBits2ByChannel: return body.template run<SideKind::kBits2ByChannel, SideKind::kBits2>();
+    case SideKind::kF16: return with_narrow_values<SideKind::kF16>(values, body);
+    case SideKind::kBF16: return with_narrow_values<SideKind::kBF16>(values, body);
+    case SideKind::kE4M3: return with_narrow_values<SideKind::kE4M3>(values, body);
+    case SideKind::kE5M2: return with_narrow_values<SideKind::kE5M2>(values, body);
+    case SideKind::kBits8: return with_narrow_values<SideKind::kBits8>(values, body);
+    case SideKind::kBits4: return with_narrow_values<SideKind::kBits4>(values, body);
+    case SideKind::kBits3: return with_narrow_values<SideKind::kBits3>(values, body);
+    case SideKind::kBits2: return with_narrow_values<SideKind::kBits2>(values, body);
+    case SideKind::kBits8ByChannel: return with_narrow_values<SideKind::kBits8ByChannel>(values, body);
+    case SideKind::kBits4ByChannel: return with_narrow_values<SideKind::kBits4ByChannel>(values, body);
+    case SideKind::kBits3ByChannel: return with_narrow_values<SideKind::kBits3ByChannel>(values, body);
+    case SideKind::kBits2ByChannel: return with_narrow_values<SideKind::kBits2ByChannel>(values, body);
     default: break;
   }
 }

@@ -54,8 +54,8 @@ struct AttentionItem {
   uint16_t value_width = 0;
 };
 
-// How kernels/attention_narrow.h reads pages: not at all, as rows or codes and nothing beside them, or also
-// what some keep beside their codes.
+// How kernels/attention_narrow.h reads pages: not at all; both sides alike, as rows or codes and nothing
+// beside them; or with what some keep beside their codes, and sides that may be of other bits.
 enum class NarrowKind : uint8_t { kNone, kBare, kKept };
 
 // Items [first, first + count) of one pair of kinds; or, where `general`, of sides that are more than rows or
@@ -200,20 +200,32 @@ int64_t run_tokens(int64_t tokens, int64_t rows, const AttentionLimits& limits);
 // Tokens whose scores kernels/attention_narrow.h has at once.
 inline constexpr int kNarrowTokens = 64;
 
-// Of pages of these formats: of f16, bf16 or fp8, or of codes of as many bits on both sides.
+// Sides of these kinds are also read beside others of them: f16, and codes.
+KVA_HOST_DEVICE constexpr bool mixes_narrow(SideKind kind) {
+  return kind == SideKind::kF16 || (kind >= SideKind::kBits8 && kind <= SideKind::kBits2ByChannel);
+}
+// At these widths. (Kernels of all pairs at all widths would take long to compile.)
+KVA_HOST_DEVICE constexpr bool mixes_narrow(int32_t width) { return width == 64 || width == 128; }
+// Whether pairs have kernels at every width.
+KVA_HOST_DEVICE constexpr bool are_alike(SideKind keys, SideKind values) {
+  return side_bits(keys) == side_bits(values);
+}
+
+// Of pages of these formats: both sides of f16, of bf16 or of a kind of fp8, or codes; where mixes_narrow(),
+// codes of other bits on each side, or f16 on one.
 KVA_HOST_DEVICE constexpr NarrowKind narrow_kind(const SideFormat& keys, const SideFormat& values) {
   if (keys.on_basis || values.on_basis || keys.width != values.width || !is_tensor_width(keys.width))
     return NarrowKind::kNone;
-  if (!is_packed(keys.kind))
-    return values.kind == keys.kind && keys.kind != SideKind::kF32 ? NarrowKind::kBare : NarrowKind::kNone;
-  const bool codes = keys.kind >= SideKind::kBits8 && keys.kind <= SideKind::kBits2ByChannel &&
-                     values.kind >= SideKind::kBits8 && values.kind <= SideKind::kBits2 &&
-                     side_bits(keys.kind) == side_bits(values.kind);
-  if (!codes || !shares_row_scales(keys) || !shares_row_scales(values)) return NarrowKind::kNone;
-  if (!keeps_numbers(keys) && !keeps_numbers(values)) return NarrowKind::kBare;
+  if (keys.kind == values.kind && !is_packed(keys.kind))
+    return keys.kind == SideKind::kF32 ? NarrowKind::kNone : NarrowKind::kBare;
+  if (!mixes_narrow(keys.kind) || !mixes_narrow(values.kind)) return NarrowKind::kNone;
+  for (const SideFormat* side : {&keys, &values})
+    if (is_packed(side->kind) && !shares_row_scales(*side)) return NarrowKind::kNone;
+  const bool alike = are_alike(keys.kind, values.kind), bare = !keeps_numbers(keys) && !keeps_numbers(values);
+  if (alike && bare) return NarrowKind::kBare;
   // What is kept is looked up by token, and the lanes of such rows do not go through them in order.
   const bool in_order = keys.kind != SideKind::kBits3ByChannel || keys.tokens <= kNarrowTokens;
-  return in_order ? NarrowKind::kKept : NarrowKind::kNone;
+  return (alike || mixes_narrow(keys.width)) && (bare || in_order) ? NarrowKind::kKept : NarrowKind::kNone;
 }
 
 // What attention must move for the plan: each page's payload, biases and entry once for each of its table's

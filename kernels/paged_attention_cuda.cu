@@ -21,8 +21,10 @@ __global__ void __launch_bounds__(kMostWarps * 32)
 
 AttendKernel attend_kernel_for(const AttentionJob& job, const AttentionBucket& bucket) {
   const auto [keys, values] = std::pair(bucket.keys, bucket.values);
-  if (bucket.narrow == NarrowKind::kBare) return narrow_attend_kernel(keys, job.head_dim);
-  if (bucket.narrow == NarrowKind::kKept) return narrow_kept_attend_kernel(keys, job.head_dim);
+  if (bucket.narrow == NarrowKind::kBare) return narrow_attend_kernel(keys, values, job.head_dim);
+  if (bucket.narrow == NarrowKind::kKept)
+    return are_alike(keys, values) ? narrow_kept_attend_kernel(keys, values, job.head_dim)
+                                   : narrow_mixed_attend_kernel(keys, values, job.head_dim);
   if (bucket.general) return general_attend_kernel();
   if (has_levels(keys))
     return job.turning == KeyTurning::kNone ? levels_attend_kernel(keys, values) : general_attend_kernel();

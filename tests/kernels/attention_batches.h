@@ -57,20 +57,19 @@ inline void odd_head_sizes(const AttentionCheck& check) {
 
 // Pages of every length that narrow items read, and of others between them; more query rows than an item has;
 // gaps and biases; queries that see a part of a page. kept: beside the codes of both sides.
-inline void narrow_items_of(const AttentionCheck& check, SideKind kind, int64_t head_dim,
+inline void narrow_items_of(const AttentionCheck& check, SideKind kind, SideKind value_kind, int64_t head_dim,
                             const SideSpec& kept) {
   AttentionCase c;
   c.head_dim = head_dim;
   c.group = head_dim == 80 ? 9 : 3;
   const bool by_channel = is_by_channel(kind);
-  const auto of_tokens = static_cast<SideKind>(static_cast<int>(kind) - (by_channel ? 4 : 0));
   int32_t end = 0;
   for (const int32_t tokens : {16, 8, 24, 1, 32, 15, 64, 40, 128, 33, 72, 16, 16, 16}) {
     SideSpec key = kept, value = kept;
     key.kind = kind;
     key.axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken;
     key.symmetric = tokens == 32;
-    value.kind = of_tokens;
+    value.kind = value_kind;
     value.symmetric = tokens == 64;
     c.add_page(tokens, end, key, value, tokens == 40);
     end += tokens;
@@ -84,8 +83,8 @@ inline void narrow_items_of(const AttentionCheck& check, SideKind kind, int64_t 
   c.settle();
   KVA_CHECK(has_narrow_items(c, limits), "pages that narrow items read");
   check(c, limits,
-        "narrow items, kind " + std::to_string(static_cast<int>(kind)) + ", head_dim " +
-            std::to_string(head_dim));
+        "narrow items, kinds " + std::to_string(static_cast<int>(kind)) + " and " +
+            std::to_string(static_cast<int>(value_kind)) + ", head_dim " + std::to_string(head_dim));
 }
 
 inline constexpr SideKind kNarrowKinds[] = {SideKind::kF16,
@@ -101,19 +100,34 @@ inline constexpr SideKind kNarrowKinds[] = {SideKind::kF16,
                                             SideKind::kBits3ByChannel,
                                             SideKind::kBits2ByChannel};
 
+inline SideKind of_tokens(SideKind kind) {
+  return is_by_channel(kind) ? static_cast<SideKind>(static_cast<int>(kind) - 4) : kind;
+}
+
 inline void narrow_items(const AttentionCheck& check) {
   for (const int64_t head_dim : {64, 80, 96, 128, 256})
-    for (const SideKind kind : kNarrowKinds) narrow_items_of(check, kind, head_dim, {});
+    for (const SideKind kind : kNarrowKinds) narrow_items_of(check, kind, of_tokens(kind), head_dim, {});
 }
 
 // The same of pages that keep numbers: few outliers, many, whole channels.
 inline void narrow_items_with_kept(const AttentionCheck& check) {
   for (const SideKind kind : kNarrowKinds) {
     if (!is_packed(kind)) continue;
-    narrow_items_of(check, kind, 64, {.outliers = 0.2});
-    narrow_items_of(check, kind, 80, {.outliers = 0.02, .dense_channels = 2});
-    narrow_items_of(check, kind, 128, {.outliers = 0.01});
+    narrow_items_of(check, kind, of_tokens(kind), 64, {.outliers = 0.2});
+    narrow_items_of(check, kind, of_tokens(kind), 80, {.outliers = 0.02, .dense_channels = 2});
+    narrow_items_of(check, kind, of_tokens(kind), 128, {.outliers = 0.01});
   }
+}
+
+// The same of sides of other bits each.
+inline void narrow_items_of_mixed_sides(const AttentionCheck& check) {
+  for (const SideKind key : kNarrowKinds)
+    for (const SideKind value :
+         {SideKind::kF16, SideKind::kBits8, SideKind::kBits4, SideKind::kBits3, SideKind::kBits2})
+      if (mixes_narrow(key) && !are_alike(key, value)) {
+        narrow_items_of(check, key, value, 64, {});
+        narrow_items_of(check, key, value, 128, {.outliers = 0.01});
+      }
 }
 
 inline void keys_by_channel(const AttentionCheck& check) {
@@ -417,6 +431,7 @@ inline void for_attention_cases(const AttentionCheck& check) {
   ragged_coordinates(check);
   narrow_items(check);
   narrow_items_with_kept(check);
+  narrow_items_of_mixed_sides(check);
   awkward_sizes(check);
   odd_head_sizes(check);
   keys_by_channel(check);

@@ -29,10 +29,11 @@ struct NarrowByLanes {
     std::fill(std::begin(memory.tokens), std::end(memory.tokens), 1 << 24);
     std::fill(std::begin(memory.pages), std::end(memory.pages), 1 << 24);
     warp.run([&](HostWarp::Lane& lane) {
-      if constexpr (!kKept || is_packed(keys))
-        with_tensor_width(job.head_dim, [&](auto width) {
+      with_tensor_width(job.head_dim, [&](auto width) {
+        constexpr bool kAlike = are_alike(keys, values);
+        if constexpr (kKept ? (kAlike ? is_packed(keys) : mixes_narrow(static_cast<int32_t>(width))) : kAlike)
           attend_narrow_item<keys, values, width, kKept>(lane, job, item, memory);
-        });
+      });
     });
   }
 };
@@ -62,9 +63,9 @@ void attend_by_lanes(HostWarp& warp, const AttentionGrid& grid, const AttentionJ
       if (bucket.narrow != NarrowKind::kNone) {
         KVA_CHECK(job.turning == KeyTurning::kNone, "keys that need no turning");
         if (bucket.narrow == NarrowKind::kKept)
-          with_narrow_pair(bucket.keys, NarrowByLanes<true>{warp, job, item});
+          with_narrow_pair(bucket.keys, bucket.values, NarrowByLanes<true>{warp, job, item});
         else
-          with_narrow_pair(bucket.keys, NarrowByLanes<false>{warp, job, item});
+          with_narrow_pair(bucket.keys, bucket.values, NarrowByLanes<false>{warp, job, item});
         continue;
       }
       run([&](HostWarp::Lane& lane) {

@@ -13,6 +13,7 @@ namespace {
 TEST(AttentionWarp, EveryKindAtAwkwardSizes) { awkward_sizes(expect_attention); }
 TEST(AttentionWarp, OddHeadSizes) { odd_head_sizes(expect_attention); }
 TEST(AttentionWarp, NarrowItems) { narrow_items(expect_attention); }
+TEST(AttentionWarp, NarrowItemsOfMixedSides) { narrow_items_of_mixed_sides(expect_attention); }
 TEST(AttentionWarp, NarrowItemsOfPagesThatKeepNumbers) { narrow_items_with_kept(expect_attention); }
 TEST(AttentionWarp, KeysPackedByChannel) { keys_by_channel(expect_attention); }
 TEST(AttentionWarp, EveryKindOfScaleAndOfWhatIsKeptBeside) { scales_and_kept_numbers(expect_attention); }
