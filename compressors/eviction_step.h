@@ -24,6 +24,7 @@ class EvictionStep : public Step {
   void begin(const StepContext& context) override;
   Observations observes() const override;
   bool works_on_tables() const override { return true; }
+  bool reads_numbers() const override { return false; }
   void begin_prompt(const StepContext& context, SequenceId sequence, int64_t start, int64_t tokens) override;
   // A plan a layer.
   std::vector<Plan> revise(const StepContext& context, const Revision& revision) override;

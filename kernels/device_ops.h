@@ -28,6 +28,7 @@
 #include "kernels/sampling_lanes.h"
 #include "kernels/similarity_job.h"
 #include "kernels/solver_lanes.h"
+#include "kernels/unpack_lanes.h"
 
 namespace kva {
 
@@ -89,6 +90,7 @@ class DeviceOps {
   virtual void append(const AppendJob& job) = 0;
   virtual void place(const PlaceJob& job) = 0;
   virtual void pack(const PackJob& job) = 0;
+  virtual void unpack(const UnpackJob& job) = 0;
   virtual void project(const ProjectionJob& job) = 0;
   // Runs the items of the grid's buckets and, by the plan's merges, merges states into out [batch rows,
   // kv_heads * group * head_dim]; either may be none. job.items and job.page_list, and merges, are the

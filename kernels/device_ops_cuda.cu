@@ -22,6 +22,7 @@
 #include "kernels/recorded_device.h"
 #include "kernels/similarity_cuda.h"
 #include "kernels/solver_cuda.h"
+#include "kernels/unpack_cuda.h"
 
 namespace kva {
 namespace {
@@ -225,6 +226,7 @@ class CudaDevice : public RecordedDevice {
 
   void place(const PlaceJob& job) override { place_cuda(job, stream_.get()); }
   void pack(const PackJob& job) override { pack_cuda(job, stream_.get()); }
+  void unpack(const UnpackJob& job) override { unpack_cuda(job, stream_.get()); }
   void project(const ProjectionJob& job) override { project_cuda(job, stream_.get()); }
 
   void nearest(const NearestJob& job) override { nearest_cuda(job, stream_.get()); }

@@ -184,7 +184,7 @@ KVA_LANE_CODE void pack_dense(Team& team, const Packing& p) {
 template <class Team>
 KVA_LANE_CODE void pack_scaled(Team& team, const Packing& p) {
   const SideFormat& f = p.format;
-  unpack_side(team, p.job.base, p.side.base, f.tokens, p.numbers());
+  unpack_tokens(team, p.job.base, p.side.base, 0, f.tokens, p.numbers());
   pack_scaled(
       team, f, [&](int32_t token, int32_t channel) { return p.source_number(token, channel); }, p.numbers(),
       p.moments(), p.kept(), p.side.payload, p.job.refused);

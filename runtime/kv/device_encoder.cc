@@ -24,6 +24,13 @@ std::optional<SideFormat> dense_format(const PageStore& store, SideId id) {
   return format && !is_packed(format->kind) ? format : std::nullopt;
 }
 
+// Of a side that codes say all of.
+std::optional<SideFormat> coded_format(const PageStore& store, SideId id) {
+  if (dense_format(store, id) || store.base(id) != kNoSide) return std::nullopt;
+  const auto format = readable_format(store.codec(id), store.tokens(id), store.width(id));
+  return format && unpacks(*format) ? format : std::nullopt;
+}
+
 bool alike(const PackJob& a, const PackJob& b) {
   return a.format == b.format && a.front == b.front && a.source_kind == b.source_kind &&
          a.tokens == b.tokens && a.blends == b.blends && a.share == b.share && a.basis == b.basis &&
@@ -43,12 +50,19 @@ int64_t DeviceEncoder::Group::projection_bytes() const {
   return projection.rank == 0 ? 0 : (projection_numbers(projection) * 4 + 15) / 16 * 16;
 }
 
+// Of both rows that are blended.
+int64_t DeviceEncoder::Group::unpacked_numbers() const {
+  return int64_t{all_tokens(job)} * job.format.width * (job.blends ? 2 : 1);
+}
+
 DeviceEncoder::DeviceEncoder(PageStore& store, Backend& backend)
     : store_(store),
       backend_(backend),
       rows_(backend, kPurpose),
       sides_(backend, kPurpose),
       projected_(backend, kPurpose),
+      formats_(backend, kPurpose),
+      runs_(backend, kPurpose),
       scratch_(backend, kPurpose),
       refused_(backend, kPurpose) {}
 
@@ -60,6 +74,10 @@ bool DeviceEncoder::codes(const SideCodec& codec, std::span<const SideTokens> so
   const bool moves =
       projection ? holds_rows(codec.device_format(kMostPageTokens, projection->rank())) : &codec == &open;
   if (!codec.device_codes() && !moves) return false;
+  if (codec.device_codes() && !projection && !codec.projection() &&
+      std::all_of(sources.begin(), sources.end(),
+                  [&](const SideTokens& of) { return coded_format(store, of.side).has_value(); }))
+    return true;
   return std::all_of(sources.begin(), sources.end(), [&](const SideTokens& of) {
     return &store.codec(of.side) == &open && store.base(of.side) == kNoSide && dense_format(store, of.side);
   });
@@ -80,7 +98,8 @@ PackJob DeviceEncoder::job_of(const Plan& plan, const NewSide& side) const {
     const DeviceBasis basis = side.codec->device_basis();
     job.basis = basis.array->on_device() + basis.offset;
   }
-  job.source_kind = dense_format(store_, side.sources[0].side).value().kind;
+  const auto rows = dense_format(store_, side.sources[0].side);
+  job.source_kind = rows ? rows->kind : SideKind::kF32;
   job.tokens = static_cast<int32_t>(side.tokens);
   job.blends = !side.others.empty();
   job.share = side.share;
@@ -102,10 +121,12 @@ ProjectionJob DeviceEncoder::projection_for(const NewSide& side, PackJob& job) {
   return projection;
 }
 
-DeviceEncoder::Group& DeviceEncoder::group_of(const PackJob& job, const ProjectionJob& projection) {
+DeviceEncoder::Group& DeviceEncoder::group_of(const PackJob& job, const ProjectionJob& projection,
+                                              bool unpacked) {
   for (Group& group : groups_)
-    if (alike(group.job, job) && alike(group.projection, projection)) return group;
-  return groups_.emplace_back(Group{.job = job, .projection = projection});
+    if (group.unpacked == unpacked && alike(group.job, job) && alike(group.projection, projection))
+      return group;
+  return groups_.emplace_back(Group{.job = job, .projection = projection, .unpacked = unpacked});
 }
 
 std::size_t DeviceEncoder::place_rows(std::span<const SideTokens> tokens, int64_t row_bytes,
@@ -126,11 +147,13 @@ std::size_t DeviceEncoder::place_rows(std::span<const SideTokens> tokens, int64_
 void DeviceEncoder::add(const Plan& plan, const NewSide& side, std::span<const SideId> ids) {
   PackJob job = job_of(plan, side);
   const ProjectionJob projection = projection_for(side, job);
-  Group& group = group_of(job, projection);
+  const bool unpacked = !dense_format(store_, side.sources[0].side);
+  Group& group = group_of(job, projection, unpacked);
   PackSide packed{.payload =
                       store_.uncoded_payload(ids[static_cast<std::size_t>(&side - plan.sides.data())])};
   if (side.base >= 0) packed.base = store_.data(ids[static_cast<std::size_t>(side.base)]).payload;
   if (projection.rank > 0) return add_projected(group, side, packed);
+  if (unpacked) return add_unpacked(group, side, packed);
   for (const auto& tokens : {side.sources, side.others}) {
     int64_t count = 0;
     for (const SideTokens& of : tokens) count += of.count;
@@ -167,10 +190,35 @@ void DeviceEncoder::add_projected(Group& group, const NewSide& side, PackSide pa
   group.first_other.push_back(kNoRows);
 }
 
+int32_t DeviceEncoder::format_of(SideId id) {
+  const SideFormat format = coded_format(store_, id).value();
+  const auto at = std::find(coded_formats_.begin(), coded_formats_.end(), format) - coded_formats_.begin();
+  if (at == std::ssize(coded_formats_)) coded_formats_.push_back(format);
+  return static_cast<int32_t>(at);
+}
+
+void DeviceEncoder::add_unpacked(Group& group, const NewSide& side, PackSide packed) {
+  int64_t token = 0;
+  for (const auto& tokens : {side.sources, side.others})
+    for (const SideTokens& of : tokens) {
+      KVA_CHECK(store_.width(of.side) == side.width, "tokens of the side's width");
+      group.runs.push_back({.side = store_.data(of.side).payload,
+                            .format = format_of(of.side),
+                            .first = of.first,
+                            .tokens = of.count});
+      token += of.count;
+    }
+  KVA_CHECK(token * side.width == group.unpacked_numbers(), "as many tokens as the side has");
+  group.first_run.push_back(group.runs.size());
+  group.sides.push_back(packed);
+  group.first_row.push_back(kNoRows);
+  group.first_other.push_back(kNoRows);
+}
+
 void DeviceEncoder::reserve_scratch() {
   int64_t most = 0;
   for (Group& group : groups_) {
-    const int64_t each = group.pack_bytes() + group.projection_bytes();
+    const int64_t each = group.pack_bytes() + group.projection_bytes() + group.unpacked_bytes();
     const auto count = std::ssize(group.sides);
     group.at_once = each == 0 ? count : std::clamp<int64_t>(kMostScratch / each, 1, count);
     most = std::max(most, group.at_once * each);
@@ -180,9 +228,15 @@ void DeviceEncoder::reserve_scratch() {
 
 // Once the addresses of rows and the scratch are there: what is coded first lies in front of it.
 void DeviceEncoder::settle(Group& group) {
-  std::byte* projections = scratch_.data() + group.at_once * group.pack_bytes();
+  std::byte* made = scratch_.data() + group.at_once * group.pack_bytes();
+  const int64_t made_bytes = group.projection_bytes() + group.unpacked_bytes();
   const auto listed = [&](std::size_t first) { return first == kNoRows ? nullptr : rows_.data() + first; };
   for (std::size_t i = 0; i < group.sides.size(); ++i) {
+    auto* numbers = reinterpret_cast<float*>(made + static_cast<int64_t>(i) % group.at_once * made_bytes);
+    if (group.unpacked) {
+      settle_unpacked(group, i, numbers);
+      continue;
+    }
     if (group.projection.rank == 0) {
       group.sides[i].rows = listed(group.first_row[i]);
       group.sides[i].other_rows = listed(group.first_other[i]);
@@ -190,14 +244,33 @@ void DeviceEncoder::settle(Group& group) {
     }
     ProjectionSide& side = group.projected[i];
     side.rows = listed(group.first_row[i]);
-    side.coefficients = reinterpret_cast<float*>(projections + static_cast<int64_t>(i) % group.at_once *
-                                                                   group.projection_bytes());
+    side.coefficients = numbers;
     side.residual = side.coefficients + int64_t{group.projection.tokens} * group.projection.rank;
     group.sides[i].source = reinterpret_cast<const std::byte*>(side.coefficients);
   }
 }
 
-void DeviceEncoder::launch(const Group& group, int64_t first_side, int64_t first_projected) {
+void DeviceEncoder::settle_unpacked(Group& group, std::size_t index, float* numbers) {
+  PackSide& side = group.sides[index];
+  side.source = reinterpret_cast<const std::byte*>(numbers);
+  if (group.job.blends)
+    side.other_source = reinterpret_cast<const std::byte*>(numbers + group.unpacked_numbers() / 2);
+  for (std::size_t run = group.first_run[index]; run < group.first_run[index + 1]; ++run) {
+    group.runs[run].rows = numbers;
+    numbers += int64_t{group.runs[run].tokens} * group.job.format.width;
+  }
+}
+
+void DeviceEncoder::unpack(const Group& group, int64_t first, int64_t count, int64_t first_run) {
+  const std::size_t begin = group.first_run[static_cast<std::size_t>(first)];
+  const std::size_t end = group.first_run[static_cast<std::size_t>(first + count)];
+  backend_.device()->unpack({.formats = formats_.data(),
+                             .runs = runs_.data() + first_run + static_cast<int64_t>(begin),
+                             .count = static_cast<int32_t>(end - begin)});
+}
+
+void DeviceEncoder::launch(const Group& group, int64_t first_side, int64_t first_projected,
+                           int64_t first_run) {
   PackJob job = group.job;
   job.scratch = scratch_.data();
   job.refused = refused_.data();
@@ -212,6 +285,7 @@ void DeviceEncoder::launch(const Group& group, int64_t first_side, int64_t first
       projection.count = job.count;
       backend_.device()->project(projection);
     }
+    if (group.unpacked) unpack(group, at, job.count, first_run);
     backend_.device()->pack(job);
   }
 }
@@ -219,6 +293,7 @@ void DeviceEncoder::launch(const Group& group, int64_t first_side, int64_t first
 bool DeviceEncoder::code(const Plan& plan, std::span<const SideId> sides) {
   groups_.clear();
   row_addresses_.clear();
+  coded_formats_.clear();
   // Sides that build on others come last.
   for (const bool based : {false, true})
     for (const NewSide& side : plan.sides)
@@ -227,28 +302,34 @@ bool DeviceEncoder::code(const Plan& plan, std::span<const SideId> sides) {
   reserve_scratch();
   std::vector<PackSide> all;
   std::vector<ProjectionSide> all_projected;
+  std::vector<UnpackRun> all_runs;
   for (Group& group : groups_) {
     settle(group);
     all.insert(all.end(), group.sides.begin(), group.sides.end());
     all_projected.insert(all_projected.end(), group.projected.begin(), group.projected.end());
+    all_runs.insert(all_runs.end(), group.runs.begin(), group.runs.end());
   }
   sides_.upload(all);
   projected_.upload(all_projected);
+  formats_.upload(coded_formats_);
+  runs_.upload(all_runs);
   int32_t refused = 0;
   refused_.upload({&refused, 1});
-  int64_t first = 0, first_projected = 0;
+  int64_t first = 0, first_projected = 0, first_run = 0;
   for (const Group& group : groups_) {
-    launch(group, first, first_projected);
+    launch(group, first, first_projected, first_run);
     first += std::ssize(group.sides);
     first_projected += std::ssize(group.projected);
+    first_run += std::ssize(group.runs);
   }
   backend_.download(&refused, refused_.data(), sizeof(refused));
   return refused != 0;
 }
 
 void DeviceEncoder::add_to(ByteLedger& ledger) const {
-  for (const int64_t bytes : {rows_.held_bytes(), sides_.held_bytes(), projected_.held_bytes(),
-                              scratch_.held_bytes(), refused_.held_bytes()})
+  for (const int64_t bytes :
+       {rows_.held_bytes(), sides_.held_bytes(), projected_.held_bytes(), formats_.held_bytes(),
+        runs_.held_bytes(), scratch_.held_bytes(), refused_.held_bytes()})
     ledger.workspace += bytes;
 }
 

@@ -124,10 +124,19 @@ const auto kRecipes = testing::Values(
 
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceCoding, kRecipes, name_of);
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceCodingInPlace, kRecipes, name_of);
-// Tokens that are evicted of coded pages are decoded on the host, and the rest is coded anew.
+// What is left of coded pages is gathered and coded anew, or all of them.
+const auto kGathers = testing::Values(
+    "AttentionSink(sink=2, window=24) | nuq", "AttentionSink(sink=2, window=24) | quant(bits=4)",
+    "AttentionSink(sink=2, window=24) | dense(fp8)",
+    "Random(keep=0.5) | quant(bits=3, axes=kivi, outliers=0.05)",
+    "Random(keep=0.5) | quant(bits=8, axes=group, group=8, symmetric=true)",
+    "Random(keep=0.5) | quant(bits=2, dense_channels=2)", "quant(bits=8)@seal | quant(bits=4)@tokens>24",
+    "dense(fp8)@seal | nuq@tokens>24");
+INSTANTIATE_TEST_SUITE_P(Gathering, DeviceCoding, kGathers, name_of);
+INSTANTIATE_TEST_SUITE_P(Gathering, DeviceCodingInPlace, kGathers, name_of);
+// The same of pages that a device does not decode on its own: on the host.
 INSTANTIATE_TEST_SUITE_P(Evicting, DeviceCoding,
                          testing::Values("Random(keep=0.5) | minicache(start=0)",
-                                         "AttentionSink(sink=2, window=24) | nuq",
                                          "AttentionSink(sink=2, window=24) | turboquant",
                                          "AttentionSink(sink=2, window=24) | quant(bits=4, sinks=3)",
                                          "AttentionSink(sink=2, window=24) | pq(m=8, bits=4)"),

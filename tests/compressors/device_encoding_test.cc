@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "compressors/codecs/fp8_codec.h"
 #include "compressors/codecs/hadamard_codec.h"
 #include "compressors/codecs/quant_codec.h"
 #include "tests/compressors/compressed_cache.h"
@@ -94,9 +95,9 @@ TEST_P(DeviceEncoding, WritesTheCodecsBytes) {
     for (std::size_t i = 0; i < expected.size(); ++i)
       EXPECT_TRUE(cache.holds(cache.page(plan.edits[i].at).side, *plan.sides[i].codec, expected[i]))
           << plan.sides[i].codec->name();
-    // Codes are no source.
-    EXPECT_FALSE(
-        cache.codes_itself(*codecs[0], std::vector<SideTokens>{{cache.page(plan.edits[0].at).side, 0, 8}}));
+    // Codes are a source, too, but turned ones.
+    const std::vector<SideTokens> of_codes = {{cache.page(plan.edits[0].at).side, 0, 8}};
+    EXPECT_EQ(cache.codes_itself(*codecs[0], of_codes), format.bits != 2);
     driver.step({{id, 1}});
   }
 }
@@ -135,6 +136,61 @@ TEST_P(DeviceEncoding, GathersTokens) {
       EXPECT_EQ(facts.positions, positions);
       EXPECT_TRUE(cache.holds(facts.side, *plan.sides[i].codec, expected[i])) << "side " << i;
     }
+  }
+}
+
+// The same tokens of pages that are coded already.
+TEST_P(DeviceEncoding, GathersTokensOfCodes) {
+  const Projections source(shape, 21, 6);
+  const std::vector<int32_t> positions = {1, 2, 7, 8, 12};
+  for (const auto& codec : {make_quant_codec({.bits = 8}), make_quant_codec({.bits = 4, .outliers = 0.1}),
+                            make_quant_codec({.bits = 3, .axis = ScaleAxis::kChannel, .outliers = 0.05}),
+                            make_quant_codec({.bits = 2, .group = 5, .symmetric = true, .dense_channels = 2}),
+                            make_fp8_codec(Fp8::kE4M3)}) {
+    CacheDriver driver(options, shape, pool);
+    KvCache& cache = driver.cache;
+    const SequenceId id = driver.add(source);
+    driver.step({{id, 20}});
+    Plan codes;
+    for (int64_t page = 0; page < 2; ++page)
+      for (const Side side : {Side::kKey, Side::kValue}) {
+        const PageAddress at{id, 0, 0, page, side};
+        const std::vector<SideTokens> sources = {{cache.page(at).side, 0, 8}};
+        codes.edits.push_back({.at = at, .new_side = static_cast<int>(codes.sides.size())});
+        codes.sides.push_back({.codec = codec,
+                               .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
+                               .tokens = 8,
+                               .width = shape.head_dim,
+                               .sources = sources});
+      }
+    cache.apply(codes);
+    Plan plan;
+    add_rewrite(plan, cache, {id, 0, 0}, 0, 2, positions);
+    std::vector<std::vector<std::byte>> expected;
+    for (NewSide& side : plan.sides) {
+      const Side which = side.lane == Lane::kKeys ? Side::kKey : Side::kValue;
+      std::vector<float> numbers;
+      for (const int32_t position : positions) {
+        const std::vector<float> of_page = rows(cache, {id, 0, 0, position / 8, which});
+        const auto row = of_page.begin() + position % 8 * shape.head_dim;
+        numbers.insert(numbers.end(), row, row + shape.head_dim);
+      }
+      expected.push_back(encoded(*codec, numbers));
+      const SideId first = cache.page({id, 0, 0, 0, which}).side,
+                   second = cache.page({id, 0, 0, 1, which}).side;
+      side.codec = codec;
+      side.payload.clear();
+      side.sources = {{first, 1, 2}, {first, 7, 1}, {second, 0, 1}, {second, 4, 1}};
+      ASSERT_TRUE(cache.codes_itself(*side.codec, side.sources)) << codec->name();
+    }
+    cache.apply(plan);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const PageFacts facts = cache.page({id, 0, 0, 0, i == 0 ? Side::kKey : Side::kValue});
+      EXPECT_EQ(facts.positions, positions);
+      EXPECT_TRUE(cache.holds(facts.side, *codec, expected[i])) << codec->name() << ", side " << i;
+    }
+    EXPECT_EQ(cache.ledger().held() + cache.ledger().workspace - cache.ledger().beside,
+              cache.backend().allocated_bytes());
   }
 }
 

@@ -143,6 +143,12 @@ class LaneDevice : public RecordedDevice {
     HostBlock team(warp_);
     for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
   }
+  void unpack(const UnpackJob& job) override {
+    in_order();
+    const Access access(*this);
+    HostBlock team(warp_);
+    for (int32_t run = 0; run < job.count; ++run) unpack_run(team, job, run);
+  }
   void project(const ProjectionJob& job) override {
     in_order();
     const Access access(*this);
