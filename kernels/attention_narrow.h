@@ -65,7 +65,7 @@ class NarrowPages {
       if (slot_at_ == 0) prefetch(warp, job, item, page_at_ + ahead_);
       const Sight sight(page, position_);
       for (; slot_at_ < slots && filled + step <= kNarrowSlots; slot_at_ += step, filled += step) {
-        for (int32_t i = 0; i < step; ++i) memory.pages[filled + i] = listed;
+        if (warp.lane() < step) memory.pages[filled + warp.lane()] = listed;
         keys_.score(warp, job, item, at, side, slot_at_, [&](TokenScores of) {
           of.row += filled * kSlotTokens;
           put(at, sight, of, memory);
