@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/count_option.h"
 #include "cli/options.h"
 #include "cli/report_options.h"
 #include "compressors/compressor.h"
@@ -213,19 +214,18 @@ void run_generate(GenerateCommand& command) {
 }
 
 void add_sampling_options(CLI::App& app, GenerateOptions& options) {
-  app.add_option("-n,--max-tokens", options.max_tokens, "Tokens generated after each prompt")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
-      ->capture_default_str();
+  add_count(app, "-n,--max-tokens", options.max_tokens, 1, 1 << 24, "Tokens generated after each prompt");
   app.add_option("--temperature", options.sampler.temperature, "0 takes the most likely token")
+      ->type_name("T")
       ->capture_default_str();
   app.add_option("--top-k", options.sampler.top_k, "Of so many most likely tokens only (0: all)")
+      ->type_name("N")
       ->capture_default_str();
   app.add_option("--top-p", options.sampler.top_p,
                  "Of the most likely tokens that reach this probability only")
+      ->type_name("P")
       ->capture_default_str();
-  app.add_option("--chunk", options.chunk_tokens, "Tokens of a prompt decoded at once")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
-      ->capture_default_str();
+  add_count(app, "--chunk", options.chunk_tokens, 1, 1 << 16, "Tokens of a prompt decoded at once");
 }
 
 }  // namespace
@@ -233,18 +233,19 @@ void add_sampling_options(CLI::App& app, GenerateOptions& options) {
 void add_generate(CLI::App& app) {
   auto command = std::make_shared<GenerateCommand>();
   command->generation.max_tokens = 128;
-  CLI::App* sub =
-      app.add_subcommand("generate",
-                         "Text from a model, streamed. With --prompt-ids and --print-ids no tokenizer "
-                         "is needed. Several prompts are decoded together and printed one after the "
-                         "other.");
+  CLI::App* sub = app.add_subcommand("generate", "Text from a model, streamed");
+  sub->footer(
+      "With --prompt-ids and --print-ids no tokenizer is needed. Several prompts are decoded together and\n"
+      "printed one after the other.");
   add_common_options(*sub, command->common);
   add_device_option(*sub, command->run.device.name);
   add_model_options(*sub, command->run)->required();
   sub->add_option("-p,--prompt", command->prompts, "A prompt; repeatable")->allow_extra_args(false);
   sub->add_option("--prompt-file", command->prompt_files, "A file whose whole text is a prompt; repeatable")
+      ->type_name("FILE")
       ->allow_extra_args(false);
   sub->add_option("--prompt-ids", command->prompt_ids, "A prompt as token ids, \"1 2 3\"; repeatable")
+      ->type_name("IDS")
       ->allow_extra_args(false);
   sub->add_flag("--chat", command->chat, "The prompt as a user's message in the model's chat template");
   add_sampling_options(*sub, command->generation);
@@ -258,6 +259,7 @@ void add_generate(CLI::App& app) {
          "--recipe", command->recipe,
          "How the cache is compressed while it is read, such as \"quant(bits=4)\"; kvanalyze methods "
          "lists what there is")
+      ->type_name("RECIPE")
       ->excludes("--kv-dtype")
       ->excludes("--key-basis");
   sub->callback([command] { run_generate(*command); });

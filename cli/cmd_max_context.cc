@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/count_option.h"
 #include "cli/options.h"
 #include "cli/report_options.h"
 #include "reports/max_context.h"
@@ -69,15 +70,12 @@ void add_max_context(CLI::App& app) {
       ->group(group);
   command
       ->add_option("--memory", job->run.memory_bytes,
-                   "For weights, workspace and cache together (default: what is free)")
-      ->transform(CLI::AsSizeValue(false))
+                   "For weights, workspace and cache together, such as 8GiB (default: what is free)")
+      ->transform(CLI::AsSizeValue(false).description(""))
       ->check(CLI::PositiveNumber.description(""))
-      ->type_name("8GiB")
+      ->type_name("SIZE")
       ->group(group);
-  command->add_option("--batch-size", job->run.batch, "Sequences of that context at once")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N")
-      ->capture_default_str()
+  add_count(*command, "--batch-size", job->run.batch, 1, 4096, "Sequences of that context at once")
       ->group(group);
   command
       ->add_option(
@@ -85,15 +83,9 @@ void add_max_context(CLI::App& app) {
           "UTF-8 text to fill the cache with, again and again (default: the built-in general prompts)")
       ->type_name("FILE")
       ->group(group);
-  command->add_option("--chunk", job->run.chunk, "Tokens of a step, in which the answer is exact")
-      ->check(CLI::Range(1, 4096).description(""))
-      ->type_name("N")
-      ->capture_default_str()
+  add_count(*command, "--chunk", job->run.chunk, 1, 4096, "Tokens of a step, in which the answer is exact")
       ->group(group);
-  command->add_option("--page-size", job->run.page_tokens, "Tokens of a page")
-      ->check(CLI::Range(1, kMaxPageTokens).description(""))
-      ->type_name("N")
-      ->capture_default_str()
+  add_count(*command, "--page-size", job->run.page_tokens, 1, kMaxPageTokens, "Tokens of a page")
       ->group(group);
   command->add_flag("--json", job->json, "Print one JSON object")->group(group);
   add_device_option(*command, job->run.model.device.name);

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/count_option.h"
 #include "cli/options.h"
 #include "runtime/error.h"
 #include "runtime/model/model_config.h"
@@ -62,12 +63,12 @@ void add_size(CLI::App& app) {
   auto* command = app.add_subcommand("size", "Bytes of a KV cache, from the model's config alone");
   auto options = std::make_shared<SizeOptions>();
   add_model_options(*command, options->model)->required();
-  command->add_option("--context", options->context, "Tokens of context (0: all that the model takes)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  command->add_option("--batch", options->batch, "Sequences")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+  add_count(*command, "--context", options->context, 0, int64_t{1} << 40,
+            "Tokens of context (0: all that the model takes)");
+  add_count(*command, "--batch", options->batch, 1, 1 << 20, "Sequences");
+  command->add_option("--kv-dtype", options->kv_dtype, "Type of cached keys and values")
+      ->type_name("f16|bf16|f32")
       ->capture_default_str();
-  command->add_option("--kv-dtype", options->kv_dtype, "f16, bf16 or f32")->capture_default_str();
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([options] { run(*options); });
 }

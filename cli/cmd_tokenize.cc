@@ -53,15 +53,17 @@ void tokenize(const TokenizeOptions& options, const std::string& text) {
 void add_tokenize(CLI::App& app) {
   auto options = std::make_shared<TokenizeOptions>();
   CLI::App* command = app.add_subcommand(
-      "tokenize",
-      "Print a text's token ids on one line. Needs only the configuration and tokenizer files of a model.");
-  command->add_option("--model", options->model, "model folder, short name or hub id")->required();
+      "tokenize", "A text's token ids on one line; needs only a model's config and tokenizer files");
+  command->add_option("-m,--model", options->model, "A folder in Hugging Face layout, an alias or a hub id")
+      ->type_name("NAME")
+      ->required();
   CLI::Option* file =
-      command->add_option("--file", options->file, "file with the text (default: standard input)");
-  CLI::Option* text = command->add_option("--text", options->text, "the text itself")->excludes(file);
+      command->add_option("--file", options->file, "File with the text (default: standard input)")
+          ->type_name("FILE");
+  CLI::Option* text = command->add_option("--text", options->text, "The text itself")->excludes(file);
   command->add_flag("--no-special", options->no_special,
-                    "without the tokens added around a text, such as BOS");
-  command->add_flag("--chat", options->chat, "the text as a user's message in the model's chat template");
+                    "Without the tokens added around a text, such as BOS");
+  command->add_flag("--chat", options->chat, "The text as a user's message in the model's chat template");
   command->callback([options, file, text] {
     if (text->count() > 0) return tokenize(*options, options->text);
     tokenize(*options,

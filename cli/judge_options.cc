@@ -12,7 +12,7 @@ JudgeOptions JudgeCommand::settled(const std::string& results_folder) const {
 }
 
 CLI::Option* add_judge_options(CLI::App& app, JudgeCommand& command, const std::string& names, bool prefix) {
-  const std::string group = prefix ? "Judge" : "OPTIONS";
+  const std::string group = prefix ? "Judge" : app.get_option("--help")->get_group();
   const std::string before = prefix ? "--judge-" : "--";
   CLI::Option* judge =
       app.add_option(names, command.options.url,

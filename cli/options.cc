@@ -5,22 +5,13 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/count_option.h"
 #include "runtime/error.h"
 
 namespace kva::cli {
 namespace {
 
 constexpr int64_t kMany = 1000000;
-
-// A whole number between two bounds, shown as N.
-template <typename Int>
-CLI::Option* add_count(CLI::App& app, const std::string& names, Int& value, int64_t min, int64_t max,
-                       const std::string& help) {
-  return app.add_option(names, value, help)
-      ->check(CLI::Range(static_cast<Int>(min), static_cast<Int>(max)).description(""))
-      ->type_name("N")
-      ->capture_default_str();
-}
 
 template <typename Value>
 CLI::Option* add_choice(CLI::App& app, const std::string& names, Value set, const std::string& choices,

@@ -3,18 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <map>
 
 #include "compressors/outline.h"
 #include "compressors/step.h"
 #include "kernels/check.h"
+#include "runtime/clock.h"
 
 namespace kva {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // Neighbouring steps of a pipeline with the same trigger: a page goes through all of them at once.
 struct Stage {
@@ -169,7 +167,7 @@ struct Compressor::Impl {
       for (Stage& stage : pipeline.stages)
         if (revises(stage, sequence, prompt_ended)) revise(pipeline, stage, revision);
     }
-    stats.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+    stats.seconds += seconds_since(start);
   }
 
   bool ready(const Pipeline& pipeline, const Stage& stage, SequenceId sequence, int64_t page) const {

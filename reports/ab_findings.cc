@@ -69,6 +69,14 @@ Finding close_finding(const Json& report) {
   const std::string bound = format_share(kCloseEnough, 0);
   const Json* best = most_compressed(
       report, [](const Json& row) { return row_interval(row, "delta_perplexity").high <= kCloseEnough; });
+  const bool judged = most_compressed(
+      report, [](const Json& row) { return !std::isnan(row_interval(row, "delta_perplexity").high); });
+  if (!judged && most_compressed(report, [](const Json&) { return true; }))
+    return {
+        "no interval", "of perplexity: too few tokens were scored",
+        fmt::format("Too few tokens were scored for intervals: which recipe surely keeps perplexity within "
+                    "+{} cannot be said.",
+                    bound)};
   if (!best)
     return {"none", fmt::format("saves bytes with a perplexity surely within +{}", bound),
             fmt::format(

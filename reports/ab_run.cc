@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,9 +14,10 @@
 #include "reports/evaluation.h"
 #include "reports/json_number.h"
 #include "reports/passkey_run.h"
-#include "reports/prompts.h"
 #include "reports/recipe_family.h"
+#include "reports/run_text.h"
 #include "reports/text_format.h"
+#include "runtime/clock.h"
 #include "runtime/error.h"
 #include "runtime/io/file.h"
 #include "runtime/io/hash.h"
@@ -26,13 +26,6 @@ namespace kva {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
-constexpr std::size_t kCalibrationTokens = 4096;  // of the text's front
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 struct Text {
   std::vector<int32_t> ids;
@@ -65,10 +58,6 @@ std::vector<Recipe> candidates_of(const AbOptions& options) {
     recipes.push_back(std::move(recipe));
   }
   return recipes;
-}
-
-std::string calibration_text(const AbOptions& options) {
-  return options.calibration_file.empty() ? general_text() : read_utf8_file(options.calibration_file);
 }
 
 Json options_of(const AbOptions& options) {
@@ -138,7 +127,7 @@ Inputs read_inputs(const AbOptions& options, Progress& progress) {
   std::vector<Recipe> recipes = candidates_of(options);
   say_without_base(recipes, progress);
   const std::string text = options.text ? *options.text : read_utf8_file(options.text_file);
-  const std::string calibration = calibration_text(options);
+  const std::string calibration = text_or_general(options.calibration_file);
   FoundModel found = open_model(options.model);
   Inputs inputs{std::move(recipes), std::move(found), {}, {}, {}, {}, {}};
   inputs.text = encode(options.text_file, text, inputs.found.tokenizer);

@@ -368,8 +368,10 @@ std::vector<std::string> ab_protocol_sentences(const Json& report) {
   const Json& ab = report.at("ab");
   const Json& protocol = ab.at("protocol");
   const auto counted = [&](const char* key) { return format_count(number_at(protocol, key)); };
-  return {fmt::format("{} tokens of {} scored, in windows of {} ({}).", counted("tokens"),
-                      one_line(text_at(ab.at("text"), "file"), 120), counted("context"), counted("windows")),
+  const bool one_window = number_at(protocol, "windows") == 1;
+  return {fmt::format("{} tokens of {} scored, in {} of {}.", counted("tokens"),
+                      one_line(text_at(ab.at("text"), "file"), 120),
+                      one_window ? "a window" : counted("windows") + " windows", counted("context")),
           fmt::format("Steps of {} tokens, pages of {}, weights {}, base {} with a perplexity of {}.",
                       counted("chunk_tokens"), counted("page_size"),
                       one_line(text_at(protocol, "weights"), 20), one_line(text_at(protocol, "base"), 40),

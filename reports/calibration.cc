@@ -8,12 +8,15 @@
 #include <utility>
 
 #include "reports/part_losses.h"
+#include "reports/prompts.h"
 #include "runtime/error.h"
 #include "runtime/kv/capture.h"
 #include "runtime/model/generator.h"
 
 namespace kva {
 namespace {
+
+constexpr int64_t kGeneralContext = 2048;
 
 // The attention that the tokens of full pages got, laid out as a sample holds it.
 class AttentionMass {
@@ -102,6 +105,14 @@ const PageSet& Calibration::pages_with_losses(KeyBasis basis) {
         {.decoder = decoder_, .calibration = *this, .page_tokens = page_tokens_, .seed = 0, .pool = pool_},
         progress_);
   return known;
+}
+
+Calibration general_calibration(Decoder& decoder, const Tokenizer& tokenizer, int page_tokens,
+                                ThreadPool& pool, Progress& progress) {
+  std::vector<int32_t> ids = tokenizer.encode(general_text());
+  ids.resize(std::min(ids.size(), kCalibrationTokens));
+  const int64_t context = std::min(kGeneralContext, decoder.config().usable_positions());
+  return {decoder, std::move(ids), context, page_tokens, pool, progress};
 }
 
 }  // namespace kva

@@ -2,17 +2,21 @@
 // basis that asks. It is never the text that is scored.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
-#include <string>
 #include <vector>
 
 #include "kernels/parallel.h"
 #include "reports/progress.h"
 #include "runtime/kv/page_set.h"
 #include "runtime/model/decoder.h"
+#include "runtime/model/tokenizer.h"
 
 namespace kva {
+
+// Of a calibration text: as many tokens of its front are learnt from.
+inline constexpr std::size_t kCalibrationTokens = 4096;
 
 // Decoder, pool and progress outlive it. Used by one thread at a time.
 class Calibration {
@@ -35,5 +39,9 @@ class Calibration {
   Progress& progress_;
   std::map<KeyBasis, PageSet> pages_;
 };
+
+// On the built-in general prompts, in sequences of at most 2,048 tokens, for runs that are given no text.
+Calibration general_calibration(Decoder& decoder, const Tokenizer& tokenizer, int page_tokens,
+                                ThreadPool& pool, Progress& progress);
 
 }  // namespace kva

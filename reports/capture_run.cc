@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "reports/provenance.h"
 #include "runtime/backend/host_memory.h"
+#include "runtime/clock.h"
 #include "runtime/error.h"
 #include "runtime/io/hash.h"
 #include "runtime/model/decoder.h"
@@ -21,11 +21,6 @@ namespace kva {
 namespace {
 
 using nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 double rate(int64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;

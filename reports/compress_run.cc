@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,6 +11,7 @@
 #include "reports/replay_errors.h"
 #include "reports/report_file.h"
 #include "runtime/backend/host_memory.h"
+#include "runtime/clock.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/kv/capture.h"
@@ -20,17 +20,6 @@ namespace kva {
 namespace {
 
 using nlohmann::ordered_json;
-
-// Seconds since it was made.
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 int64_t tokens_of(const PageSet& pages) { return pages.page_count() * pages.page_tokens; }
 
@@ -92,13 +81,13 @@ void measure_and_write(CompressFacts& facts, const ordered_json& capture_facts,
                        const ordered_json& provenance, CompressedWriter& writer, ThreadPool& pool,
                        Progress& progress) {
   progress.stage("errors", facts.replay.pages().layers, "layers");
-  const Stopwatch measuring;
+  const auto measuring_start = Clock::now();
   facts.errors = replay_errors(facts.replay, pool, [&](int64_t layers) { progress.update(layers); });
-  facts.errors_s = measuring.seconds();
+  facts.errors_s = seconds_since(measuring_start);
   progress.stage("write", 0, "");
-  const Stopwatch writing;
+  const auto writing_start = Clock::now();
   facts.files = writer.write(facts.stored, facts.options.zstd_level, capture_facts, provenance);
-  facts.write_s = writing.seconds();
+  facts.write_s = seconds_since(writing_start);
 }
 
 }  // namespace
@@ -112,7 +101,7 @@ ordered_json run_compress(const CompressOptions& options, const RunStamp& stamp,
   const std::string source = options.capture + "/manifest.json";
   const Capture capture = load_checked(options.capture, source);
 
-  const Stopwatch compressing;
+  const auto compressing_start = Clock::now();
   Replay replay(recipe, capture.pages, pool, options.seed);
   const std::string learnt_from = fit(replay, options);
   progress.stage("compress", tokens_of(capture.pages), "tokens");
@@ -122,7 +111,7 @@ ordered_json run_compress(const CompressOptions& options, const RunStamp& stamp,
                       .replay = replay,
                       .stored = stored,
                       .learnt_from = learnt_from,
-                      .compress_s = compressing.seconds()};
+                      .compress_s = seconds_since(compressing_start)};
   if (writer)
     measure_and_write(facts, *capture.facts, provenance_json(stamp, pool.threads(), options.seed), *writer,
                       pool, progress);

@@ -3,21 +3,15 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 
 #include "kernels/check.h"
+#include "runtime/clock.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // By nearest rank; of at least one value.
 double percentile(std::vector<double> values, double share) {

@@ -3,21 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <numeric>
 #include <optional>
 
 #include "kernels/check.h"
 #include "runtime/backend/host_memory.h"
+#include "runtime/clock.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/io/hash.h"
 
 namespace kva {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // Logits of one step, [rows, vocab].
 class LogitBuffer {
@@ -60,7 +58,7 @@ class Runner {
     if (step.prompt_tokens > 0) cache_->begin_prompt(tokens(step.prompt_tokens));
     cache_->step(tokens(step.tokens), rows, logits);
     if (step.ends_turn) cache_->end_prompt();
-    seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+    seconds_ += seconds_since(start);
   }
 
   EvaluatedCache& cache() { return *cache_; }

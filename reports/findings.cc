@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/report_view.h"
+#include "reports/set_totals.h"
 #include "reports/text_format.h"
 
 namespace kva {
@@ -14,23 +15,16 @@ namespace {
 
 Finding cache_finding(const Json& report) {
   const Json& cache = report.at("cache");
-  double tokens = 0;
-  double prompts = 0;
-  double pages = 0;
-  for (const Json& set : report.at("sets")) {
-    tokens += number_at(set, "tokens");
-    prompts += number_at(set, "prompts");
-    pages += number_at(set, "pages");
-  }
+  const SetTotals all = set_totals(report);
   const Json& model = report.at("model");
   const std::string size = format_bytes(number_at(cache, "dense_f16_bytes"));
   return {size, "KV cache, dense in f16",
           fmt::format("The KV cache of {} prompts ({} tokens) takes {} in dense f16; stored as {} it is {} "
                       "bytes a token. It "
                       "was cut into {} pages of {} tokens for each of {} layers x {} KV heads x 2 sides.",
-                      format_count(prompts), format_count(tokens), size,
+                      format_count(all.prompts), format_count(all.tokens), size,
                       text_at(report.at("provenance"), "recipe"),
-                      format_count(number_at(model, "kv_bytes_per_token")), format_count(pages),
+                      format_count(number_at(model, "kv_bytes_per_token")), format_count(all.pages),
                       format_count(number_at(cache, "page_tokens")), format_count(number_at(model, "layers")),
                       format_count(number_at(model, "kv_heads")))};
 }

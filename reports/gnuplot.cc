@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "reports/text_format.h"
+#include "runtime/clock.h"
 #include "runtime/interrupt.h"
 #include "runtime/io/file.h"
 
@@ -105,12 +106,12 @@ std::string run_gnuplot(const std::vector<const Figure*>& figures, const std::st
   const pid_t id = start_gnuplot(folder);
   if (id < 0) return "gnuplot could not be started";
   Child child(id);
-  const auto started = std::chrono::steady_clock::now();
+  const auto started = Clock::now();
   int status = 0;
   std::string error;
   while (!child.ended(status)) {
     throw_if_interrupted();
-    if (std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count() > timeout_s)
+    if (seconds_since(started) > timeout_s)
       return fmt::format("gnuplot did not finish within {} and was ended", format_seconds(timeout_s));
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -9,19 +9,15 @@
 
 #include "reports/evaluated_cache.h"
 #include "reports/evaluation.h"
-#include "reports/prompts.h"
+#include "reports/run_text.h"
 #include "reports/text_format.h"
 #include "runtime/backend/host_memory.h"
 #include "runtime/error.h"
-#include "runtime/io/file.h"
 
 namespace kva {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr std::size_t kCalibrationTokens = 4096;
-constexpr int64_t kCalibrationContext = 2048;
 
 int64_t checked_memory(int64_t asked, const RunDevice& device) {
   const int64_t available = device.ops ? device.ops->memory().free_bytes : host_memory().available_bytes;
@@ -110,7 +106,7 @@ Json find_max_context(const MaxContextOptions& options, ThreadPool& pool, Progre
   const std::vector<Recipe> recipes = recipes_of(options);
   const auto say = [&progress](const std::string& line) { progress.say(line); };
   RunDevice device = open_device(options.model.device, say);
-  const std::string text = options.text_file.empty() ? general_text() : read_utf8_file(options.text_file);
+  const std::string text = text_or_general(options.text_file);
   const FoundModel found = open_model(options.model);
   const std::vector<int32_t> ids = found.tokenizer.encode(text);
   if (ids.empty()) throw InputError(fmt::format("{}: expected a text, found none", options.text_file));
@@ -123,11 +119,9 @@ Json find_max_context(const MaxContextOptions& options, ThreadPool& pool, Progre
   progress.stage("load", 0, "");
   LoadedModel loaded = load_model(found, options.model, device, pool, progress);
 
-  std::vector<int32_t> sample = found.tokenizer.encode(general_text());
-  sample.resize(std::min(sample.size(), kCalibrationTokens));
   const int64_t positions = found.config.usable_positions();
-  Calibration calibration(loaded.decoder, std::move(sample), std::min(kCalibrationContext, positions),
-                          options.page_tokens, pool, progress);
+  Calibration calibration =
+      general_calibration(loaded.decoder, found.tokenizer, options.page_tokens, pool, progress);
   const CacheSetup setup{.decoder = loaded.decoder,
                          .calibration = calibration,
                          .page_tokens = options.page_tokens,

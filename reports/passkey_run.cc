@@ -1,20 +1,14 @@
 #include "reports/passkey_run.h"
 
 #include <algorithm>
-#include <chrono>
 #include <span>
 
 #include "reports/evaluation.h"
+#include "runtime/clock.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 class PasskeyRunner {
  public:

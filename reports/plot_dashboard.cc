@@ -87,6 +87,15 @@ BytesUnit bytes_unit(const DrawnGroups& drawn, const std::vector<double>& (*of)(
 
 const std::vector<double>& layer_bytes(const TrialRow& row) { return row.layer_bytes; }
 
+Figure held_figure(const DrawnGroups& drawn, SeriesOf x, const std::string& x_label, Figure figure) {
+  const BytesUnit unit = bytes_unit(drawn, held);
+  Lines lines = mean_lines(drawn, x, held, unit.divisor);
+  lines.x_label = x_label;
+  lines.y_label = fmt::format("cache ({})", unit.name);
+  draw_lines(figure, drawn, lines, "means by strategy");
+  return figure;
+}
+
 }  // namespace
 
 DrawnGroups::DrawnGroups(const std::vector<TrialGroup>& all) {
@@ -124,29 +133,20 @@ std::string dashboard_subtitle(const DrawnGroups& drawn, const std::string& rest
 }
 
 Figure cache_size_figure(const DrawnGroups& drawn) {
-  Figure figure{"dashboard_cache_size.png", "Cache size over steps",
-                "Bytes that the cache holds after each step of the decoder, against the tokens it has seen; "
-                "means over the trials, as far as half of them reach.",
-                ""};
-  const BytesUnit unit = bytes_unit(drawn, held);
-  Lines lines = mean_lines(drawn, seen_tokens, held, unit.divisor);
-  lines.x_label = "tokens seen";
-  lines.y_label = fmt::format("cache ({})", unit.name);
-  draw_lines(figure, drawn, lines, "means by strategy");
-  return figure;
+  return held_figure(
+      drawn, seen_tokens, "tokens seen",
+      {"dashboard_cache_size.png", "Cache size over steps",
+       "Bytes that the cache holds after each step of the decoder, against the tokens it has seen; "
+       "means over the trials, as far as half of them reach.",
+       ""});
 }
 
 Figure memory_figure(const DrawnGroups& drawn) {
-  Figure figure{"dashboard_memory.png", "Memory over time",
-                "Bytes that the cache holds over the seconds of a trial; means over the trials, as far as "
-                "half of them reach.",
-                ""};
-  const BytesUnit unit = bytes_unit(drawn, held);
-  Lines lines = mean_lines(drawn, elapsed, held, unit.divisor);
-  lines.x_label = "seconds since the start of the trial";
-  lines.y_label = fmt::format("cache ({})", unit.name);
-  draw_lines(figure, drawn, lines, "means by strategy");
-  return figure;
+  return held_figure(drawn, elapsed, "seconds since the start of the trial",
+                     {"dashboard_memory.png", "Memory over time",
+                      "Bytes that the cache holds over the seconds of a trial; means over the trials, as far "
+                      "as half of them reach.",
+                      ""});
 }
 
 Figure token_times_figure(const DrawnGroups& drawn) {

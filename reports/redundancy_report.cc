@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "reports/redundancy_json.h"
 #include "reports/text_format.h"
+#include "runtime/clock.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 
@@ -32,7 +32,7 @@ std::shared_ptr<Backend> analysis_backend(RunDevice device, const DeviceChoice& 
 RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json& facts,
                                         const RedundancyOptions& analysis, const RunStamp& stamp,
                                         ThreadPool& pool, Progress& progress) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   bool started = false;
   const auto on_progress = [&](int64_t done, int64_t total, std::string_view) {
     throw_if_interrupted();
@@ -51,7 +51,7 @@ RedundancyReport make_redundancy_report(const PageSet& pages, const ordered_json
   if (result.products != analysis.products)
     progress.say(fmt::format("similarity: products in f32: this processor does not multiply {}",
                              dtype_name(analysis.products)));
-  const double analysis_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double analysis_s = seconds_since(start);
 
   RedundancyReport report;
   ordered_json options = facts.at("options");

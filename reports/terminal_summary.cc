@@ -13,6 +13,7 @@
 #include "reports/findings.h"
 #include "reports/report_view.h"
 #include "reports/screen.h"
+#include "reports/set_totals.h"
 #include "reports/text_format.h"
 
 namespace kva {
@@ -75,18 +76,12 @@ void identity(const Json& report, Screen& screen) {
 }
 
 void bytes(const Json& report, Screen& screen) {
-  double tokens = 0;
-  double pages = 0;
-  double prompts = 0;
-  for (const Json& set : report.at("sets")) {
-    tokens += number_at(set, "tokens");
-    pages += number_at(set, "pages");
-    prompts += number_at(set, "prompts");
-  }
-  screen.line("Cache", fmt::format("{} dense f16 · {} tokens, {} prompts · {} pages of {} tokens a head",
-                                   format_bytes(number_at(report.at("cache"), "dense_f16_bytes")),
-                                   format_count(tokens), format_count(prompts), format_count(pages),
-                                   format_count(number_at(report.at("cache"), "page_tokens"))));
+  const SetTotals all = set_totals(report);
+  screen.line("Cache",
+              fmt::format("{} dense f16 · {} tokens, {} prompts · {} pages of {} tokens a head",
+                          format_bytes(number_at(report.at("cache"), "dense_f16_bytes")),
+                          format_count(all.tokens), format_count(all.prompts), format_count(all.pages),
+                          format_count(number_at(report.at("cache"), "page_tokens"))));
   const double threshold = nearest_threshold(report, kHeadlineCover);
   const char* label = "Could free";
   for (const char* metric : {"cosine", "l2_similarity"}) {

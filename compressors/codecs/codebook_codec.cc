@@ -51,6 +51,18 @@ struct Ranges {
   Affine affine;
 };
 
+// body(t, c) for the numbers of the page that are none of `outliers`, which are places, ascending.
+template <class Body>
+void each_inlier(MatView<const float> rows, const std::vector<int64_t>& outliers, const Body& body) {
+  auto next = outliers.begin();
+  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
+    for (int64_t c = 0; c < rows.cols; ++c, ++at)
+      if (next != outliers.end() && *next == at)
+        ++next;
+      else
+        body(t, c);
+}
+
 Ranges ranges_of(const CodebookFormat& format, MatView<const float> rows) {
   const ScaleAxis axis = format.axis;
   Ranges result;
@@ -59,17 +71,11 @@ Ranges ranges_of(const CodebookFormat& format, MatView<const float> rows) {
                        outlier_count(format.outliers, rows.rows * rows.cols));
   const auto count = static_cast<std::size_t>(vectors_of(axis, rows.rows, rows.cols));
   std::vector<float> low(count, kLargestHalf), high(count, -kLargestHalf);
-  auto next = result.outliers.begin();
-  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
-    for (int64_t c = 0; c < rows.cols; ++c, ++at) {
-      if (next != result.outliers.end() && *next == at) {
-        ++next;
-        continue;
-      }
-      const std::size_t v = vector_at(axis, t, c);
-      low[v] = std::min(low[v], rows.at(t, c));
-      high[v] = std::max(high[v], rows.at(t, c));
-    }
+  each_inlier(rows, result.outliers, [&](int64_t t, int64_t c) {
+    const std::size_t v = vector_at(axis, t, c);
+    low[v] = std::min(low[v], rows.at(t, c));
+    high[v] = std::max(high[v], rows.at(t, c));
+  });
   for (std::size_t v = 0; v < count; ++v) {
     const bool empty = low[v] > high[v];
     result.affine.scales.push_back(empty ? 0.0f : rounded(0.5 * (double{high[v]} - low[v])));
@@ -326,18 +332,11 @@ void add_scaled(const CodebookFormat& format, MatView<const float> rows, const f
                 NumberHistogram& into) {
   KVA_CHECK(format.scaling == CodebookFormat::Scaling::kRange, "levels in a range");
   const Ranges ranges = ranges_of(format, rows);
-  auto next = ranges.outliers.begin();
-  for (int64_t t = 0, at = 0; t < rows.rows; ++t)
-    for (int64_t c = 0; c < rows.cols; ++c, ++at) {
-      if (next != ranges.outliers.end() && *next == at) {
-        ++next;
-        continue;
-      }
-      const std::size_t v = vector_at(format.axis, t, c);
-      if (ranges.affine.scales[v] <= 0.0f) continue;  // any level stands for it
-      into.add(std::clamp(place_in(ranges.affine, v, rows.at(t, c)), -1.0f, 1.0f),
-               weights ? weights[t] : 1.0);
-    }
+  each_inlier(rows, ranges.outliers, [&](int64_t t, int64_t c) {
+    const std::size_t v = vector_at(format.axis, t, c);
+    if (ranges.affine.scales[v] <= 0.0f) return;  // any level stands for it
+    into.add(std::clamp(place_in(ranges.affine, v, rows.at(t, c)), -1.0f, 1.0f), weights ? weights[t] : 1.0);
+  });
 }
 
 }  // namespace kva

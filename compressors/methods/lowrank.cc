@@ -11,16 +11,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <optional>
 
+#include "compressors/based_streams.h"
 #include "compressors/basis_fit.h"
 #include "compressors/method.h"
 #include "compressors/step.h"
 #include "compressors/subspace.h"
 #include "kernels/random.h"
+#include "runtime/clock.h"
 #include "runtime/error.h"
 
 namespace kva {
@@ -29,19 +30,6 @@ namespace {
 constexpr int64_t kWidestGroup = 8192;          // the squares of so many numbers are 0.5 GiB
 constexpr int64_t kMostFitNumbers = 1ll << 26;  // of a group: 0.5 GiB in f64
 constexpr int64_t kManyCoordinates = 4096;
-
-// Whether the stream is still to be stored, and as it was read.
-bool takes(const DraftStream& stream) {
-  return stream.unformatted() && stream.wraps.empty() && !stream.dropped() && !stream.shared;
-}
-
-// Whether some cell of the group is, and all hold the same tokens.
-bool takes(const Draft& draft, const BasisGroup& group) {
-  const auto& among = group.among;
-  return std::any_of(among.begin(), among.end(), [&](std::size_t i) { return takes(draft.streams[i]); }) &&
-         std::all_of(group.cells.begin(), group.cells.end(),
-                     [&](const Cell& cell) { return draft.same_places(cell, group.cells.front()); });
-}
 
 class LowRankStep : public Step {
  public:
@@ -78,9 +66,6 @@ class LowRankStep : public Step {
                                   std::span<const std::size_t> groups, const Draft* draft = nullptr) const;
   void fit_bases(const StepContext& context, SequenceId sequence, int64_t page, std::span<const Fit> fits);
   Basis known_or_new(const StepContext& context, std::size_t group, const Subspace& subspace);
-  // Puts the group's streams on the basis.
-  void use(const BasisGroup& group, const Basis& basis, Draft& draft) const;
-  void build_on_shared(const BasisGroup& group, const Basis& basis, Draft& draft) const;
 
   Arguments arguments_;
   double refresh_;
@@ -185,7 +170,7 @@ std::vector<LowRankStep::Fit> LowRankStep::needed_fits(const StepContext& contex
   std::vector<char> needed(groups_.size(), 0);
   std::vector<std::size_t> asked;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    if (!takes(draft, groups_[g])) continue;
+    if (!takes_basis(draft, groups_[g])) continue;
     if (!histories[g].current())
       needed[g] = 1;
     else if (refresh_ > 0.0 && ahead && !histories[g].fitted_on(draft.page))
@@ -204,7 +189,7 @@ std::vector<LowRankStep::Fit> LowRankStep::needed_fits(const StepContext& contex
 void LowRankStep::fit_bases(const StepContext& context, SequenceId sequence, int64_t page,
                             std::span<const Fit> fits) {
   if (fits.empty()) return;
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<GroupFit> asked;
   for (const Fit& of : fits)
     asked.push_back({.group = &groups_[of.group],
@@ -224,7 +209,7 @@ void LowRankStep::fit_bases(const StepContext& context, SequenceId sequence, int
     ranks_[of.group] = std::max(ranks_[of.group], found[i].rank);
     history.renew(known_or_new(context, of.group, found[i]), page, of.end);
   }
-  fit_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  fit_seconds_ += seconds_since(start);
 }
 
 Basis LowRankStep::known_or_new(const StepContext& context, std::size_t group, const Subspace& subspace) {
@@ -240,39 +225,12 @@ Basis LowRankStep::known_or_new(const StepContext& context, std::size_t group, c
   return basis;
 }
 
-// The group's coefficients become a stream of their own that its cells build on; its rows come later.
-void LowRankStep::build_on_shared(const BasisGroup& group, const Basis& basis, Draft& draft) const {
-  DraftStream shared;
-  shared.tokens = draft.streams[group.among.front()].tokens;
-  shared.width = basis->rank();
-  shared.origin = group.cells.front();
-  shared.shared = true;
-  if (draft.streams[group.among.front()].unread) {
-    shared.unread = true;
-    shared.joined = group.cells;
-    shared.projection = basis;
-  }
-  for (std::size_t i = 0; i < group.cells.size(); ++i) {
-    DraftStream& stream = draft.streams[group.among[i]];
-    if (!takes(stream)) continue;
-    stream.codec = basis->part_codec(static_cast<int64_t>(i));
-    stream.base = static_cast<int>(draft.streams.size());
-  }
-  draft.streams.push_back(std::move(shared));
-}
-
-void LowRankStep::use(const BasisGroup& group, const Basis& basis, Draft& draft) const {
-  if (group.cells.size() > 1) return build_on_shared(group, basis, draft);
-  draft.streams[group.among.front()].wraps.push_back(
-      [basis](std::shared_ptr<const SideCodec> inner) { return basis->codec(std::move(inner)); });
-}
-
 // On bases of zeros: with energy, whose ranks follow from the numbers, of one that little can be built on.
 void LowRankStep::outline(const StepContext& context, Draft& draft) {
   std::map<std::size_t, Basis> of_cells;  // by their number, from which all else follows
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const BasisGroup& group = groups_[g];
-    if (!takes(draft, group)) continue;
+    if (!takes_basis(draft, group)) continue;
     Basis& basis = of_cells[group.cells.size()];
     if (!basis) {
       const auto width = static_cast<std::size_t>(group.width);
@@ -284,7 +242,7 @@ void LowRankStep::outline(const StepContext& context, Draft& draft) {
           MatView<const float>(zeros.data(), static_cast<int64_t>(rank), group.width),
           static_cast<int64_t>(group.cells.size()));
     }
-    use(group, basis, draft);
+    put_on_basis(draft, group, basis);
   }
 }
 
@@ -295,8 +253,8 @@ void LowRankStep::run(const StepContext& context, Draft& draft) {
   std::vector<std::pair<std::size_t, std::size_t>> sharing;  // group and stream of its coefficients
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Basis& basis = histories[g].current();
-    if (!basis || !takes(draft, groups_[g])) continue;
-    use(groups_[g], basis, draft);
+    if (!basis || !takes_basis(draft, groups_[g])) continue;
+    put_on_basis(draft, groups_[g], basis);
     if (groups_[g].cells.size() > 1 && !draft.streams.back().unread)
       sharing.emplace_back(g, draft.streams.size() - 1);
   }

@@ -151,7 +151,7 @@ function drawClusters() {
 function showHeadTable(rows, threshold) {
   const place = document.getElementById("table-heads");
   const whole = (value) => String(value);
-  const number = (value) => value.toFixed(3);
+  const number = (value) => value.toFixed(3).replace(/^-(0\.0*)$/, "$1");
   const share = (value) => (100 * value).toFixed(1) + "%";
   const columns = [
     { name: "layer", value: (row) => row.layer, text: whole },

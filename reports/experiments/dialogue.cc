@@ -1,14 +1,12 @@
 #include "reports/experiments/dialogue.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "runtime/clock.h"
 #include "runtime/interrupt.h"
 
 namespace kva {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 class Dialogue {
  public:
@@ -29,7 +27,7 @@ class Dialogue {
   double timed(double& sum, Work work) {
     const auto start = Clock::now();
     work();
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    const double seconds = seconds_since(start);
     sum += seconds;
     return seconds;
   }

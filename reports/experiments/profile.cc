@@ -26,15 +26,14 @@ std::string quoted_csv(const std::string& text) {
 }  // namespace
 
 void Profile::add(const StepReport& step) {
-  points_.push_back(
-      {.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count(),
-       .trial = step.trial.id,
-       .strategy = strategy_,
-       .step = step.step,
-       .prompt = step.prompt,
-       .tokens = step.tokens,
-       .cache_bytes = step.bytes,
-       .process_bytes = resident_bytes()});
+  points_.push_back({.seconds = seconds_since(started_),
+                     .trial = step.trial.id,
+                     .strategy = strategy_,
+                     .step = step.step,
+                     .prompt = step.prompt,
+                     .tokens = step.tokens,
+                     .cache_bytes = step.bytes,
+                     .process_bytes = resident_bytes()});
 }
 
 std::string Profile::csv() const {

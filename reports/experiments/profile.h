@@ -1,12 +1,12 @@
 // Memory and time over a whole run, step by step.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "reports/experiments/trial_run.h"
+#include "runtime/clock.h"
 
 namespace kva {
 
@@ -32,7 +32,7 @@ class Profile {
   void name_strategy(const std::string& strategy) { strategy_ = strategy; }
 
  private:
-  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  Clock::time_point started_ = Clock::now();
   std::string strategy_;
   std::vector<Point> points_;
 };

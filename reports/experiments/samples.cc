@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "reports/passkey.h"
+#include "reports/run_text.h"
 #include "runtime/error.h"
-#include "runtime/io/file.h"
 
 namespace kva {
 namespace {
@@ -107,17 +107,13 @@ void add_prompts(const Experiment& experiment, const PromptChoice& choice, const
   }
 }
 
-std::string passkey_text(const PasskeyChoice& passkey) {
-  return passkey.text_file.empty() ? general_text() : read_utf8_file(passkey.text_file);
-}
-
 void add_passkeys(const Experiment& experiment, const FoundModel& found, uint64_t seed,
                   std::vector<Sample>& samples) {
   const PasskeyChoice& passkey = experiment.passkey;
   PasskeyOptions options{
       .run = true, .depths = passkey.depths, .lengths = experiment.context_lengths, .trials = passkey.trials};
   options = settled_passkey(options, found.config);
-  for (PasskeyCell& cell : plan_passkey(options, passkey_text(passkey), found.tokenizer, seed)) {
+  for (PasskeyCell& cell : plan_passkey(options, text_or_general(passkey.text_file), found.tokenizer, seed)) {
     int number = 0;
     for (PasskeyTrial& trial : cell.trials) {
       Sample sample{.set = "passkey",

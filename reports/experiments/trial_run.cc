@@ -13,7 +13,6 @@
 #include "reports/head_decisions.h"
 #include "reports/json_number.h"
 #include "reports/passkey.h"
-#include "reports/prompts.h"
 #include "reports/text_format.h"
 #include "runtime/error.h"
 #include "runtime/model/sampler.h"
@@ -23,8 +22,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kCalibrationContext = 2048;
-constexpr std::size_t kCalibrationTokens = 4096;
 constexpr int kDigits = 9;
 
 std::vector<int32_t> end_tokens(const Experiment& experiment, const ModelConfig& config) {
@@ -246,11 +243,8 @@ std::optional<AttentionMaps> TrialRunner::attention(const Trial& trial, const Js
 
 Calibration& TrialRunner::calibration(const Experiment& experiment) {
   if (!calibration_ || calibration_page_tokens_ != experiment.page_tokens) {
-    std::vector<int32_t> ids = model_.found.tokenizer.encode(general_text());
-    ids.resize(std::min(ids.size(), kCalibrationTokens));
-    calibration_.emplace(decoder_, std::move(ids),
-                         std::min(kCalibrationContext, model_.found.config.usable_positions()),
-                         experiment.page_tokens, pool_, quiet_);
+    calibration_.emplace(
+        general_calibration(decoder_, model_.found.tokenizer, experiment.page_tokens, pool_, quiet_));
     calibration_page_tokens_ = experiment.page_tokens;
   }
   return *calibration_;

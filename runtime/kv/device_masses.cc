@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <limits>
 
 #include "kernels/check.h"
+#include "runtime/clock.h"
 #include "runtime/kv/page_table.h"
 
 namespace kva {
@@ -198,7 +198,6 @@ void DeviceMasses::end_step(const SpansOf& spans) {
 
 // Brings the sums of layers [first_layer, end_layer), which are neighbours on the device, and adds them.
 void DeviceMasses::collect(const SpansOf& spans, int first_layer, int end_layer) {
-  using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   int64_t first = -1;
   int64_t end = 0;
@@ -215,7 +214,7 @@ void DeviceMasses::collect(const SpansOf& spans, int first_layer, int end_layer)
     const Slot& slot = slots_[index(layer)];
     if (slot.plan) add(*slot.plan, spans(layer), here_.data() + slot.at - first);
   }
-  seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+  seconds_ += seconds_since(start);
 }
 
 void DeviceMasses::add(const MassPlan& plan, std::span<const DeviceSpan> spans, const float* sums) const {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 
 #include "kernels/tile_product.h"
+#include "runtime/clock.h"
 #include "runtime/kv/paged_attention.h"
 
 namespace kva {
@@ -60,7 +60,6 @@ void PagedAttention::plan_observation(std::span<const AttentionSpan> spans) {
 }
 
 void PagedAttention::observe(std::span<const AttentionSpan> spans, MatView<const float> q) {
-  using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   plan_observation(spans);
   for_items([&](const Item& item, int worker) {
@@ -69,7 +68,7 @@ void PagedAttention::observe(std::span<const AttentionSpan> spans, MatView<const
       observe_run(run, q, worker);
     });
   });
-  observe_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+  observe_seconds_ += seconds_since(start);
 }
 
 void PagedAttention::observe_run(const Item& item, MatView<const float> q, int worker) const {

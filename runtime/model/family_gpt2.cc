@@ -59,9 +59,7 @@ void load_weights(const ModelConfig& config, WeightLoader& loader, ModelWeights&
   weights.position_embedding = loader.matrix("wpe.weight", config.max_positions, config.hidden);
   for (int i = 0; i < config.layers; ++i) load_layer(config, i, loader, weights.layers.emplace_back());
   weights.final_norm = loader.norm("ln_f", config.hidden, true);
-  weights.head = config.tied_embeddings
-                     ? weights.token_embedding
-                     : loader.unprefixed_matrix("lm_head.weight", config.vocab, config.hidden);
+  weights.head = loader.head(config, weights.token_embedding);
 }
 
 }  // namespace

@@ -105,9 +105,7 @@ void load_weights(const ModelConfig& config, WeightLoader& loader, ModelWeights&
   weights.token_embedding = loader.matrix("embed_tokens.weight", config.vocab, config.hidden);
   for (int i = 0; i < config.layers; ++i) load_layer(config, i, loader, weights.layers.emplace_back());
   weights.final_norm = loader.norm("norm", config.hidden, false);
-  weights.head = config.tied_embeddings
-                     ? weights.token_embedding
-                     : loader.unprefixed_matrix("lm_head.weight", config.vocab, config.hidden);
+  weights.head = loader.head(config, weights.token_embedding);
 }
 
 }  // namespace

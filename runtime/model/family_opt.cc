@@ -64,9 +64,7 @@ void load_weights(const ModelConfig& config, WeightLoader& loader, ModelWeights&
   }
   for (int i = 0; i < config.layers; ++i) load_layer(config, i, loader, weights.layers.emplace_back());
   if (config.final_norm) weights.final_norm = norm(config, loader, "final_layer_norm");
-  weights.head = config.tied_embeddings
-                     ? weights.token_embedding
-                     : loader.unprefixed_matrix("lm_head.weight", config.vocab, config.embedding);
+  weights.head = loader.head(config, weights.token_embedding);
 }
 
 }  // namespace

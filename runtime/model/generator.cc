@@ -3,21 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
+#include "runtime/clock.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
 #include "runtime/kv/prefix_index.h"
 
 namespace kva {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 struct Live {
   std::size_t prompt;

@@ -8,6 +8,7 @@
 #include "kernels/convert.h"
 #include "runtime/error.h"
 #include "runtime/interrupt.h"
+#include "runtime/model/model_config.h"
 #include "runtime/model/weight_memory.h"
 
 namespace kva {
@@ -52,6 +53,11 @@ void WeightLoader::count(int64_t parameters, int64_t bytes) {
 
 WeightView WeightLoader::matrix(std::string_view name, int64_t rows, int64_t cols) {
   return unprefixed_matrix(fmt::format("{}{}", prefix_, name), rows, cols);
+}
+
+WeightView WeightLoader::head(const ModelConfig& config, const WeightView& token_embedding) {
+  return config.tied_embeddings ? token_embedding
+                                : unprefixed_matrix("lm_head.weight", config.vocab, config.embedding);
 }
 
 WeightView WeightLoader::unprefixed_matrix(const std::string& name, int64_t rows, int64_t cols) {

@@ -17,6 +17,8 @@
 
 namespace kva {
 
+struct ModelConfig;
+
 // How matrices are held and multiplied: by default in the type that they are stored in.
 struct WeightForm {
   WeightForm() = default;
@@ -82,8 +84,8 @@ class WeightLoader {
   WeightView transposed(std::string_view name, int64_t inputs, int64_t outputs);
   const float* vector(std::string_view name, int64_t count);
 
-  // As matrix() without the prefix.
-  WeightView unprefixed_matrix(const std::string& name, int64_t rows, int64_t cols);
+  // The output projection: of the checkpoint, or the token embedding where the two are tied.
+  WeightView head(const ModelConfig& config, const WeightView& token_embedding);
 
   Projection projection(const std::string& name, int64_t outputs, int64_t inputs, bool bias);
   NormWeights norm(const std::string& name, int64_t width, bool bias);
@@ -98,6 +100,8 @@ class WeightLoader {
   struct Storage;
   // Fills `values` with rows [first, first + values.rows) of a matrix. Thread-safe.
   using ReadRows = std::function<void(int64_t first, MatView<float> values)>;
+  // As matrix() without the prefix.
+  WeightView unprefixed_matrix(const std::string& name, int64_t rows, int64_t cols);
   WeightView copied(const TensorView& tensor, int64_t rows, int64_t cols);
   WeightView made(const TensorView& tensor, int64_t rows, int64_t cols, const ReadRows& read);
   void count(int64_t parameters, int64_t bytes);

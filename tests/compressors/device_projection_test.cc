@@ -15,7 +15,7 @@
 #include "compressors/subspace.h"
 #include "tests/compressors/compressed_cache.h"
 #include "tests/error_of.h"
-#include "tests/runtime/kv/device_under_test.h"
+#include "tests/runtime/kv/device_pair.h"
 
 namespace kva {
 namespace {
@@ -23,15 +23,23 @@ namespace {
 constexpr CacheShape kShape{.layers = 2, .group = 1, .head_dim = 16, .page_tokens = 8};
 constexpr int64_t kTokens = 8;
 
+// A cache on the device with the tokens of one sequence.
+struct Filled {
+  Filled(const std::shared_ptr<DeviceOps>& device, int64_t tokens, unsigned seed, ThreadPool& pool)
+      : source(kShape, tokens, seed),
+        driver(on_device(kShape.options(), device), kShape, pool),
+        id(driver.add(source)) {
+    driver.step({{id, tokens}});
+  }
+  const Projections source;
+  CacheDriver driver;
+  const SequenceId id;
+};
+
 class DeviceProjection : public testing::Test {
  protected:
   void SetUp() override {
     if (!device) GTEST_SKIP() << "no device";
-  }
-  static KvCacheOptions options_on(std::shared_ptr<DeviceOps> device) {
-    KvCacheOptions options = kShape.options();
-    options.backend = make_device_backend(std::move(device));
-    return options;
   }
   static std::vector<float> page(const KvCache& cache, const PageAddress& at) {
     std::vector<float> rows(kTokens * kShape.head_dim);
@@ -76,16 +84,14 @@ struct Inner {
 };
 
 TEST_F(DeviceProjection, CoefficientsAreTheCodecs) {
-  const Projections source(kShape, 17, 3);
   for (const int64_t rank : {1, 5, 8, 16})
     for (const Inner& inner : {Inner{make_dense_codec(DType::kF32), 0.0},
                                {make_dense_codec(DType::kF16), 0x1p-10},
                                {make_dense_codec(DType::kBF16), 0x1p-7},
                                {make_quant_codec({.bits = 8}), 2.0 / 255}}) {
-      CacheDriver driver(options_on(device), kShape, pool);
-      KvCache& cache = driver.cache;
-      const SequenceId id = driver.add(source);
-      driver.step({{id, 17}});
+      Filled filled(device, 17, 3, pool);
+      KvCache& cache = filled.driver.cache;
+      const SequenceId id = filled.id;
       Plan plan;
       std::vector<std::vector<float>> expected;
       for (int64_t p = 0; p < 2; ++p)
@@ -103,8 +109,7 @@ TEST_F(DeviceProjection, CoefficientsAreTheCodecs) {
           ASSERT_TRUE(cache.codes_itself(*codec, plan.sides.back().sources));
         }
       cache.apply(plan);
-      EXPECT_EQ(cache.ledger().held() + cache.ledger().workspace - cache.ledger().beside,
-                cache.backend().allocated_bytes());
+      expect_honest(cache);
       for (std::size_t i = 0; i < expected.size(); ++i) {
         const auto found = page(cache, plan.edits[i].at);
         const double length = 4.0 * largest(expected[i]);  // of a row of 16
@@ -119,11 +124,9 @@ TEST_F(DeviceProjection, CoefficientsAreTheCodecs) {
 
 // A basis of the cells of two layers: coefficients once, read by each cell.
 TEST_F(DeviceProjection, CellsSideBySideShareCoefficients) {
-  const Projections source(kShape, 17, 4);
-  CacheDriver driver(options_on(device), kShape, pool);
-  KvCache& cache = driver.cache;
-  const SequenceId id = driver.add(source);
-  driver.step({{id, 17}});
+  Filled filled(device, 17, 4, pool);
+  KvCache& cache = filled.driver.cache;
+  const SequenceId id = filled.id;
   std::vector<PageAddress> cells;
   for (int layer = 0; layer < 2; ++layer)
     for (int head = 0; head < 2; ++head) cells.push_back({id, layer, head, 1, Side::kValue});
@@ -190,11 +193,9 @@ TEST_F(DeviceProjection, CellsSideBySideShareCoefficients) {
 
 // ‖x - x Bᵀ B‖ / ‖x‖ of f32 sums: within their rounding of the host's.
 TEST_F(DeviceProjection, ResidualsAreTheHosts) {
-  const Projections source(kShape, 40, 6);
-  CacheDriver driver(options_on(device), kShape, pool);
-  KvCache& cache = driver.cache;
-  const SequenceId id = driver.add(source);
-  driver.step({{id, 40}});
+  Filled filled(device, 40, 6, pool);
+  KvCache& cache = filled.driver.cache;
+  const SequenceId id = filled.id;
   std::vector<Cell> all;
   for (int layer = 0; layer < 2; ++layer)
     for (int head = 0; head < 2; ++head)

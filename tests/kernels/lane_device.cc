@@ -1,11 +1,8 @@
 #include "tests/kernels/lane_device.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -18,13 +15,12 @@
 #include "tests/kernels/attention_lanes.h"
 #include "tests/kernels/host_block.h"
 #include "tests/kernels/host_warp.h"
+#include "tests/kernels/lane_memory.h"
 #include "tests/kernels/lane_solver.h"
 #include "tests/kernels/projection_on_host.h"
 
 namespace kva {
 namespace {
-
-constexpr int64_t kAligned = 256;
 
 // The block of kernels/orthonormal_lanes.h, whose warps run after each other.
 struct HostRows {
@@ -42,26 +38,13 @@ struct LaneRecording : Recording {
 
 class LaneDevice : public RecordedDevice {
  public:
-  explicit LaneDevice(int64_t bytes) : bytes_(bytes) {
-    void* memory = ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_NONE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    KVA_CHECK(memory != MAP_FAILED, "address space for a device");
-    memory_ = static_cast<std::byte*>(memory);
-    free_[0] = bytes;
-  }
+  explicit LaneDevice(int64_t bytes) : memory_(bytes) {}
   ~LaneDevice() override {
     for (const auto& [values, tile] : tiles_) free(tile);
-    KVA_CHECK(taken_.empty(), "memory outlives its device");
-    ::munmap(memory_, static_cast<std::size_t>(bytes_));
   }
 
   std::string name() const override { return "the host's lanes"; }
-  DeviceMemory memory() const override {
-    const std::scoped_lock lock(lists_);
-    const int64_t free = std::accumulate(free_.begin(), free_.end(), int64_t{0},
-                                         [](int64_t sum, const auto& part) { return sum + part.second; });
-    return {.total_bytes = bytes_, .free_bytes = free, .used_bytes = bytes_ - free, .peak_bytes = peak_};
-  }
+  DeviceMemory memory() const override { return memory_.counted(); }
 
   int64_t workspace_bytes() const override {
     int64_t values = 0;
@@ -69,50 +52,21 @@ class LaneDevice : public RecordedDevice {
     return values * int64_t{sizeof(float)};
   }
 
-  void* allocate(int64_t bytes) override {
-    KVA_CHECK(bytes > 0, "an allocation of something");
-    const std::scoped_lock lock(lists_);
-    const int64_t held = (bytes + kAligned - 1) / kAligned * kAligned;
-    for (auto part = free_.begin(); part != free_.end(); ++part) {
-      if (part->second < held) continue;
-      const auto [at, size] = *part;
-      free_.erase(part);
-      if (size > held) free_[at + held] = size - held;
-      taken_[at] = held;
-      used_ += held;
-      peak_ = std::max(peak_, used_);
-      return memory_ + at;
-    }
-    return nullptr;
-  }
+  void* allocate(int64_t bytes) override { return memory_.allocate(bytes); }
   void free(void* memory) noexcept override {
     in_order();
-    const std::scoped_lock lock(lists_);
-    const auto part = taken_.find(static_cast<std::byte*>(memory) - memory_);
-    KVA_CHECK(part != taken_.end(), "memory of this device, freed once");
-    auto [at, size] = *part;
-    taken_.erase(part);
-    used_ -= size;
-    auto next = free_.lower_bound(at);
-    if (next != free_.end() && next->first == at + size) {
-      size += next->second;
-      next = free_.erase(next);
-    }
-    if (next != free_.begin() && std::prev(next)->first + std::prev(next)->second == at)
-      std::prev(next)->second += size;
-    else
-      free_[at] = size;
+    memory_.free(memory);
   }
 
   void upload(void* target, const void* source, int64_t bytes) override {
     in_order();
-    const Access access(*this);
-    std::memcpy(held(target, bytes), source, static_cast<std::size_t>(bytes));
+    const LaneMemory::Access access(memory_);
+    std::memcpy(memory_.held(target, bytes), source, static_cast<std::size_t>(bytes));
   }
   void download(void* target, const void* source, int64_t bytes) override {
     in_order();
-    const Access access(*this);
-    std::memcpy(target, held(source, bytes), static_cast<std::size_t>(bytes));
+    const LaneMemory::Access access(memory_);
+    std::memcpy(target, memory_.held(source, bytes), static_cast<std::size_t>(bytes));
     downloads_ += bytes;
   }
   std::unique_ptr<DeviceMark> mark() override {
@@ -121,9 +75,10 @@ class LaneDevice : public RecordedDevice {
   }
   // Recorded work may go on beside it.
   void fetch(std::span<const DevicePiece> pieces, const DeviceMark&) override {
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     for (const DevicePiece& piece : pieces) {
-      std::memcpy(piece.target, held(piece.source, piece.bytes), static_cast<std::size_t>(piece.bytes));
+      std::memcpy(piece.target, memory_.held(piece.source, piece.bytes),
+                  static_cast<std::size_t>(piece.bytes));
       downloads_ += piece.bytes;
     }
   }
@@ -139,30 +94,30 @@ class LaneDevice : public RecordedDevice {
   }
   void pack(const PackJob& job) override {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     HostBlock team(warp_);
     for (int32_t side = 0; side < job.count; ++side) pack_side(team, job, side);
   }
   void unpack(const UnpackJob& job) override {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     HostBlock team(warp_);
     for (int32_t run = 0; run < job.count; ++run) unpack_run(team, job, run);
   }
   void project(const ProjectionJob& job) override {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     project_on_host(warp_, job);
   }
   void nearest(const NearestJob& job) override {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     for (int64_t point = 0; point < job.points; ++point)
       warp_.run([&](HostWarp::Lane& lane) { nearest_row(lane, job, point); });
   }
   void count_bits(const BitCountJob& job) override {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     for (int32_t r = 0; r < job.rows; r += kBitRows)
       for (int32_t c = 0; c < job.columns; ++c) count_bits_of(job, r, c);
   }
@@ -172,7 +127,7 @@ class LaneDevice : public RecordedDevice {
 
   void widen_rows(const WidenRowsJob& job) override {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     for (int64_t row = 0; row < job.count * job.tokens; ++row)
       warp_.run([&](HostWarp::Lane& lane) { widen_row(lane, job, row); });
   }
@@ -184,7 +139,7 @@ class LaneDevice : public RecordedDevice {
   void orthonormalize(const OrthonormalJob& job) override {
     if (!takes_blocks(job)) return solve(job);
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     HostRows rows{warp_};
     for (int64_t i = 0; i < job.count; ++i) orthonormalize_block(rows, job, i);
   }
@@ -194,7 +149,7 @@ class LaneDevice : public RecordedDevice {
   template <typename Job>
   void solve(const Job& job) {
     in_order();
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     solve_on_host(job);
   }
 
@@ -211,14 +166,14 @@ class LaneDevice : public RecordedDevice {
   }
 
   void run(const CopyJob& job) {
-    const Access access(*this);
-    std::memcpy(held(job.target, job.bytes), held(job.source, job.bytes),
+    const LaneMemory::Access access(memory_);
+    std::memcpy(memory_.held(job.target, job.bytes), memory_.held(job.source, job.bytes),
                 static_cast<std::size_t>(job.bytes));
   }
   void run(const DeviceProduct& product);
   void multiply_wide(const DeviceProduct& product);
   void run(const NormJob& job) {
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     for (int64_t row = 0; row < job.x.rows; ++row)
       warp_.run([&](HostWarp::Lane& lane) { norm_row(lane, job, row); });
   }
@@ -244,51 +199,16 @@ class LaneDevice : public RecordedDevice {
   }
   void run(const AttendJob& launch);
 
-  // The device's own work: the host may use its memory for so long.
-  class Access {
-   public:
-    explicit Access(LaneDevice& device) : device_(device), lock_(device.mutex_) {
-      device_.protect(PROT_READ | PROT_WRITE);
-    }
-    ~Access() { device_.protect(PROT_NONE); }
-    Access(const Access&) = delete;
-    Access& operator=(const Access&) = delete;
-
-   private:
-    LaneDevice& device_;
-    const std::scoped_lock<std::mutex> lock_;
-  };
-
-  void protect(int rights) {
-    KVA_CHECK(::mprotect(memory_, static_cast<std::size_t>(bytes_), rights) == 0, "rights to memory");
-  }
-  // `memory`, of which `bytes` bytes lie in one live allocation.
-  template <typename T>
-  T* held(T* memory, int64_t bytes) const {
-    const std::scoped_lock lock(lists_);
-    const int64_t at = static_cast<const std::byte*>(memory) - memory_;
-    auto part = taken_.upper_bound(at);
-    KVA_CHECK(part != taken_.begin() && at + bytes <= std::prev(part)->first + std::prev(part)->second,
-              "bytes of the device");
-    return memory;
-  }
   template <PairKind kKind>
   void compare_items(const PairJob& job);
   template <typename Body>
   void each(int64_t rows, int64_t cols, const Body& body) {
-    const Access access(*this);
+    const LaneMemory::Access access(memory_);
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t col = 0; col < cols; ++col) body(row, col);
   }
 
-  std::mutex mutex_;          // of the work
-  mutable std::mutex lists_;  // of free_ and taken_
-  std::byte* memory_ = nullptr;
-  int64_t bytes_;
-  std::map<int64_t, int64_t> free_;   // offset -> bytes; neighbours are joined
-  std::map<int64_t, int64_t> taken_;  // the same, handed out
-  int64_t used_ = 0;
-  int64_t peak_ = 0;
+  LaneMemory memory_;
   int64_t downloads_ = 0;  // bytes
   HostWarp warp_;
   std::map<int64_t, float*> tiles_;  // of products with coded weights, by their numbers
@@ -324,7 +244,7 @@ void LaneDevice::multiply_wide(const DeviceProduct& product) {
 
 void LaneDevice::choose(const SampleJob& job, int32_t* token) {
   in_order();
-  const Access access(*this);
+  const LaneMemory::Access access(memory_);
   std::vector<int32_t> order;
   SampleJob ordered = job;
   if ((job.top_k > 0 && job.top_k < job.vocabulary) || job.top_p < 1.0) {
@@ -345,7 +265,7 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
 }
 
 void LaneDevice::run(const AttendJob& launch) {
-  const Access access(*this);
+  const LaneMemory::Access access(memory_);
   attend_by_lanes<true>(warp_, launch.grid, launch.job, launch.merges, launch.out, launch.out_stride);
 }
 
@@ -368,7 +288,7 @@ void LaneDevice::compare_items(const PairJob& job) {
 
 void LaneDevice::compare_pairs(const PairJob& job) {
   in_order();
-  const Access access(*this);
+  const LaneMemory::Access access(memory_);
   KVA_CHECK(job.count <= kMostPairItems && job.threshold_count <= kMaxThresholds, "items that can be named");
   switch (job.kind) {
     case PairKind::kHamming: return compare_items<PairKind::kHamming>(job);
@@ -384,7 +304,7 @@ void LaneDevice::compare_pairs(const PairJob& job) {
 
 void LaneDevice::cover(const CoverJob& job) {
   in_order();
-  const Access access(*this);
+  const LaneMemory::Access access(memory_);
   KVA_CHECK(job.rows <= kMostCoverRows && (job.same_pages() || job.column + job.columns <= job.row),
             "pages that are decided, or the same");
   HostBlock block(warp_);
@@ -401,7 +321,7 @@ void LaneDevice::cover(const CoverJob& job) {
 
 void LaneDevice::count_duplicates(const DuplicateJob& job) {
   in_order();
-  const Access access(*this);
+  const LaneMemory::Access access(memory_);
   HostBlock block(warp_);
   *job.duplicates = 0;
   for (int32_t page = 0; page < job.count; ++page) {

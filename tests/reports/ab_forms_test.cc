@@ -195,6 +195,13 @@ TEST(AbFindings, NoRecipeIsCloseEnoughWhenItsIntervalReachesFurther) {
   EXPECT_THAT(sentences(report), Contains(HasSubstr("No recipe here saves bytes")));
 }
 
+TEST(AbFindings, NothingIsCloseEnoughOrNotWithoutIntervals) {
+  ordered_json report = example_ab_report();
+  for (ordered_json& row : report["ab"]["rows"]) row["intervals"]["delta_perplexity"] = {nullptr, nullptr};
+  EXPECT_THAT(sentences(report), AllOf(Contains(HasSubstr("Too few tokens were scored for intervals")),
+                                       Each(Not(HasSubstr("No recipe here saves bytes")))));
+}
+
 // A report of a version that measured neither.
 TEST_F(AbForms, WithoutPasskeyAndLayerErrorsTheRestIsThere) {
   ordered_json report = example_ab_report();

@@ -79,11 +79,7 @@ TEST(CacheRelative, IsTheOriginalBitForBitWhileNothingIsDropped) {
         CacheDriver driver(shape, pool);
         const SequenceId id = driver.add(source);
         driver.step({{id, 150}});
-        Plan cuts;  // pages with places, all of whose tokens are there
-        add_rewrite(cuts, driver.cache, {id, 0, 1}, 2, 2, range(16, 19));
-        add_rewrite(cuts, driver.cache, {id, 0, 1}, 4, 0, range(19, 27));
-        add_rewrite(cuts, driver.cache, {id, 0, 1}, 4, 0, range(27, 32));
-        driver.cache.apply(cuts);
+        driver.cache.apply(cut_elsewhere(driver.cache, {id, 0, 1}));
         driver.feed(id, chunk);
         outputs.push_back(driver.output(id));
       }

@@ -107,4 +107,14 @@ inline std::vector<int32_t> range(int32_t first, int32_t end) {
   return result;
 }
 
+// Of a table with pages of 8 tokens, its tokens 16 to 31 on pages of other lengths, with a place for each
+// token, all of them there.
+inline Plan cut_elsewhere(const KvCache& cache, const TableAddress& of) {
+  Plan cuts;
+  add_rewrite(cuts, cache, of, 2, 2, range(16, 19));
+  add_rewrite(cuts, cache, of, 4, 0, range(19, 27));
+  add_rewrite(cuts, cache, of, 4, 0, range(27, 32));
+  return cuts;
+}
+
 }  // namespace kva

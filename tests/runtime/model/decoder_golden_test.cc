@@ -2,8 +2,7 @@
 // (scripts/make_golden.py).
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
+#include "tests/runtime/model/checkpoints.h"
 #include "tests/runtime/model/decoding.h"
 
 namespace kva {
@@ -11,23 +10,13 @@ namespace {
 
 constexpr double kBound = 1e-4;  // in f32
 
-std::vector<std::string> checkpoints() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(KVA_FIXTURES "/models"))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::string path_of(const std::string& name) { return std::string(KVA_FIXTURES "/models/") + name; }
-
 class GoldenTest : public ::testing::TestWithParam<std::string> {
  protected:
   ThreadPool pool{2};
-  Golden golden = load_golden(path_of(GetParam()));
+  Golden golden = load_golden(checkpoint_folder(GetParam()));
 
   // Activations are kept in f32, so that the bound holds for 16-bit weights too.
-  Decoder load() { return Decoder::load(path_of(GetParam()), {.hardware_bf16 = false}, pool); }
+  Decoder load() { return Decoder::load(checkpoint_folder(GetParam()), {.hardware_bf16 = false}, pool); }
 
   void expect_golden(const KvCache& cache, SequenceId sequence, std::span<const float> logits, double bound) {
     EXPECT_LE(relative_error(logits, golden.logits), bound) << "logits";
@@ -99,7 +88,7 @@ TEST_P(GoldenTest, CompanionsChangeNothing) {
 // sqrt(head_dim) are as much larger, and so is their error.
 TEST_P(GoldenTest, SixteenBitWeightsAndPages) {
   for (const DType type : {DType::kF16, DType::kBF16}) {
-    Decoder decoder = Decoder::load(path_of(GetParam()), {.weights = type}, pool);
+    Decoder decoder = Decoder::load(checkpoint_folder(GetParam()), {.weights = type}, pool);
     KvCache cache(decoder.cache_options(16, type, KeyBasis::kRotated), pool);
     const double roundoff = type == DType::kF16 ? 0x1p-11 : 0x1p-8;
     const double products = 4 * decoder.config().layers + 1;
@@ -115,7 +104,7 @@ TEST_P(GoldenTest, SixteenBitWeightsAndPages) {
 // As above, with u = 4 / 254: a code is off by up to half its scale, max|w| / 254 of its group, and the
 // largest of 64 weights is at most about 4 of their standard deviations. The embedding is one more product.
 TEST_P(GoldenTest, EightBitWeights) {
-  Decoder decoder = Decoder::load(path_of(GetParam()), {.weights = weight_form("int8")}, pool);
+  Decoder decoder = Decoder::load(checkpoint_folder(GetParam()), {.weights = weight_form("int8")}, pool);
   KvCache cache(decoder.cache_options(16, DType::kF32, KeyBasis::kRotated), pool);
   const double roundoff = 4.0 / 254.0;
   const double products = 4 * decoder.config().layers + 2;
@@ -131,19 +120,14 @@ TEST_P(GoldenTest, BitEqualAtAnyNumberOfThreads) {
   std::vector<std::vector<float>> results;
   for (const int threads : {1, 3}) {
     ThreadPool other(threads);
-    Decoder decoder = Decoder::load(path_of(GetParam()), {}, other);
+    Decoder decoder = Decoder::load(checkpoint_folder(GetParam()), {}, other);
     KvCache cache(decoder.cache_options(16, DType::kF16, KeyBasis::kPageRelative), other);
     results.push_back(run_alone(decoder, cache, golden.tokens, {30, 1}));
   }
   EXPECT_EQ(results[0], results[1]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenTest, ::testing::ValuesIn(checkpoints()),
-                         [](const auto& checkpoint) {
-                           std::string name = checkpoint.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenTest, ::testing::ValuesIn(checkpoints()), checkpoint_name);
 
 }  // namespace
 }  // namespace kva

@@ -7,8 +7,8 @@
 
 #include "runtime/io/file.h"
 #include "runtime/model/generator.h"
-#include "tests/fixtures_folder.h"
 #include "tests/runtime/kv/device_under_test.h"
+#include "tests/runtime/model/checkpoints.h"
 #include "tests/runtime/model/decoding.h"
 
 namespace kva {
@@ -56,7 +56,7 @@ class DeviceDecoder : public ::testing::TestWithParam<std::string> {
 
   const std::shared_ptr<DeviceOps> device = device_under_test();
   ThreadPool pool{2};
-  std::string folder = fixtures_folder() + "/models/" + GetParam();
+  std::string folder = checkpoint_folder(GetParam());
   std::string made = fs::temp_directory_path() / ("kva-device-decoder-" + std::to_string(::getpid()));
   Golden golden = load_golden(folder);
 };
@@ -187,20 +187,7 @@ TEST_P(DeviceDecoder, TheSameStepsGiveTheSameBits) {
   EXPECT_EQ(results[0], results[1]);
 }
 
-std::vector<std::string> checkpoints() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fixtures_folder() + "/models"))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Checkpoints, DeviceDecoder, ::testing::ValuesIn(checkpoints()),
-                         [](const auto& checkpoint) {
-                           std::string name = checkpoint.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Checkpoints, DeviceDecoder, ::testing::ValuesIn(checkpoints()), checkpoint_name);
 
 }  // namespace
 }  // namespace kva
