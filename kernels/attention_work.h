@@ -211,8 +211,9 @@ KVA_HOST_DEVICE constexpr bool are_alike(SideKind keys, SideKind values) {
   return side_bits(keys) == side_bits(values);
 }
 
-// Of pages of these formats: both sides of f16, of bf16 or of a kind of fp8, or codes; where mixes_narrow(),
-// codes of other bits on each side, or f16 on one.
+// Of pages of these formats: both sides of f16, of bf16 or of a kind of fp8, or codes with a scale a token,
+// or, where rows are channels, a channel; where mixes_narrow(), codes of other bits on each side, or f16 on
+// one.
 KVA_HOST_DEVICE constexpr NarrowKind narrow_kind(const SideFormat& keys, const SideFormat& values) {
   if (keys.on_basis || values.on_basis || keys.width != values.width || !is_tensor_width(keys.width))
     return NarrowKind::kNone;
@@ -220,7 +221,9 @@ KVA_HOST_DEVICE constexpr NarrowKind narrow_kind(const SideFormat& keys, const S
     return keys.kind == SideKind::kF32 ? NarrowKind::kNone : NarrowKind::kBare;
   if (!mixes_narrow(keys.kind) || !mixes_narrow(values.kind)) return NarrowKind::kNone;
   for (const SideFormat* side : {&keys, &values})
-    if (is_packed(side->kind) && !shares_row_scales(*side)) return NarrowKind::kNone;
+    if (is_packed(side->kind) &&
+        !(has_plain_units(*side) && (side->scale_by_token || is_by_channel(side->kind))))
+      return NarrowKind::kNone;
   const bool alike = are_alike(keys.kind, values.kind), bare = !keeps_numbers(keys) && !keeps_numbers(values);
   if (alike && bare) return NarrowKind::kBare;
   // What is kept is looked up by token, and the lanes of such rows do not go through them in order.

@@ -156,15 +156,16 @@ class NarrowKeys {
 };
 
 // Of rows of channels: a lane's tokens are of one unit, 8 in all. 8 units, and so 64 tokens, are scored at
-// once; where a page has no more than half as many, neighbouring lanes share them. Scales go into the
-// queries, which are split anew for each page.
+// once; where a page has no more than half as many, neighbouring lanes share them. Scales of channels go into
+// the queries, which are split anew for each page, those of tokens into the scores.
 template <SideKind kind, int kWidth>
 class NarrowKeys<kind, kWidth, true> {
  public:
   template <class Warp>
   KVA_LANE_CODE NarrowKeys(Warp& warp, const AttentionJob& job, const AttentionItem& item,
                            const NarrowLane& at)
-      : largest_(NarrowQuery(job, item, at).largest(warp, at, kWidth)) {}
+      : largest_(NarrowQuery(job, item, at).largest(warp, at, kWidth)),
+        sums_(of_columns(warp, at, NarrowQuery(job, item, at).sum(warp, at, kWidth))) {}
 
   KVA_LANE_CODE static int32_t slots(const SidePage& page) {
     const int32_t units = page.tokens / kUnit;
@@ -186,7 +187,8 @@ class NarrowKeys<kind, kWidth, true> {
     // Units of 8 lanes are neighbours, but where a lane has a unit of its own and there are more of them.
     const bool in_order = kBits != 3 || page.tokens <= kNarrowTokens;
     const UnitAddress address = unit_address<kToken>(page.tokens, has_unit ? unit : 0);
-    const float power = power_to(largest_ * largest_scale(warp, at, page), 13);
+    const bool of_tokens = page.format->scale_by_token;
+    const float power = power_to(of_tokens ? largest_ : largest_ * largest_scale(warp, at, page), 13);
     float sums[4][4] = {};
     const float zeros =
         multiply(warp, NarrowQuery(job, item, at), at, page, address, power, first, count, sums);
@@ -201,10 +203,15 @@ class NarrowKeys<kind, kWidth, true> {
         const int32_t token = has_unit ? address.places.place(number) : -1;
         const int32_t row =
             has_unit && in_order ? token - slot * kSlotTokens : at.eighth / sharing * kUnit + number;
+        CodeScale of = {1.0f, 0.0f};
+        if (of_tokens && has_unit) of = code_scale(*page.format, kBits, page.payload, token);
+        const auto scored = [&](float sum, float inverse_of, float sum_of, float beside_of) {
+          return fmaf(sum * inverse_of, of.scale, fmaf(of.zero, sum_of, beside_of));
+        };
         put(TokenScores{row,
                         token,
-                        {fmaf(sums[m][2 * upper], inverse.first, beside.first),
-                         fmaf(sums[m][2 * upper + 1], inverse.second, beside.second)}});
+                        {scored(sums[m][2 * upper], inverse.first, sums_.first, beside.first),
+                         scored(sums[m][2 * upper + 1], inverse.second, sums_.second, beside.second)}});
       }
     }
   }
@@ -242,7 +249,8 @@ class NarrowKeys<kind, kWidth, true> {
         const int32_t row = 16 * i + n % 2 + n / 2 * 8;
         raw[n] = load_raw<kToken>(rows + row * row_bytes, address.plane, true);
         const int32_t channel = row + 2 * at.quarter;
-        const CodeScale of = row_scale<kind>(page, channel);
+        CodeScale of = {1.0f, 0.0f};
+        if (!page.format->scale_by_token) of = row_scale<kind>(page, channel);
         const float number = query.at(channel);
         zeros = fmaf(number, of.zero, zeros);
         scaled[n] = number * power * of.scale;
@@ -265,7 +273,8 @@ class NarrowKeys<kind, kWidth, true> {
     return zeros;
   }
 
-  float largest_;  // of query row `eighth`, the size of its largest number
+  float largest_;   // of query row `eighth`, the size of its largest number
+  OfColumns sums_;  // of the queries' numbers
 };
 
 }  // namespace kva

@@ -28,7 +28,7 @@ int64_t place_bytes(int64_t count, int64_t numbers) {
 }
 
 // As it is written; a stranger's may lie behind the page. Behind the places there are at least as many bytes
-// of values or codes as it reads.
+// of values as it reads.
 int64_t written_place(const std::byte* list, int bits, int64_t i) {
   return listed_place(reinterpret_cast<const uint8_t*>(list), bits, i);
 }

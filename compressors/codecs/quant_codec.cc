@@ -37,23 +37,27 @@ struct Layout {
         channels(tokens > 0 ? std::min(format.dense_channels, width) : 0),
         kept(std::min(outlier_count(format.outliers, tokens * width), tokens * (width - channels))),
         zeros_at(scales * 2),
-        kept_at(zeros_at + (format.symmetric ? 0 : scales * 2)),
+        codes_at(zeros_at + (format.symmetric ? 0 : scales * 2)),
+        codes_end(codes_at + page.code_bytes()),
+        kept_at(codes_end + codes_end % 2),
         channels_at(kept_at + outlier_bytes(kept, tokens * width)),
         channel_values_at(channels_at + channels * 2),
         factors_at(channel_values_at + channels * tokens * 2),
-        codes_at(factors_at + (format.norm_correct ? tokens * 2 : 0)),
-        end(codes_at + page.code_bytes()) {}
+        end(factors_at + (format.norm_correct ? tokens * 2 : 0)) {
+    if (end == kept_at) end = codes_end;
+  }
 
   PackedPage page;   // without its payload
   int64_t scales;    // how many, and zeros where there are any
   int64_t channels;  // dense ones
   int64_t kept;      // outliers
   int64_t zeros_at;
+  int64_t codes_at;
+  int64_t codes_end;
   int64_t kept_at;
   int64_t channels_at;
   int64_t channel_values_at;
   int64_t factors_at;
-  int64_t codes_at;
   int64_t end;
 };
 
@@ -68,7 +72,8 @@ class QuantCodec : public SideCodec {
 
   int64_t bytes(int64_t tokens, int64_t width) const override { return Layout(format_, tokens, width).end; }
   int64_t scale_bytes(int64_t tokens, int64_t width) const override {
-    return Layout(format_, tokens, width).codes_at;
+    const Layout at(format_, tokens, width);
+    return at.end - (at.codes_end - at.codes_at);
   }
 
   void encode(MatView<const float> rows, const SideData&, std::byte* payload) const override;
@@ -177,7 +182,10 @@ class QuantCodec : public SideCodec {
     result.scales = reinterpret_cast<const uint16_t*>(side.payload);
     if (!format_.symmetric) result.zeros = reinterpret_cast<const uint16_t*>(side.payload + at.zeros_at);
     fetch(side.ahead, at.codes_at);
-    if (side.ahead) result.ahead = side.ahead + at.codes_at;
+    if (side.ahead) {
+      result.ahead = side.ahead + at.codes_at;
+      fetch(side.ahead + at.codes_end, at.end - at.codes_end);
+    }
     return result;
   }
 
@@ -298,6 +306,7 @@ void QuantCodec::encode(MatView<const float> rows, const SideData&, std::byte* p
   if (!encode_page(rows, at.page, kept.empty() ? nullptr : kept.data(), kMostF16, scales, zeros,
                    payload + at.codes_at))
     refuse(rows);
+  if (at.end > at.codes_end && at.kept_at > at.codes_end) payload[at.codes_end] = std::byte{0};
   if (format_.norm_correct) write_factors(rows, at, payload);
 }
 

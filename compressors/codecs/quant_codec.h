@@ -27,9 +27,10 @@ struct QuantFormat {
 // of their group, earlier ones first where equal. They are taken out before the scales are computed, as
 // KVQuant (arXiv 2401.18079) and GEAR (2403.05527) do, and read back as f16.
 //
-// Payload: scales f16, zeros f16 (asymmetric), the outliers (outliers.h), indices u16 and values f16
-// [channel, token] of the dense channels, factors f16 [tokens], then the packed rows. All but the rows counts
-// as scales. encode() throws InputError for numbers that are not finite or over f16's range.
+// Payload: scales f16, zeros f16 (asymmetric), the packed rows, to an even number of bytes where anything
+// follows, the outliers (outliers.h), indices u16 and values f16 [channel, token] of the dense channels,
+// factors f16 [tokens]. All but the rows counts as scales. encode() throws InputError for numbers that are
+// not finite or over f16's range.
 std::shared_ptr<const SideCodec> make_quant_codec(const QuantFormat& format);
 
 }  // namespace kva

@@ -56,7 +56,8 @@ inline void odd_head_sizes(const AttentionCheck& check) {
 }
 
 // Pages of every length that narrow items read, and of others between them; more query rows than an item has;
-// gaps and biases; queries that see a part of a page. kept: beside the codes of both sides.
+// gaps and biases; queries that see a part of a page. kept: beside the codes of both sides; its axis is that
+// of the keys, where those are of channels.
 inline void narrow_items_of(const AttentionCheck& check, SideKind kind, SideKind value_kind, int64_t head_dim,
                             const SideSpec& kept) {
   AttentionCase c;
@@ -67,7 +68,8 @@ inline void narrow_items_of(const AttentionCheck& check, SideKind kind, SideKind
   for (const int32_t tokens : {16, 8, 24, 1, 32, 15, 64, 40, 128, 33, 72, 16, 16, 16}) {
     SideSpec key = kept, value = kept;
     key.kind = kind;
-    key.axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken;
+    if (!by_channel) key.axis = ScaleAxis::kToken;
+    value.axis = ScaleAxis::kToken;
     key.symmetric = tokens == 32;
     value.kind = value_kind;
     value.symmetric = tokens == 64;
@@ -106,7 +108,10 @@ inline SideKind of_tokens(SideKind kind) {
 
 inline void narrow_items(const AttentionCheck& check) {
   for (const int64_t head_dim : {64, 80, 96, 128, 256})
-    for (const SideKind kind : kNarrowKinds) narrow_items_of(check, kind, of_tokens(kind), head_dim, {});
+    for (const SideKind kind : kNarrowKinds)
+      for (const ScaleAxis axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+        if (is_by_channel(kind) || axis == ScaleAxis::kToken)
+          narrow_items_of(check, kind, of_tokens(kind), head_dim, {.axis = axis});
 }
 
 // The same of pages that keep numbers: few outliers, many, whole channels.
@@ -114,8 +119,9 @@ inline void narrow_items_with_kept(const AttentionCheck& check) {
   for (const SideKind kind : kNarrowKinds) {
     if (!is_packed(kind)) continue;
     narrow_items_of(check, kind, of_tokens(kind), 64, {.outliers = 0.2});
-    narrow_items_of(check, kind, of_tokens(kind), 80, {.outliers = 0.02, .dense_channels = 2});
-    narrow_items_of(check, kind, of_tokens(kind), 128, {.outliers = 0.01});
+    narrow_items_of(check, kind, of_tokens(kind), 80,
+                    {.axis = ScaleAxis::kChannel, .outliers = 0.02, .dense_channels = 2});
+    narrow_items_of(check, kind, of_tokens(kind), 128, {.axis = ScaleAxis::kChannel, .outliers = 0.01});
   }
 }
 
@@ -126,7 +132,7 @@ inline void narrow_items_of_mixed_sides(const AttentionCheck& check) {
          {SideKind::kF16, SideKind::kBits8, SideKind::kBits4, SideKind::kBits3, SideKind::kBits2})
       if (mixes_narrow(key) && !are_alike(key, value)) {
         narrow_items_of(check, key, value, 64, {});
-        narrow_items_of(check, key, value, 128, {.outliers = 0.01});
+        narrow_items_of(check, key, value, 128, {.axis = ScaleAxis::kChannel, .outliers = 0.01});
       }
 }
 

@@ -200,5 +200,24 @@ TEST(QuantSideFormat, LanesAttendToTheCodecsPages) {
     }
 }
 
+// What codecs write is what the fast kernels read.
+TEST(QuantSideFormat, StepsOfDecodingReadItByTensorCores) {
+  for (const int64_t width : {64, 128})
+    for (const int64_t tokens : {16, 64})
+      for (const int bits : {8, 4, 3, 2})
+        for (const ScaleAxis key_axis : {ScaleAxis::kToken, ScaleAxis::kChannel})
+          for (const double outliers : {0.0, 0.01}) {
+            const auto side = [&](ScaleAxis axis, bool for_keys) {
+              return make_quant_codec(
+                         {.bits = bits, .axis = axis, .outliers = outliers, .for_keys = for_keys})
+                  ->device_format(tokens, width)
+                  .value();
+            };
+            EXPECT_EQ(narrow_kind(side(key_axis, true), side(ScaleAxis::kToken, false)),
+                      outliers > 0.0 ? NarrowKind::kKept : NarrowKind::kBare)
+                << bits << " bits, " << tokens << " tokens of " << width << ", " << outliers;
+          }
+}
+
 }  // namespace
 }  // namespace kva
