@@ -67,8 +67,8 @@ void check_device(Checklist& list, const DeviceChoice& choice) {
               gpu.driver ? "a driver but no device" : "no NVIDIA driver here; everything runs on the CPU");
   try {
     const RunDevice device = open_device(choice, [&](const std::string& line) { list.note("device", line); });
-    list.good("device",
-              fmt::format("--device {} decodes on {}, and analyses pages there", choice.name, device.name()));
+    list.good("device", fmt::format("--device {} decodes on {} and analyses pages there{}", choice.name,
+                                    device.name(), device.ops ? "; it computes what the CPU does" : ""));
   } catch (const InputError& error) {
     list.bad("device", error.what());
   }

@@ -9,6 +9,7 @@
 #include "compressors/compressor.h"
 #include "kernels/device.h"
 #include "kernels/parallel.h"
+#include "reports/device_check.h"
 #include "runtime/error.h"
 #include "runtime/model/decoder.h"
 
@@ -29,15 +30,29 @@ nlohmann::ordered_json device_memory_json(const RunDevice& device) {
           {"driver_total_bytes", memory.total_bytes}};
 }
 
+namespace {
+
+// Empty: the device computes what it should.
+std::string what_differs(const RunDevice& device) {
+  for (const SelfCheck& check : check_device(device.ops))
+    if (!check.passed)
+      return fmt::format("{} does not compute what the CPU does: {}", device.name(), check.finding);
+  return "";
+}
+
+}  // namespace
+
 RunDevice open_device(const DeviceChoice& choice, const Say& say) {
   check_device_name(choice.name);
   if (choice.name == "cpu") return {};
   std::string why_not;
   RunDevice device{choice.open(&why_not)};
-  if (device.ops) return device;
+  if (device.ops) why_not = what_differs(device);
+  if (device.ops && why_not.empty()) return device;
   if (choice.name == "cuda")
     throw InputError(fmt::format("--device cuda: {}; use --device cpu, or auto", why_not));
-  if (!cuda_device_status().devices.empty()) say(fmt::format("the run is on the CPU: {}", why_not));
+  if (device.ops || !cuda_device_status().devices.empty())
+    say(fmt::format("the run is on the CPU: {}", why_not));
   return {};
 }
 

@@ -44,8 +44,9 @@ using Say = std::function<void(const std::string& line)>;
 // Throws InputError for what the run needs and the device cannot.
 using DeviceNeeds = std::function<void(const RunDevice& device)>;
 
-// The device that `choice` allows. Throws InputError for cuda where none opens; for auto that is the CPU, and
-// is said only where the machine has a GPU.
+// The device that `choice` allows, once it has been seen to compute what the CPU does (check_device()).
+// Throws InputError for cuda where there is none; for auto that is the CPU, and is said only where the
+// machine has a GPU.
 RunDevice open_device(const DeviceChoice& choice, const Say& say);
 // The same device once it is known what runs, before anything does: where it does not meet the needs, the CPU
 // for auto, which is said, and an InputError for cuda.

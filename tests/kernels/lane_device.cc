@@ -85,6 +85,7 @@ class LaneDevice : public RecordedDevice {
   void wait() override { in_order(); }
 
   int64_t downloads() const { return downloads_; }
+  void spoil(LaneFaults faults) { faults_ = std::move(faults); }
 
   void choose(const SampleJob& job, int32_t* token) override;
 
@@ -171,7 +172,7 @@ class LaneDevice : public RecordedDevice {
                 static_cast<std::size_t>(job.bytes));
   }
   void run(const DeviceProduct& product);
-  void multiply_wide(const DeviceProduct& product);
+  void multiply_wide(DeviceProduct product);
   void run(const NormJob& job) {
     const LaneMemory::Access access(memory_);
     for (int64_t row = 0; row < job.x.rows; ++row)
@@ -210,6 +211,7 @@ class LaneDevice : public RecordedDevice {
 
   LaneMemory memory_;
   int64_t downloads_ = 0;  // bytes
+  LaneFaults faults_;
   HostWarp warp_;
   std::map<int64_t, float*> tiles_;  // of products with coded weights, by their numbers
 };
@@ -226,7 +228,8 @@ void LaneDevice::run(const DeviceProduct& product) {
   });
 }
 
-void LaneDevice::multiply_wide(const DeviceProduct& product) {
+void LaneDevice::multiply_wide(DeviceProduct product) {
+  if (faults_.products) faults_.products(product);
   KVA_CHECK(product.x.type == product.weights.dtype, "x of the weights' type");
   KVA_CHECK(product.out.type == DType::kF32 && product.x.rows == product.out.rows &&
                 product.x.cols == product.weights.cols && product.out.cols == product.weights.rows &&
@@ -266,7 +269,9 @@ void LaneDevice::choose(const SampleJob& job, int32_t* token) {
 
 void LaneDevice::run(const AttendJob& launch) {
   const LaneMemory::Access access(memory_);
-  attend_by_lanes<true>(warp_, launch.grid, launch.job, launch.merges, launch.out, launch.out_stride);
+  AttentionJob job = launch.job;
+  if (faults_.attention) faults_.attention(launch.grid, job);
+  attend_by_lanes<true>(warp_, launch.grid, job, launch.merges, launch.out, launch.out_stride);
 }
 
 template <PairKind kKind>
@@ -344,6 +349,10 @@ std::unique_ptr<DeviceOps> make_lane_device(int64_t memory_bytes) {
 
 int64_t lane_downloads(const DeviceOps& device) {
   return dynamic_cast<const LaneDevice&>(device).downloads();
+}
+
+void spoil(DeviceOps& device, LaneFaults faults) {
+  dynamic_cast<LaneDevice&>(device).spoil(std::move(faults));
 }
 
 }  // namespace kva
