@@ -105,7 +105,7 @@ Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, T
   KVA_CHECK(options.k >= 1 && options.k <= points.rows, "between one cluster and one a page");
   const faiss::ClusteringParameters chosen = parameters(options, points.rows);
   faiss::Clustering clustering(static_cast<int>(points.cols), static_cast<int>(options.k), chosen);
-  const auto assignment = device ? make_device_assignment(pages, *device) : make_assignment(pages, pool);
+  const auto assignment = make_assignment(pages, pool, device);
   NearestCentroid index(pages, *assignment);
   clustering.train(points.rows, points.data, index);
 
