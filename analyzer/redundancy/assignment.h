@@ -43,7 +43,8 @@ std::unique_ptr<CentroidAssignment> make_cpu_assignment(const PageMatrix& pages,
 std::unique_ptr<CentroidAssignment> make_device_assignment(const PageMatrix& pages, Backend& backend);
 
 // With a copy of the pages there. FAISS takes its memory from the backend; only what cuBLAS has for its
-// handle comes from the driver, uncounted. The device is CUDA's; only in builds whose FAISS has the index.
+// handle comes from the driver, uncounted, and FAISS aborts where that is not to be had. The device is
+// CUDA's; only in builds whose FAISS has the index.
 std::unique_ptr<CentroidAssignment> make_faiss_gpu_assignment(const PageMatrix& pages, Backend& backend);
 
 }  // namespace kva

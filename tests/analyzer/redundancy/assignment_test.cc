@@ -136,7 +136,7 @@ TEST_F(AssignmentOnADevice, FaissIsForCudaAlone) {
 TEST_F(AssignmentOnADevice, FaissFindsWhatWeFind) {
   const NearestSearch chosen = nearest_search(backend.get());
   if (chosen != NearestSearch::kFaissGpu)
-    GTEST_SKIP() << "here " << nearest_search_name(chosen) << " assigns pages: no FAISS with a GPU index";
+    GTEST_SKIP() << "needs CUDA's device and a FAISS with a GPU index; here: " << nearest_search_name(chosen);
   ThreadPool pool(2);
   const PageMatrix pages = pages_of({.kv_heads = 2, .head_dim = 64, .sets = {{900}}}, pool);
   const MatView<const float> points = pages.centred();
