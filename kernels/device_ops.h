@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -57,6 +58,8 @@ class DeviceOps {
   virtual ~DeviceOps();
 
   virtual std::string name() const = 0;  // "NVIDIA H200"
+  // Its number among CUDA's devices, for libraries that compute on its memory; none: it is not one of them.
+  virtual std::optional<int> cuda_ordinal() const { return std::nullopt; }
   virtual DeviceMemory memory() const = 0;
   // Held by the computations themselves, beside what allocate() gave.
   virtual int64_t workspace_bytes() const = 0;

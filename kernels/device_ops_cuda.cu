@@ -161,7 +161,8 @@ class Graph : public Recording {
 
 class CudaDevice : public RecordedDevice {
  public:
-  CudaDevice(int device, std::string name) : name_(std::move(name)), pool_(device), copies_(raw_.get()) {}
+  CudaDevice(int device, std::string name)
+      : ordinal_(device), name_(std::move(name)), pool_(device), copies_(raw_.get()) {}
   ~CudaDevice() override {
     (void)cudaStreamSynchronize(raw_.get());
     forget_recordings();
@@ -170,6 +171,7 @@ class CudaDevice : public RecordedDevice {
   }
 
   std::string name() const override { return name_; }
+  std::optional<int> cuda_ordinal() const override { return ordinal_; }
   DeviceMemory memory() const override {
     std::size_t free = 0;
     std::size_t total = 0;
@@ -317,6 +319,7 @@ class CudaDevice : public RecordedDevice {
     }
   };
 
+  int ordinal_;
   std::string name_;
   Stream raw_;
   Stream recorded_;  // for nothing but recordings

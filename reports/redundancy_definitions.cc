@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "analyzer/redundancy/assignment.h"
+
 namespace kva {
 namespace {
 
@@ -73,9 +75,11 @@ std::vector<Definition> finding_definitions(const RedundancyOptions& options) {
       {"clusters",
        fmt::format(
            "FAISS k-means of a layer's pages (heads joined, L2, at most {} iterations, seed {}, all pages "
-           "used); explained = 1 - inertia / total variance. Sharing keeps one centroid a cluster in the "
+           "used, nearest centroids by {}); explained = 1 - inertia / total variance. Sharing keeps one "
+           "centroid a cluster in the "
            "pages' type and a 4-byte index a page; relative_error is the Frobenius error of doing so.",
-           options.cluster_iterations, options.seed)},
+           options.cluster_iterations, options.seed,
+           nearest_search_name(nearest_search(options.device.get())))},
       {"opportunity",
        "Pages freed by a cover, KV head by KV head: in the order of the pages, a page is freed when a kept "
        "page "

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include "analyzer/redundancy/page_matrix.h"
 #include "kernels/parallel.h"
@@ -22,11 +23,28 @@ class CentroidAssignment {
                       int64_t* labels, float* distances) = 0;
 };
 
-// On the CPU: the same at any number of threads. Pages and pool outlive it.
-std::unique_ptr<CentroidAssignment> make_assignment(const PageMatrix& pages, ThreadPool& pool);
+// Who finds the nearest centroids of an analysis.
+enum class NearestSearch { kCpu, kDevice, kFaissGpu };
 
-// On a device, with a copy of the pages there; products are its library's, in f32. Throws InputError where
-// the device has not the memory. Pages and backend, of which device() is not null, outlive it.
+// device: as for make_assignment().
+NearestSearch nearest_search(Backend* device);
+std::string_view nearest_search_name(NearestSearch search);  // as in report.json
+
+// On the device: FAISS's GPU index where this build's FAISS has it and the device is CUDA's, else our own
+// search. Null: on the CPU, the same at any number of threads. All find the nearest by f32 products; where
+// two are equally near but for rounding, they may differ. Throws InputError where the device has not the
+// memory. Pages, pool and backend, of which device() is not null, outlive it.
+std::unique_ptr<CentroidAssignment> make_assignment(const PageMatrix& pages, ThreadPool& pool,
+                                                    Backend* device);
+
+std::unique_ptr<CentroidAssignment> make_cpu_assignment(const PageMatrix& pages, ThreadPool& pool);
+
+// With a copy of the pages there; products are the device's, in f32.
 std::unique_ptr<CentroidAssignment> make_device_assignment(const PageMatrix& pages, Backend& backend);
+
+// With a copy of the pages there. FAISS takes its memory from the backend; only what cuBLAS has for its
+// handle comes from the driver, uncounted, and FAISS aborts where that is not to be had. The device is
+// CUDA's; only in builds whose FAISS has the index.
+std::unique_ptr<CentroidAssignment> make_faiss_gpu_assignment(const PageMatrix& pages, Backend& backend);
 
 }  // namespace kva

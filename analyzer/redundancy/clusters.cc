@@ -23,9 +23,9 @@ class NearestCentroid : public faiss::Index {
   NearestCentroid(const PageMatrix& pages, CentroidAssignment& assignment)
       : faiss::Index(pages.shape().page_values(), faiss::METRIC_L2), pages_(pages), assignment_(assignment) {}
 
-  void add(idx_t n, const float* x) override {
+  void add(int64_t n, const float* x) override {
     centroids_.insert(centroids_.end(), x, x + n * d);
-    for (idx_t c = 0; c < n; ++c) {
+    for (int64_t c = 0; c < n; ++c) {
       const CentredBlock block{x + c * d, no_mean_.data(), 1, d, 1.0};
       squares_.push_back(static_cast<float>(pair_products(block, block).centred_dot));
     }
@@ -39,7 +39,7 @@ class NearestCentroid : public faiss::Index {
   }
 
   // x: rows of the page matrix.
-  void search(idx_t n, const float* x, idx_t k, float* distances, idx_t* labels,
+  void search(int64_t n, const float* x, int64_t k, float* distances, int64_t* labels,
               const faiss::SearchParameters* = nullptr) const override {
     const MatView<const float> points = pages_.centred();
     const int64_t offset = x - points.data;
@@ -105,12 +105,12 @@ Clusters cluster_pages(const PageMatrix& pages, const ClusterOptions& options, T
   KVA_CHECK(options.k >= 1 && options.k <= points.rows, "between one cluster and one a page");
   const faiss::ClusteringParameters chosen = parameters(options, points.rows);
   faiss::Clustering clustering(static_cast<int>(points.cols), static_cast<int>(options.k), chosen);
-  const auto assignment = device ? make_device_assignment(pages, *device) : make_assignment(pages, pool);
+  const auto assignment = make_assignment(pages, pool, device);
   NearestCentroid index(pages, *assignment);
   clustering.train(points.rows, points.data, index);
 
   std::vector<float> ignored(static_cast<std::size_t>(points.rows));
-  std::vector<faiss::Index::idx_t> nearest(ignored.size());
+  std::vector<int64_t> nearest(ignored.size());
   index.search(points.rows, points.data, 1, ignored.data(), nearest.data());
   Clusters result;
   result.iterations = static_cast<int>(clustering.iteration_stats.size());

@@ -28,13 +28,13 @@ class NearestCentroid : public faiss::Index {
  public:
   explicit NearestCentroid(int64_t width) : faiss::Index(width, faiss::METRIC_L2) {}
 
-  void add(idx_t n, const float* x) override {
+  void add(int64_t n, const float* x) override {
     KVA_CHECK(ntotal == 0, "all centroids at once");
     ntotal = n;
     columns_.resize(static_cast<std::size_t>(n * d));
     biases_.assign(static_cast<std::size_t>(n), 0.0f);
-    for (idx_t c = 0; c < n; ++c)
-      for (idx_t i = 0; i < d; ++i) {
+    for (int64_t c = 0; c < n; ++c)
+      for (int64_t i = 0; i < d; ++i) {
         const float value = x[c * d + i];
         columns_[static_cast<std::size_t>(i * n + c)] = value;
         biases_[static_cast<std::size_t>(c)] -= 0.5f * value * value;
@@ -43,16 +43,16 @@ class NearestCentroid : public faiss::Index {
 
   void reset() override { ntotal = 0; }
 
-  void search(idx_t n, const float* x, idx_t k, float* distances, idx_t* labels,
+  void search(int64_t n, const float* x, int64_t k, float* distances, int64_t* labels,
               const faiss::SearchParameters* = nullptr) const override {
     KVA_CHECK(k == 1, "the nearest centroid");
     std::vector<int32_t> nearest(static_cast<std::size_t>(n));
     nearest_columns(MatView<const float>(x, n, d), MatView<const float>(columns_.data(), d, ntotal),
                     biases_.data(), nearest.data(), distances);
-    for (idx_t p = 0; p < n; ++p) {
+    for (int64_t p = 0; p < n; ++p) {
       labels[p] = nearest[static_cast<std::size_t>(p)];
       float square = 0.0f;
-      for (idx_t i = 0; i < d; ++i) square += x[p * d + i] * x[p * d + i];
+      for (int64_t i = 0; i < d; ++i) square += x[p * d + i] * x[p * d + i];
       distances[p] = std::max(0.0f, square - 2.0f * distances[p]);
     }
   }

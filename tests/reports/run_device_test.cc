@@ -98,14 +98,14 @@ TEST(RunDevice, TheReportNamesWhatAnalysed) {
   Progress progress(Progress::Mode::kQuiet);
   RedundancyOptions analysis;
   analysis.cluster_iterations = 1;
-  const auto device_of = [&] {
-    return make_redundancy_report(pages, facts, analysis, {}, pool, progress)
-        .json["provenance"]["analysis_device"]
-        .get<std::string>();
-  };
-  EXPECT_EQ(device_of(), "cpu");
+  const auto report = [&] { return make_redundancy_report(pages, facts, analysis, {}, pool, progress).json; };
+  const auto on_cpu = report();
+  EXPECT_EQ(on_cpu["provenance"]["analysis_device"], "cpu");
+  EXPECT_THAT(on_cpu["definitions"]["clusters"].get<std::string>(), HasSubstr("search on the CPU"));
   analysis.device = make_device_backend(make_lane_device());
-  EXPECT_EQ(device_of(), "cuda (the host's lanes)");
+  const auto on_device = report();
+  EXPECT_EQ(on_device["provenance"]["analysis_device"], "cuda (the host's lanes)");
+  EXPECT_THAT(on_device["definitions"]["clusters"].get<std::string>(), HasSubstr("search on the device"));
 }
 
 TEST(RunDevice, RecipesAreCheckedBeforeTheyRun) {
