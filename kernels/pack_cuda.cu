@@ -1,5 +1,6 @@
 // Compiled without fused multiply-adds, which would round otherwise than the CPU's codec does.
 #include "kernels/cuda_check.cuh"
+#include "kernels/device_block.cuh"
 #include "kernels/device_warp.cuh"
 #include "kernels/pack_cuda.h"
 #include "kernels/pack_lanes.h"
@@ -9,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Block {
+struct Block : DeviceBlock {
   template <class Body>
   __device__ void each(int32_t count, const Body& body) const {
     for (auto i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) body(i);
