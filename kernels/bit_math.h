@@ -22,10 +22,7 @@ KVA_LANE_CODE inline uint32_t ones_of(uint32_t word) {
 #endif
 }
 
-// The lowest bit alone, and where it stands. word: not 0.
+// The lowest bit alone.
 KVA_LANE_CODE inline uint32_t lowest_one(uint32_t word) { return word & (~word + 1u); }
-KVA_LANE_CODE inline int32_t lowest_place(uint32_t word) {
-  return static_cast<int32_t>(ones_of(lowest_one(word) - 1u));
-}
 
 }  // namespace kva

@@ -41,6 +41,26 @@ KVA_LANE_CODE inline LargestMemory largest_memory(void* at, int32_t places) {
   return memory;
 }
 
+// One warp of a team as a team of its own: where there is little to do, a block would only meet.
+template <class Team, class Warp>
+struct WarpTeam {
+  template <class Body>
+  KVA_LANE_CODE void each(int32_t count, const Body& body) const {
+    for (int32_t i = lanes.lane(); i < count; i += 32) body(i);
+    lanes.sync();
+  }
+  template <class Body>
+  KVA_LANE_CODE void warp(const Body& body) const {
+    body(lanes);
+    lanes.sync();
+  }
+  KVA_LANE_CODE uint32_t take(uint32_t* from, uint32_t count) const { return team.take(from, count); }
+  KVA_LANE_CODE void join(uint32_t* to, uint32_t bits) const { team.join(to, bits); }
+
+  Team& team;
+  Warp& lanes;
+};
+
 // The lane's count and those of the lanes before it: whole numbers below 2^24.
 template <class Warp>
 KVA_LANE_CODE float running_count(Warp& warp, float count) {
@@ -84,9 +104,10 @@ KVA_LANE_CODE void find_largest(Team& team, const LargestMemory& memory, int32_t
     if (i == 1) memory.found[1] = static_cast<uint32_t>(n);
   });
   for (int shift = 32 - kDigitBits; shift >= 32 - bits; shift -= kDigitBits) {
+    const uint32_t prefix = memory.found[0];
     team.each(count, [&](int32_t i) {
       const uint32_t digits = key(i) >> shift;
-      if (digits >> kDigitBits == memory.found[0]) team.take(memory.counts + digits % kDigits, 1);
+      if (digits >> kDigitBits == prefix) team.take(memory.counts + digits % kDigits, 1);
     });
     team.warp([&](auto& warp) { find_digit(warp, memory); });
   }
@@ -131,9 +152,9 @@ KVA_LANE_CODE void choose_largest(Team& team, const LargestMemory& memory, int32
   const int32_t words = place_words(places);
   find_largest<32>(team, memory, count, n, key);
   team.each(words, [&](int32_t w) { memory.chosen[w] = memory.equal[w] = 0; });
+  const uint32_t last = memory.found[0];
   team.each(count, [&](int32_t i) {
     const uint32_t of = key(i);
-    const uint32_t last = memory.found[0];
     if (of < last) return;
     const int32_t at = place(i);
     team.join((of > last ? memory.chosen : memory.equal) + at / 32, 1u << (at % 32));
@@ -141,13 +162,15 @@ KVA_LANE_CODE void choose_largest(Team& team, const LargestMemory& memory, int32
   team.warp([&](auto& warp) { choose_equal(warp, memory, words); });
 }
 
-// body(i, place of the i-th), of those that are chosen by place.
-template <class Team, class Body>
-KVA_LANE_CODE void each_chosen(Team& team, const LargestMemory& memory, int32_t places, const Body& body) {
-  team.each(place_words(places), [&](int32_t w) {
-    int32_t i = memory.starts[w];
-    for (uint32_t rest = memory.chosen[w]; rest != 0; rest ^= lowest_one(rest), ++i)
-      body(i, w * 32 + lowest_place(rest));
+// body(i, place of the i-th), of those that choose_largest() has chosen among as many, by place.
+template <class Team, class Place, class Body>
+KVA_LANE_CODE void each_chosen(Team& team, const LargestMemory& memory, int32_t count, const Place& place,
+                               const Body& body) {
+  team.each(count, [&](int32_t i) {
+    const int32_t at = place(i);
+    const uint32_t word = memory.chosen[at / 32];
+    const uint32_t bit = 1u << (at % 32);
+    if (word & bit) body(memory.starts[at / 32] + static_cast<int32_t>(ones_of(word & (bit - 1u))), at);
   });
 }
 

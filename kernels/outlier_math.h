@@ -51,8 +51,9 @@ struct Spread {
 KVA_HOST_DEVICE inline Spread spread_of(float first, float numbers, const SpreadSums (&parts)[kSpreadParts]) {
   const float sum = (parts[0].sum + parts[1].sum) + (parts[2].sum + parts[3].sum);
   const float squares = (parts[0].squares + parts[1].squares) + (parts[2].squares + parts[3].squares);
-  const float offset = sum / numbers;
-  const float variance = squares / numbers - offset * offset;
+  const float share = 1.0f / numbers;
+  const float offset = sum * share;
+  const float variance = squares * share - offset * offset;
   return {first + offset, variance > 0.0f ? 1.0f / sqrtf(sqrtf(variance)) : 0.0f};
 }
 

@@ -262,9 +262,9 @@ struct PackOnTeam {
   void run() const {
     pack_side_by<path, makes>(team, job, index);
   }
-  template <SideKind kind, SideKind source>
+  template <SideKind kind, SideKind source, bool has_outliers>
   void run_bare() const {
-    BarePacking<kind, source, Team>(team, job, index).run();
+    BarePacking<kind, source, has_outliers, Team>(team, job, index).run();
   }
 };
 

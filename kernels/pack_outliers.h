@@ -116,10 +116,10 @@ KVA_LANE_CODE void keep_outliers(Team& team, const Packing& p) {
   const int32_t numbers = f.tokens * f.width;
   measure_distances(team, p);
   const LargestMemory memory = largest_memory(p.largest(), numbers);
+  const auto place_of = [](int32_t i) { return i; };
   choose_largest(
-      team, memory, numbers, numbers, f.outliers, [&](int32_t i) { return p.keys()[i]; },
-      [](int32_t i) { return i; });
-  each_chosen(team, memory, numbers, [&](int32_t i, int32_t place) {
+      team, memory, numbers, numbers, f.outliers, [&](int32_t i) { return p.keys()[i]; }, place_of);
+  each_chosen(team, memory, numbers, place_of, [&](int32_t i, int32_t place) {
     const int32_t token = place / f.width;
     p.halves(f.outlier_values_at)[i] = f16_code(p.number(token, place - token * f.width));
     p.kept()[place] = 1;
