@@ -1,5 +1,6 @@
 // Coding of page sides on the device where they are codes with a scale for each packed row, and nothing else
-// (is_bare()): the common ones, once through shared memory, with the bytes of kernels/pack_lanes.h.
+// but outliers (packs_bare()): the common ones, once through shared memory, with the bytes of
+// kernels/pack_lanes.h.
 //
 // A Team is that of pack_lanes.h, with shared(): bare_shared(job).bytes bytes that its threads share.
 #pragma once
@@ -8,80 +9,14 @@
 #include <cstdint>
 
 #include "kernels/host_device.h"
-#include "kernels/pack_job.h"
+#include "kernels/pack_bare_job.h"
+#include "kernels/pack_bare_outliers.h"
 #include "kernels/packed_math.h"
 #include "kernels/scale_math.h"
+#include "kernels/staged_numbers.h"
 #include "kernels/value_math.h"
 
 namespace kva {
-
-inline constexpr int kBareParts = 4;                   // of a row, whose ranges are found apart
-inline constexpr int64_t kMostBareShared = 112 << 10;  // bytes: two blocks of a multiprocessor
-
-// What lies where in shared memory, in bytes.
-struct BareShared {
-  int32_t codes_at = 0;  // behind the rows, as they came
-  int32_t lows_at = 0;   // f32 [parts, packed rows]; then [0] is what is subtracted
-  int32_t highs_at = 0;  // the same; then [0] is the scale, and [1] its inverse
-  int64_t bytes = 0;
-};
-KVA_HOST_DEVICE constexpr int32_t bare_rows(const SideFormat& f) {
-  return is_by_channel(f.kind) ? f.width : f.tokens;
-}
-KVA_HOST_DEVICE constexpr int32_t bare_length(const SideFormat& f) {
-  return is_by_channel(f.kind) ? f.tokens : f.width;
-}
-KVA_HOST_DEVICE inline BareShared bare_shared(const PackJob& job) {
-  const SideFormat& f = job.format;
-  const int32_t rows = bare_rows(f);
-  const auto whole = [](int32_t bytes) { return (bytes + 15) / 16 * 16; };
-  BareShared at;
-  at.codes_at = f.tokens * f.width * side_bits(job.source_kind) / 8;
-  at.lows_at = at.codes_at + whole(rows * packed_bytes(side_bits(f.kind), bare_length(f)));
-  at.highs_at = at.lows_at + whole(kBareParts * rows * 4);
-  at.bytes = at.highs_at + whole(kBareParts * rows * 4);
-  return at;
-}
-
-KVA_HOST_DEVICE inline bool packs_bare(const PackJob& job) {
-  const SideFormat& f = job.format;
-  const SideKind from = job.source_kind;
-  return f.kind >= SideKind::kBits8 && f.kind <= SideKind::kBits2ByChannel && is_bare(f) &&
-         f.width % 8 == 0 && job.front == 0 && !makes_numbers(job) &&
-         (from == SideKind::kF16 || from == SideKind::kBF16 || from == SideKind::kF32) &&
-         bare_shared(job).bytes <= kMostBareShared;
-}
-
-// i / n for 0 <= i < 2^18, given 1 / n: without the steps of a division of integers. i + 1/2 is at least half
-// an n-th, and so 2^-19 of the quotient, away from where another one begins.
-KVA_LANE_CODE inline int32_t small_quotient(int32_t i, float inverse) {
-  return static_cast<int32_t>((static_cast<float>(i) + 0.5f) * inverse);
-}
-
-// As many bytes as one load takes.
-struct alignas(16) FourWords {
-  uint32_t words[4];
-};
-
-// Number `i` of the rows in shared memory.
-template <SideKind source>
-KVA_LANE_CODE float staged_number(const std::byte* rows, int32_t i) {
-  if constexpr (source == SideKind::kF32) return reinterpret_cast<const float*>(rows)[i];
-  const uint16_t code = reinterpret_cast<const uint16_t*>(rows)[i];
-  return source == SideKind::kF16 ? f16_value(code) : bf16_value(code);
-}
-
-// A range of numbers, and whether codecs refuse one of them.
-struct BareRange {
-  float low = INFINITY;
-  float high = -INFINITY;
-  bool refused = false;
-  KVA_LANE_CODE void take(float x) {
-    low = fminf(low, x);
-    high = fmaxf(high, x);
-    refused |= !(fabsf(x) <= 65504.0f);
-  }
-};
 
 // number_code() for a scale whose inverse is known.
 struct BareScale {
@@ -144,7 +79,7 @@ KVA_LANE_CODE void put_unit(const UnitBits& unit, int32_t plane, uint8_t* at) {
   }
 }
 
-template <SideKind kind, SideKind source, class Team>
+template <SideKind kind, SideKind source, bool has_outliers, class Team>
 class BarePacking {
  public:
   KVA_LANE_CODE BarePacking(Team& team, const PackJob& job, int32_t index)
@@ -163,20 +98,20 @@ class BarePacking {
 
   KVA_LANE_CODE void run() {
     stage();
-    if constexpr (kByChannel)
-      channel_ranges();
-    else
-      token_ranges();
-    team_.each(rows_, [&](int32_t row) { put_scale(row); });
+    if constexpr (has_outliers) {
+      BareOutliers<kind, source, Team> outliers(team_, job_, side_, lows_, highs_);
+      outliers.take_out();
+      team_.each(rows_, [&](int32_t row) { put_scale(row, outliers.range(row)); });
+      outliers.put_zeros(lows_);
+    } else {
+      if constexpr (kByChannel)
+        channel_ranges();
+      else
+        token_ranges();
+      team_.each(rows_, [&](int32_t row) { put_scale(row, range(row)); });
+    }
     code();
-    const int32_t bytes = rows_ * packed_bytes(kBits, length_);
-    auto* to = reinterpret_cast<uint8_t*>(side_.payload) + f_.codes_at;
-    if (f_.codes_at % 4 == 0 && bytes % 4 == 0)
-      team_.each(bytes / 4, [&](int32_t i) {
-        reinterpret_cast<uint32_t*>(to)[i] = reinterpret_cast<const uint32_t*>(codes_)[i];
-      });
-    else
-      team_.each(bytes, [&](int32_t i) { to[i] = codes_[i]; });
+    put_codes();
   }
 
  private:
@@ -205,12 +140,17 @@ class BarePacking {
     team_.each(rows_ * kBareParts, [&](int32_t i) {
       const int32_t row = i / kBareParts, part = i % kBareParts;
       BareRange range;
+      bool refused = false;
       for (int32_t word = part; word < of_row; word += kBareParts) {
-        const FourWords four = reinterpret_cast<const FourWords*>(staged_)[row * of_row + word];
+        float numbers[kNumbers];
+        staged_numbers<source>(staged_, (row * of_row + word) * kNumbers, numbers);
         KVA_UNROLL
-        for (int n = 0; n < kNumbers; ++n) range.take(number_of(four, n));
+        for (const float x : numbers) {
+          range.take(x);
+          refused |= is_beyond_f16(x);
+        }
       }
-      put_range(part, row, range);
+      put_range(part, row, range, refused);
     });
   }
   KVA_LANE_CODE void channel_ranges() {
@@ -218,29 +158,33 @@ class BarePacking {
     team_.each(rows_ * kBareParts, [&](int32_t i) {
       const int32_t part = small_quotient(i, inverse), channel = i - part * rows_;
       BareRange range;
-      for (int32_t token = part; token < f_.tokens; token += kBareParts)
-        range.take(staged_number<source>(staged_, token * f_.width + channel));
-      put_range(part, channel, range);
+      bool refused = false;
+      for (int32_t token = part; token < f_.tokens; token += kBareParts) {
+        const float x = staged_number<source>(staged_, token * f_.width + channel);
+        range.take(x);
+        refused |= is_beyond_f16(x);
+      }
+      put_range(part, channel, range, refused);
     });
   }
 
-  KVA_LANE_CODE static float number_of(const FourWords& four, int n) {
-    if constexpr (source == SideKind::kF32) return float_of(four.words[n]);
-    const auto code = static_cast<uint16_t>(four.words[n / 2] >> (16 * (n % 2)));
-    return source == SideKind::kF16 ? f16_value(code) : bf16_value(code);
-  }
-  KVA_LANE_CODE void put_range(int32_t part, int32_t row, const BareRange& range) {
+  KVA_LANE_CODE void put_range(int32_t part, int32_t row, const BareRange& range, bool refused) {
     lows_[part * rows_ + row] = range.low;
     highs_[part * rows_ + row] = range.high;
-    if (range.refused) *job_.refused = 1;
+    if (refused) *job_.refused = 1;
   }
 
-  KVA_LANE_CODE void put_scale(int32_t row) {
-    float low = lows_[row], high = highs_[row];
-    for (int part = 1; part < kBareParts; ++part) {
-      low = lows_[part * rows_ + row] < low ? lows_[part * rows_ + row] : low;
-      high = highs_[part * rows_ + row] > high ? highs_[part * rows_ + row] : high;
+  KVA_LANE_CODE BareRange range(int32_t row) const {
+    BareRange range;
+    for (int part = 0; part < kBareParts; ++part) {
+      range.low = fminf(range.low, lows_[part * rows_ + row]);
+      range.high = fmaxf(range.high, highs_[part * rows_ + row]);
     }
+    return range;
+  }
+
+  KVA_LANE_CODE void put_scale(int32_t row, const BareRange& range) {
+    float low = range.low, high = range.high;
     if (low > high) low = high = 0.0f;
     const bool symmetric = f_.zeros_at < 0;
     const StoredScale stored = stored_scale(low, high, kBits, symmetric);
@@ -274,6 +218,22 @@ class BarePacking {
     });
   }
 
+  KVA_LANE_CODE void put_codes() const {
+    const int32_t bytes = rows_ * packed_bytes(kBits, length_);
+    auto* to = reinterpret_cast<uint8_t*>(side_.payload) + f_.codes_at;
+    if (f_.codes_at % 4 == 0 && bytes % 4 == 0)
+      put_all<uint32_t>(bytes, to);
+    else if (bytes % 2 == 0)
+      put_all<uint16_t>(bytes, to);
+    else
+      put_all<uint8_t>(bytes, to);
+  }
+  template <class Word>
+  KVA_LANE_CODE void put_all(int32_t bytes, uint8_t* to) const {
+    team_.each(bytes / static_cast<int32_t>(sizeof(Word)),
+               [&](int32_t i) { reinterpret_cast<Word*>(to)[i] = reinterpret_cast<const Word*>(codes_)[i]; });
+  }
+
   Team& team_;
   const PackJob& job_;
   const SideFormat& f_;
@@ -286,13 +246,18 @@ class BarePacking {
   float* highs_;
 };
 
-// Calls body.run_bare<kind, source kind>() of a job that packs_bare().
+// Calls body.run_bare<kind, source kind, whether there are outliers>() of a job that packs_bare().
+template <SideKind kind, SideKind source, class Body>
+void with_bare_outliers(const PackJob& job, const Body& body) {
+  if (job.format.outliers > 0) return body.template run_bare<kind, source, true>();
+  return body.template run_bare<kind, source, false>();
+}
 template <SideKind kind, class Body>
 void with_bare_source(const PackJob& job, const Body& body) {
   switch (job.source_kind) {
-    case SideKind::kF16: return body.template run_bare<kind, SideKind::kF16>();
-    case SideKind::kBF16: return body.template run_bare<kind, SideKind::kBF16>();
-    default: return body.template run_bare<kind, SideKind::kF32>();
+    case SideKind::kF16: return with_bare_outliers<kind, SideKind::kF16>(job, body);
+    case SideKind::kBF16: return with_bare_outliers<kind, SideKind::kBF16>(job, body);
+    default: return with_bare_outliers<kind, SideKind::kF32>(job, body);
   }
 }
 template <class Body>

@@ -1,5 +1,6 @@
 // Compiled without fused multiply-adds, which would round otherwise than the CPU's codec does.
 #include "kernels/cuda_check.cuh"
+#include "kernels/device_block.cuh"
 #include "kernels/device_warp.cuh"
 #include "kernels/pack_cuda.h"
 #include "kernels/pack_lanes.h"
@@ -9,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Block {
+struct Block : DeviceBlock {
   template <class Body>
   __device__ void each(int32_t count, const Body& body) const {
     for (auto i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) body(i);
@@ -36,10 +37,10 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(PackJob job) {
   pack_side_by<path, makes>(block, job, static_cast<int32_t>(blockIdx.x));
 }
 
-template <SideKind kind, SideKind source>
+template <SideKind kind, SideKind source, bool has_outliers>
 __global__ void __launch_bounds__(kThreads) pack_bare_kernel(PackJob job) {
   Block block;
-  BarePacking<kind, source, Block>(block, job, static_cast<int32_t>(blockIdx.x)).run();
+  BarePacking<kind, source, has_outliers, Block>(block, job, static_cast<int32_t>(blockIdx.x)).run();
 }
 
 struct PackLaunch {
@@ -50,11 +51,11 @@ struct PackLaunch {
   void run() const {
     pack_kernel<path, makes><<<static_cast<unsigned int>(job.count), kThreads, 0, stream>>>(job);
   }
-  template <SideKind kind, SideKind source>
+  template <SideKind kind, SideKind source, bool has_outliers>
   void run_bare() const {
     const int64_t shared_bytes = bare_shared(job).bytes;
-    allow_shared(pack_bare_kernel<kind, source>, shared_bytes);
-    pack_bare_kernel<kind, source>
+    allow_shared(pack_bare_kernel<kind, source, has_outliers>, shared_bytes);
+    pack_bare_kernel<kind, source, has_outliers>
         <<<static_cast<unsigned int>(job.count), kThreads, static_cast<std::size_t>(shared_bytes), stream>>>(
             job);
   }

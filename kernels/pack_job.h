@@ -6,6 +6,7 @@
 
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
+#include "kernels/largest_lanes.h"
 
 namespace kva {
 
@@ -58,14 +59,14 @@ KVA_HOST_DEVICE constexpr bool is_by_length(const SideFormat& f) {
 
 // What coding a side takes beside its payload, in bytes from a start that is 16-byte aligned.
 struct PackScratch {
-  int32_t numbers_at = 0;  // f32 [tokens, width]: what is coded, where it is made; of kScaledBase its base's
-  int32_t rows_at = 0;     // f32 [tokens, width]: what is projected
-  int32_t keys_at = 0;     // u64 [tokens, width]: how far numbers are from their group's mean, in order
-  // f64 [groups, 2]: mean, root of the standard deviation; or [tokens]: closeness, or deviations from 0
-  int32_t moments_at = 0;
+  int32_t numbers_at = 0;   // f32 [tokens, width]: what is coded, where it is made; of kScaledBase its base's
+  int32_t rows_at = 0;      // f32 [tokens, width]: what is projected
+  int32_t keys_at = 0;      // u32 [tokens, width]: how far numbers are from their group's mean, in order
+  int32_t spreads_at = 0;   // Spread [groups] (kernels/outlier_math.h)
+  int32_t moments_at = 0;   // f64 [tokens]: closeness, or deviations from 0
   int32_t ranges_at = 0;    // f32 [width]
   int32_t outliers_at = 0;  // i32 [outliers]: their places
-  int32_t counts_at = 0;    // i32 [32, 2], of lanes
+  int32_t largest_at = 0;   // kernels/largest_lanes.h
   int32_t kept_at = 0;      // u8 [tokens, width]: kept beside the codes
   int32_t codes_at = 0;     // u8 [tokens, width], or [tokens, parts]: codes, where others follow from them
   int64_t bytes = 0;
@@ -85,13 +86,12 @@ KVA_HOST_DEVICE constexpr PackScratch pack_scratch(const PackJob& job) {
   const bool keeps = is_packed(f.kind) && (f.outliers > 0 || f.dense_channels > 0);
   at.numbers_at = room(makes_numbers(job) || scaled ? all_numbers * 4 : 0);
   at.rows_at = room(job.basis ? all_numbers * 4 : 0);
-  at.keys_at = room(keeps ? numbers * 8 : 0);
-  at.moments_at = room(keeps                       ? f.groups * (f.scale_by_token ? f.tokens : f.width) * 16
-                       : scaled || is_by_length(f) ? f.tokens * 8
-                                                   : 0);
+  at.keys_at = room(keeps ? numbers * 4 : 0);
+  at.spreads_at = room(keeps ? f.groups * (f.scale_by_token ? f.tokens : f.width) * 8 : 0);
+  at.moments_at = room(scaled || is_by_length(f) ? f.tokens * 8 : 0);
   at.ranges_at = room(keeps ? f.width * 4 : 0);
   at.outliers_at = room(keeps ? f.outliers * 4 : 0);
-  at.counts_at = room(keeps ? 256 : 0);
+  at.largest_at = room(keeps ? largest_bytes(numbers) : 0);
   at.kept_at = room(keeps ? numbers : scaled ? f.tokens : 0);
   at.codes_at = room(f.kind == SideKind::kCentroids ? f.tokens * f.parts : is_by_length(f) ? numbers : 0);
   at.bytes = end;

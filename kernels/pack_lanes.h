@@ -4,8 +4,8 @@
 // where two are equally near but for rounding, and what builds on a packed base likewise.
 //
 // A Team is the threads that code one side together: each(count, f) calls f(0) to f(count - 1), warp(f) hands
-// f one warp (kernels/attention_keys.h); behind both all see what all have written. shared() is for
-// kernels/pack_bare.h.
+// f one warp (kernels/attention_keys.h); behind both all see what all have written. take() and join() are for
+// kernels/largest_lanes.h, shared() for kernels/pack_bare.h.
 #pragma once
 
 #include <cmath>
@@ -262,9 +262,9 @@ struct PackOnTeam {
   void run() const {
     pack_side_by<path, makes>(team, job, index);
   }
-  template <SideKind kind, SideKind source>
+  template <SideKind kind, SideKind source, bool has_outliers>
   void run_bare() const {
-    BarePacking<kind, source, Team>(team, job, index).run();
+    BarePacking<kind, source, has_outliers, Team>(team, job, index).run();
   }
 };
 

@@ -7,6 +7,8 @@
 
 #include "kernels/device_page.h"
 #include "kernels/host_device.h"
+#include "kernels/largest_lanes.h"
+#include "kernels/outlier_math.h"
 #include "kernels/packed_math.h"
 #include "kernels/packing.h"
 #include "kernels/scale_math.h"
@@ -71,117 +73,59 @@ KVA_LANE_CODE void keep_channels(Team& team, const Packing& p) {
   });
 }
 
-// Orders as farthest_numbers() (compressors/codecs/outliers.h) does: by distance to the group's mean in roots
-// of its standard deviation; what is kept already comes last.
+// Orders as farthest_numbers() (compressors/codecs/outliers.h) does; what is kept already comes last.
 template <class Team>
 KVA_LANE_CODE void measure_distances(Team& team, const Packing& p) {
   const SideFormat& f = p.format;
-  double* moments = p.moments();
+  Spread* spreads = p.spreads();
   team.each(scale_count(f), [&](int32_t group) {
     const GroupSpan span = group_span(f, group);
-    const auto each = [&](const auto& take) {
-      for (int32_t t = span.token; t < span.token + span.tokens; ++t)
-        for (int32_t c = span.channel; c < span.channel + span.channels; ++c)
-          if (!p.is_kept(t, c)) take(static_cast<double>(p.number(t, c)));
-    };
-    double sum = 0.0;
-    double numbers = 0.0;
-    each([&](double x) {
-      sum += x;
-      numbers += 1.0;
-    });
-    const double mean = sum / numbers;
-    double squares = 0.0;
-    each([&](double x) { squares += (x - mean) * (x - mean); });
-    moments[int64_t{2} * group] = mean;
-    moments[int64_t{2} * group + 1] = sqrt(sqrt(squares / numbers));
+    const auto token = [&](int32_t i) { return f.scale_by_token ? span.token : span.token + i; };
+    const auto channel = [&](int32_t i) { return f.scale_by_token ? span.channel + i : span.channel; };
+    spreads[group] = group_spread(
+        span.tokens * span.channels, [&](int32_t i) { return p.number(token(i), channel(i)); },
+        [&](int32_t i) { return p.is_kept(token(i), channel(i)); });
   });
   team.each(f.tokens * f.width, [&](int32_t i) {
     const int32_t token = i / f.width;
     const int32_t channel = i - token * f.width;
-    const double* of = moments + int64_t{2} * scale_index(f, token, channel);
-    if (p.kept()[i]) {
-      p.keys()[i] = 0;
-      return;
-    }
-    const double distance =
-        of[1] > 0.0 ? fabs(static_cast<double>(p.number(token, channel)) - of[0]) / of[1] : 0.0;
-    // Numbers that are not negative order like their bits.
-    p.keys()[i] = bits_of(distance) + 1;
+    const Spread& spread = spreads[scale_index(f, token, channel)];
+    p.keys()[i] = p.kept()[i] ? 0 : distance_key(distance_of(p.number(token, channel), spread));
   });
 }
 
-// How many keys of the lane's part of them are over `key`, resp. equal to it.
-KVA_LANE_CODE inline void count_keys(const uint64_t* keys, int32_t first, int32_t end, uint64_t key,
-                                     int32_t* over, int32_t* equal) {
-  *over = *equal = 0;
-  for (int32_t i = first; i < end; ++i) {
-    *over += keys[i] > key ? 1 : 0;
-    *equal += keys[i] == key ? 1 : 0;
-  }
-}
-
-// The places of the format's number of largest keys, of equal ones the first, ascending.
-template <class Warp>
-KVA_LANE_CODE void list_largest(Warp& warp, const Packing& p) {
-  const int32_t numbers = p.format.tokens * p.format.width;
-  const int32_t part = (numbers + 31) / 32;
-  const int32_t first = smaller(warp.lane() * part, numbers);
-  const int32_t end = smaller(first + part, numbers);
-  const auto wanted = static_cast<float>(p.format.outliers);
-  const uint64_t* keys = p.keys();
-  // The last of them, bit by bit from the top: counts are whole numbers below 2^24.
-  uint64_t last = 0;
-  for (int bit = 63; bit >= 0; --bit) {
-    const uint64_t tried = last | uint64_t{1} << bit;
-    float count = 0.0f;
-    for (int32_t i = first; i < end; ++i) count += keys[i] >= tried ? 1.0f : 0.0f;
-    for (int mask = 16; mask > 0; mask /= 2) count += warp.shuffle_xor(count, mask);
-    if (count >= wanted) last = tried;
-  }
-  int32_t* counts = p.counts();
-  int32_t* own = counts + int64_t{2} * warp.lane();
-  count_keys(keys, first, end, last, own, own + 1);
-  warp.sync();
-  int32_t over = 0;
-  int32_t place = 0;
-  int32_t equals = 0;
-  for (int lane = 0; lane < 32; ++lane) {
-    over += counts[int64_t{2} * lane];
-    if (lane < warp.lane()) {
-      place += counts[int64_t{2} * lane];
-      equals += counts[int64_t{2} * lane + 1];
+// The format's list of places, place(i) being the i-th. By halves, since neighbours share bytes.
+template <class Team, class Place>
+KVA_LANE_CODE void put_places(Team& team, const SideFormat& f, std::byte* payload, const Place& place) {
+  auto* list = reinterpret_cast<uint16_t*>(payload + f.places_at);
+  team.each((f.outlier_values_at - f.places_at) / 2, [&](int32_t half) {
+    int32_t i = half * 16 / f.place_bits;
+    int32_t at = i * f.place_bits - half * 16;  // where it begins: before the half, or in it
+    uint32_t word = 0;
+    for (; at < 16 && i < f.outliers; ++i, at += f.place_bits) {
+      const auto bits = static_cast<uint32_t>(place(i));
+      word |= at < 0 ? bits >> -at : bits << at;
     }
-  }
-  int32_t left = p.format.outliers - over - equals;  // of those equal to the last one
-  place += smaller(equals, p.format.outliers - over);
-  for (int32_t i = first; i < end; ++i) {
-    if (keys[i] < last || (keys[i] == last && left-- <= 0)) continue;
-    if (place < p.format.outliers) p.outliers()[place++] = i;
-  }
+    list[half] = static_cast<uint16_t>(word);
+  });
 }
 
 template <class Team>
 KVA_LANE_CODE void keep_outliers(Team& team, const Packing& p) {
   const SideFormat& f = p.format;
+  const int32_t numbers = f.tokens * f.width;
   measure_distances(team, p);
-  team.warp([&](auto& warp) { list_largest(warp, p); });
-  const int32_t* places = p.outliers();
-  team.each(f.outliers, [&](int32_t i) {
-    const int32_t token = places[i] / f.width;
-    p.halves(f.outlier_values_at)[i] = f16_code(p.number(token, places[i] - token * f.width));
-    p.kept()[places[i]] = 1;
+  const LargestMemory memory = largest_memory(p.largest(), numbers);
+  const auto place_of = [](int32_t i) { return i; };
+  choose_largest(
+      team, memory, numbers, numbers, f.outliers, [&](int32_t i) { return p.keys()[i]; }, place_of);
+  each_chosen(team, memory, numbers, place_of, [&](int32_t i, int32_t place) {
+    const int32_t token = place / f.width;
+    p.halves(f.outlier_values_at)[i] = f16_code(p.number(token, place - token * f.width));
+    p.kept()[place] = 1;
+    p.outliers()[i] = place;
   });
-  // Byte by byte, since neighbours share one.
-  team.each(f.outlier_values_at - f.places_at, [&](int32_t byte) {
-    uint32_t word = 0;
-    for (int32_t bit = 0; bit < 8; ++bit) {
-      const int64_t of_list = int64_t{byte} * 8 + bit;
-      const int64_t i = of_list / f.place_bits;
-      if (i < f.outliers) word |= (static_cast<uint32_t>(places[i]) >> (of_list % f.place_bits) & 1u) << bit;
-    }
-    p.payload()[f.places_at + byte] = static_cast<uint8_t>(word);
-  });
+  put_places(team, f, p.side.payload, [&](int32_t i) { return p.outliers()[i]; });
 }
 
 }  // namespace kva

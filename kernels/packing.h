@@ -8,6 +8,7 @@
 #include "kernels/codebook_lanes.h"
 #include "kernels/direction_math.h"
 #include "kernels/host_device.h"
+#include "kernels/outlier_math.h"
 #include "kernels/pack_job.h"
 #include "kernels/unpack_lanes.h"
 
@@ -47,11 +48,12 @@ struct Packing {
   }
   KVA_LANE_CODE float* numbers() const { return reinterpret_cast<float*>(scratch + at.numbers_at); }
   KVA_LANE_CODE float* rows() const { return reinterpret_cast<float*>(scratch + at.rows_at); }
-  KVA_LANE_CODE uint64_t* keys() const { return reinterpret_cast<uint64_t*>(scratch + at.keys_at); }
+  KVA_LANE_CODE uint32_t* keys() const { return reinterpret_cast<uint32_t*>(scratch + at.keys_at); }
+  KVA_LANE_CODE Spread* spreads() const { return reinterpret_cast<Spread*>(scratch + at.spreads_at); }
   KVA_LANE_CODE double* moments() const { return reinterpret_cast<double*>(scratch + at.moments_at); }
   KVA_LANE_CODE float* ranges() const { return reinterpret_cast<float*>(scratch + at.ranges_at); }
   KVA_LANE_CODE int32_t* outliers() const { return reinterpret_cast<int32_t*>(scratch + at.outliers_at); }
-  KVA_LANE_CODE int32_t* counts() const { return reinterpret_cast<int32_t*>(scratch + at.counts_at); }
+  KVA_LANE_CODE std::byte* largest() const { return scratch + at.largest_at; }
   KVA_LANE_CODE uint8_t* kept() const { return reinterpret_cast<uint8_t*>(scratch + at.kept_at); }
   KVA_LANE_CODE uint8_t* codes() const { return reinterpret_cast<uint8_t*>(scratch + at.codes_at); }
 

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/bit_math.h"
 #include "kernels/host_device.h"
 #include "kernels/similarity_job.h"
 
@@ -18,14 +19,6 @@ namespace kva {
 
 // --- Counts of bits
 // ------------------------------------------------------------------------------------------
-
-KVA_LANE_CODE inline uint32_t ones_of(uint64_t word) {
-#if defined(__CUDACC__)
-  return static_cast<uint32_t>(__popcll(word));
-#else
-  return static_cast<uint32_t>(__builtin_popcountll(word));
-#endif
-}
 
 // Column job.column + c against the kBitRows rows from job.row + r; rows past the last are not written.
 KVA_LANE_CODE inline void count_bits_of(const BitCountJob& job, int32_t r, int32_t c) {

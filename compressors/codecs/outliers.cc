@@ -9,19 +9,11 @@
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/dtype.h"
+#include "kernels/outlier_math.h"
 #include "kernels/packed_math.h"
 
 namespace kva {
 namespace {
-
-// Of a group's numbers.
-struct Moments {
-  double sum = 0.0;
-  double numbers = 0.0;
-  double squares = 0.0;  // of their distances to the mean
-  double mean = 0.0;
-  double root_deviation = 0.0;  // the root of the standard deviation
-};
 
 int64_t place_bytes(int64_t count, int64_t numbers) {
   return (count * outlier_place_bits(numbers) + 15) / 16 * 2;
@@ -52,50 +44,31 @@ std::vector<int64_t> farthest_numbers(MatView<const float> rows, ScaleAxis axis,
   KVA_CHECK(count >= 0 && count <= numbers && group >= 1, "as many outliers as numbers at most");
   std::vector<int64_t> places;
   if (count == 0) return places;
-  const int64_t groups_of_row = axis == ScaleAxis::kToken ? (rows.cols + group - 1) / group : rows.cols;
-  // body(first place, numbers, how many, of their groups the first, how far apart): so many neighbours in a
-  // row that are all of one group (apart by 0), or each of the next (apart by 1).
-  const auto each_run = [&](const auto& body) {
-    for (int64_t t = 0; t < rows.rows; ++t) {
-      if (axis == ScaleAxis::kChannel) {
-        body(t * rows.cols, rows.row(t), rows.cols, t / group * groups_of_row, 1);
-        continue;
-      }
-      for (int64_t g = 0; g < groups_of_row; ++g) {
-        const int64_t first = g * group;
-        body(t * rows.cols + first, rows.row(t) + first, std::min(group, rows.cols - first),
-             t * groups_of_row + g, 0);
-      }
-    }
+  std::vector<uint32_t> keys(static_cast<std::size_t>(numbers));
+  // A group from (t, c) on, its numbers apart by so many tokens or channels.
+  const auto measure = [&](int64_t t, int64_t c, int64_t of_group, int64_t tokens, int64_t channels) {
+    const auto number = [&](int64_t i) { return rows.at(t + i * tokens, c + i * channels); };
+    const auto place = [&](int64_t i) { return (t + i * tokens) * rows.cols + c + i * channels; };
+    const auto is_kept = [&](int64_t i) { return kept && kept[place(i)] != 0; };
+    const Spread spread = group_spread(static_cast<int32_t>(of_group), number, is_kept);
+    for (int64_t i = 0; i < of_group; ++i)
+      keys[static_cast<std::size_t>(place(i))] =
+          is_kept(i) ? 0 : distance_key(distance_of(number(i), spread));
   };
-  const int64_t group_rows = axis == ScaleAxis::kToken ? rows.rows : (rows.rows + group - 1) / group;
-  std::vector<Moments> groups(static_cast<std::size_t>(group_rows * groups_of_row));
-  const auto each = [&](const auto& body) {
-    each_run([&](int64_t place, const float* of_row, int64_t run, int64_t first_group, int64_t apart) {
-      Moments* of = groups.data() + first_group;
-      for (int64_t i = 0; i < run; ++i, of += apart)
-        if (!kept || !kept[place + i]) body(place + i, double{of_row[i]}, *of);
-    });
-  };
-  each([](int64_t, double x, Moments& of) {
-    of.sum += x;
-    of.numbers += 1.0;
-  });
-  for (Moments& of : groups) of.mean = of.sum / of.numbers;
-  each([](int64_t, double x, Moments& of) { of.squares += (x - of.mean) * (x - of.mean); });
-  for (Moments& of : groups) of.root_deviation = std::sqrt(std::sqrt(of.squares / of.numbers));
-  std::vector<double> distance(static_cast<std::size_t>(numbers), -1.0);
-  each([&](int64_t at, double x, const Moments& of) {
-    distance[static_cast<std::size_t>(at)] =
-        of.root_deviation > 0.0 ? std::abs(x - of.mean) / of.root_deviation : 0.0;
-  });
-  std::vector<double> falling(distance);
+  if (axis == ScaleAxis::kToken) {
+    for (int64_t t = 0; t < rows.rows; ++t)
+      for (int64_t c = 0; c < rows.cols; c += group) measure(t, c, std::min(group, rows.cols - c), 0, 1);
+  } else {
+    for (int64_t t = 0; t < rows.rows; t += group)
+      for (int64_t c = 0; c < rows.cols; ++c) measure(t, c, std::min(group, rows.rows - t), 1, 0);
+  }
+  std::vector<uint32_t> falling(keys);
   const auto last = falling.begin() + (count - 1);
   std::nth_element(falling.begin(), last, falling.end(), std::greater<>());
-  auto at_the_bound = count - std::count_if(falling.begin(), last, [&](double d) { return d > *last; });
+  auto at_the_bound = count - std::count_if(falling.begin(), last, [&](uint32_t key) { return key > *last; });
   for (int64_t at = 0; at < numbers; ++at) {
-    const double d = distance[static_cast<std::size_t>(at)];
-    if (d > *last || (d == *last && at_the_bound-- > 0)) places.push_back(at);
+    const uint32_t key = keys[static_cast<std::size_t>(at)];
+    if (key > *last || (key == *last && at_the_bound-- > 0)) places.push_back(at);
   }
   return places;
 }

@@ -23,9 +23,9 @@ int outlier_place_bits(int64_t numbers);
 int64_t outlier_bytes(int64_t count, int64_t numbers);
 
 // The places (token * cols + channel), ascending, of the `count` numbers with the largest |x - mean| /
-// sqrt(std) of their group; of equal ones the first. Groups are `group` long along the axis, as in
-// PackedPage. kept: null, or 1 for numbers that count for nothing and come last, by place. Numbers are
-// finite.
+// sqrt(std) of their group, as kernels/outlier_math.h computes it; of equal ones the first. Groups are
+// `group` long along the axis, as in PackedPage. kept: null, or 1 for numbers that count for nothing and come
+// last, by place. Numbers are finite.
 std::vector<int64_t> farthest_numbers(MatView<const float> rows, ScaleAxis axis, int64_t group, int64_t count,
                                       const uint8_t* kept = nullptr);
 

@@ -270,7 +270,7 @@ std::vector<uint8_t> QuantCodec::write_kept(MatView<const float> rows, const Lay
   }
   if (at.kept == 0) return kept;
   const std::vector<int64_t> outliers =
-      farthest_numbers(rows, format_.axis, at.page.group, at.kept, kept.data());
+      farthest_numbers(rows, format_.axis, at.page.group, at.kept, at.channels > 0 ? kept.data() : nullptr);
   write_outliers(rows, outliers, payload + at.kept_at);
   for (const int64_t place : outliers) kept[static_cast<std::size_t>(place)] = 1;
   return kept;

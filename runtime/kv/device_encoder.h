@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/device_ops.h"
+#include "kernels/pack_bare_job.h"
 #include "runtime/backend/backend.h"
 #include "runtime/kv/byte_ledger.h"
 #include "runtime/kv/device_array.h"
@@ -49,7 +50,7 @@ class DeviceEncoder {
     std::vector<std::size_t> first_row, first_other;
     int64_t at_once = 0;  // sides that the scratch has room for
 
-    int64_t pack_bytes() const { return pack_scratch(job).bytes; }
+    int64_t pack_bytes() const { return pack_scratch_bytes(job); }
     // Of numbers that are made before a side is coded.
     int64_t projection_bytes() const;
     int64_t unpacked_bytes() const { return unpacked ? unpacked_numbers() * int64_t{sizeof(float)} : 0; }

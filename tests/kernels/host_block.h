@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
+#include <optional>
+#include <random>
 #include <utility>
 #include <vector>
 
-#include "kernels/pack_bare.h"
+#include "kernels/pack_bare_job.h"
+#include "kernels/staged_numbers.h"
 #include "tests/kernels/host_warp.h"
 
 namespace kva {
@@ -17,9 +21,15 @@ class HostBlock {
  public:
   explicit HostBlock(HostWarp& warp) : warp_(warp) {}
 
+  // Threads come in any order from now on.
+  void shuffle(unsigned seed) { random_.emplace(seed); }
+
   template <class Body>
-  void each(int32_t count, const Body& body) const {
-    for (int32_t i = 0; i < count; ++i) body(i);
+  void each(int32_t count, const Body& body) {
+    std::vector<int32_t> order(random_ ? static_cast<std::size_t>(count) : 0);
+    std::iota(order.begin(), order.end(), 0);
+    if (random_) std::shuffle(order.begin(), order.end(), *random_);
+    for (int32_t i = 0; i < count; ++i) body(random_ ? order[static_cast<std::size_t>(i)] : i);
   }
   template <class Body>
   void warp(const Body& body) const {
@@ -41,6 +51,7 @@ class HostBlock {
 
  private:
   HostWarp& warp_;
+  std::optional<std::mt19937> random_;
   std::vector<FourWords> shared_;
 };
 

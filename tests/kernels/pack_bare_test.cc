@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstring>
 #include <random>
 #include <string>
@@ -26,6 +27,16 @@ SideFormat bare_format(SideKind kind, int32_t tokens, int32_t width, bool symmet
   f.zeros_at = symmetric ? -1 : rows * 2;
   f.codes_at = (symmetric ? 2 : 4) * rows;
   f.bytes = f.codes_at + rows * packed_bytes(side_bits(kind), bare_length(f));
+  return f;
+}
+
+// As many numbers are kept behind the codes.
+SideFormat with_outliers(SideFormat f, int32_t outliers) {
+  f.outliers = outliers;
+  f.place_bits = static_cast<int32_t>(std::bit_width(static_cast<uint32_t>(f.tokens * f.width - 1)));
+  f.places_at = (f.bytes + 1) / 2 * 2;
+  f.outlier_values_at = f.places_at + (outliers * f.place_bits + 15) / 16 * 2;
+  f.bytes = f.outlier_values_at + outliers * 2;
   return f;
 }
 
@@ -53,7 +64,10 @@ std::vector<std::byte> stored(const std::vector<float>& rows, SideKind kind) {
 void expect_same_bytes(PackJob job, const PackSide& from, const std::string& what) {
   ASSERT_TRUE(packs_bare(job)) << what;
   HostWarp warp;
-  HostBlock team(warp);
+  HostBlock team(warp), shuffled(warp);
+  shuffled.shuffle(5);
+  std::vector<double> scratch(static_cast<std::size_t>(pack_scratch(job).bytes / 8));
+  job.scratch = reinterpret_cast<std::byte*>(scratch.data());
   const auto code = [&](const auto& run) {
     std::vector<std::byte> payload(static_cast<std::size_t>(job.format.bytes), std::byte{0xa5});
     PackSide side = from;
@@ -66,7 +80,7 @@ void expect_same_bytes(PackJob job, const PackSide& from, const std::string& wha
     EXPECT_EQ(refused, 0) << what;
     return payload;
   };
-  const auto bare = code([&] { pack_side(team, job, 0); });
+  const auto bare = code([&] { pack_side(shuffled, job, 0); });
   const auto plain = code([&] { pack_side_by<PackPath::kBits, false>(team, job, 0); });
   EXPECT_EQ(bare, plain) << what;
 }
@@ -96,17 +110,45 @@ TEST(BarePacking, GivesTheBytesOfAnyOtherCode) {
           }
 }
 
+// None of them, one, some, more than are looked for among runs, and all.
+TEST(BarePacking, TakesOutliersOut) {
+  std::mt19937 random(4);
+  for (int kind = static_cast<int>(SideKind::kBits8); kind <= static_cast<int>(SideKind::kBits2ByChannel);
+       ++kind)
+    for (const SideKind source : {SideKind::kF16, SideKind::kBF16, SideKind::kF32})
+      for (const int32_t tokens : {8, 16, 64})
+        for (const int32_t width : {8, 80, 128})
+          for (const bool symmetric : {false, true}) {
+            const int32_t count = tokens * width;
+            const auto of = static_cast<SideKind>(kind);
+            for (const int32_t outliers : {1, count / 100 + 2, count / 5, count}) {
+              const SideFormat f = with_outliers(bare_format(of, tokens, width, symmetric), outliers);
+              const auto rows = stored(numbers(count, side_bits(of), random), source);
+              expect_same_bytes({.format = f, .source_kind = source}, {.source = rows.data()},
+                                "kind " + std::to_string(kind) + ", source " +
+                                    std::to_string(static_cast<int>(source)) + ", " + std::to_string(tokens) +
+                                    " tokens of " + std::to_string(width) + ", " + std::to_string(outliers) +
+                                    " outliers");
+            }
+          }
+}
+
 TEST(BarePacking, TakesCommonPages) {
   for (const SideKind kind :
        {SideKind::kBits8, SideKind::kBits4, SideKind::kBits3, SideKind::kBits2, SideKind::kBits8ByChannel,
         SideKind::kBits4ByChannel, SideKind::kBits3ByChannel, SideKind::kBits2ByChannel})
     for (const int32_t tokens : {16, 64, 128})
-      for (const int32_t width : {64, 80, 128, 256})
-        EXPECT_TRUE(
-            packs_bare({.format = bare_format(kind, tokens, width, false), .source_kind = SideKind::kF16}))
+      for (const int32_t width : {64, 80, 128, 256}) {
+        const SideFormat f = bare_format(kind, tokens, width, false);
+        EXPECT_TRUE(packs_bare({.format = f, .source_kind = SideKind::kF16}))
             << tokens << " tokens of " << width;
+        EXPECT_EQ(
+            packs_bare({.format = with_outliers(f, tokens * width / 100), .source_kind = SideKind::kF16}),
+            tokens * width < 128 * 256)
+            << tokens << " tokens of " << width;
+      }
   SideFormat kept = bare_format(SideKind::kBits4, 64, 128, false);
-  kept.outliers = 1;
+  kept.dense_channels = 1;
   EXPECT_FALSE(packs_bare({.format = kept}));
 }
 

@@ -59,6 +59,16 @@ std::vector<Coding> codings() {
     for (const double outliers : {0.0, 0.05})
       all.push_back(coding_of(make_levels_side(
           rows, kWidth, {.kind = kind, .axis = ScaleAxis::kChannel, .outliers = outliers}, 2)));
+  // Outliers, some that are looked for among runs of numbers and some among all.
+  const std::vector<float> whole(rows.begin(), rows.begin() + 16 * kWidth);
+  for (const double outliers : {0.01, 0.3, 1.0})
+    for (const bool by_channel : {false, true})
+      all.push_back(
+          coding_of(make_packed_side(by_channel ? whole : rows, kWidth,
+                                     {.kind = by_channel ? SideKind::kBits4ByChannel : SideKind::kBits3,
+                                      .axis = by_channel ? ScaleAxis::kChannel : ScaleAxis::kToken,
+                                      .outliers = outliers},
+                                     2)));
   // Levels for tokens' lengths, on a basis and off one.
   for (const bool turned : {false, true}) {
     all.push_back(
