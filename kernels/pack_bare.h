@@ -1,5 +1,5 @@
-// Coding of page sides on the device where they are codes with a scale for each packed row, and nothing else
-// but outliers (packs_bare()): the common ones, once through shared memory, with the bytes of
+// Coding of page sides on the device where they are codes with a scale for each token or channel, and nothing
+// else but outliers (packs_bare()): the common ones, once through shared memory, with the bytes of
 // kernels/pack_lanes.h.
 //
 // A Team is that of pack_lanes.h, with shared(): bare_shared(job).bytes bytes that its threads share.
@@ -24,21 +24,24 @@ struct BareScale {
   float scale;
   float inverse;
 
-  // Into codes[i], of number(i). Divides only where a product with the inverse may lie on the other side of
-  // half a step: it and a quotient of at most 256 are less than 2^-14 apart.
-  template <class Number>
-  KVA_LANE_CODE void code(const Number& number, int32_t offset, int32_t most,
-                          uint32_t (&codes)[kUnit]) const {
+  // Into codes[i], of number(i), whose scale is scale_of(i). Divides only where a product with the inverse
+  // may lie on the other side of half a step: it and a quotient of at most 256 are less than 2^-14 apart.
+  template <class Number, class ScaleOf>
+  KVA_LANE_CODE static void code(const Number& number, const ScaleOf& scale_of, int32_t offset, int32_t most,
+                                 uint32_t (&codes)[kUnit]) {
     float farthest = 0.0f;  // from a whole number
     KVA_UNROLL
     for (int j = 0; j < kUnit; ++j) {
-      const float steps = (number(j) - zero) * inverse;
+      const BareScale of = scale_of(j);
+      const float steps = (number(j) - of.zero) * of.inverse;
       codes[j] = whole(steps, offset, most);
       farthest = fmaxf(farthest, fabsf(steps - ((steps + kWhole) - kWhole)));
     }
     if (farthest < 0.5f - 0x1p-13f) return;
-    for (int j = 0; j < kUnit; ++j)
-      codes[j] = whole(scale > 0.0f ? (number(j) - zero) / scale : 0.0f, offset, most);
+    for (int j = 0; j < kUnit; ++j) {
+      const BareScale of = scale_of(j);
+      codes[j] = whole(of.scale > 0.0f ? (number(j) - of.zero) / of.scale : 0.0f, offset, most);
+    }
   }
 
  private:
@@ -79,7 +82,8 @@ KVA_LANE_CODE void put_unit(const UnitBits& unit, int32_t plane, uint8_t* at) {
   }
 }
 
-template <SideKind kind, SideKind source, bool has_outliers, class Team>
+// of_tokens: whether scales are of tokens, else of channels, which are packed rows then.
+template <SideKind kind, SideKind source, bool has_outliers, bool of_tokens, class Team>
 class BarePacking {
  public:
   KVA_LANE_CODE BarePacking(Team& team, const PackJob& job, int32_t index)
@@ -87,6 +91,7 @@ class BarePacking {
         job_(job),
         f_(job.format),
         side_(job.sides[index]),
+        groups_(bare_groups(job.format)),
         rows_(bare_rows(job.format)),
         length_(bare_length(job.format)) {
     const BareShared at = bare_shared(job);
@@ -99,16 +104,16 @@ class BarePacking {
   KVA_LANE_CODE void run() {
     stage();
     if constexpr (has_outliers) {
-      BareOutliers<kind, source, Team> outliers(team_, job_, side_, lows_, highs_);
+      BareOutliers<!of_tokens, source, Team> outliers(team_, job_, side_, lows_, highs_);
       outliers.take_out();
-      team_.each(rows_, [&](int32_t row) { put_scale(row, outliers.range(row)); });
+      team_.each(groups_, [&](int32_t group) { put_scale(group, outliers.range(group)); });
       outliers.put_zeros(lows_);
     } else {
-      if constexpr (kByChannel)
-        channel_ranges();
-      else
+      if constexpr (of_tokens)
         token_ranges();
-      team_.each(rows_, [&](int32_t row) { put_scale(row, range(row)); });
+      else
+        channel_ranges();
+      team_.each(groups_, [&](int32_t group) { put_scale(group, range(group)); });
     }
     code();
     put_codes();
@@ -137,26 +142,26 @@ class BarePacking {
   // Neighbouring threads take neighbouring words of a row of shared memory.
   KVA_LANE_CODE void token_ranges() {
     const int32_t of_row = f_.width / kNumbers;
-    team_.each(rows_ * kBareParts, [&](int32_t i) {
-      const int32_t row = i / kBareParts, part = i % kBareParts;
+    team_.each(groups_ * kBareParts, [&](int32_t i) {
+      const int32_t group = i / kBareParts, part = i % kBareParts;
       BareRange range;
       bool refused = false;
       for (int32_t word = part; word < of_row; word += kBareParts) {
         float numbers[kNumbers];
-        staged_numbers<source>(staged_, (row * of_row + word) * kNumbers, numbers);
+        staged_numbers<source>(staged_, (group * of_row + word) * kNumbers, numbers);
         KVA_UNROLL
         for (const float x : numbers) {
           range.take(x);
           refused |= is_beyond_f16(x);
         }
       }
-      put_range(part, row, range, refused);
+      put_range(part, group, range, refused);
     });
   }
   KVA_LANE_CODE void channel_ranges() {
-    const float inverse = 1.0f / static_cast<float>(rows_);
-    team_.each(rows_ * kBareParts, [&](int32_t i) {
-      const int32_t part = small_quotient(i, inverse), channel = i - part * rows_;
+    const float inverse = 1.0f / static_cast<float>(groups_);
+    team_.each(groups_ * kBareParts, [&](int32_t i) {
+      const int32_t part = small_quotient(i, inverse), channel = i - part * groups_;
       BareRange range;
       bool refused = false;
       for (int32_t token = part; token < f_.tokens; token += kBareParts) {
@@ -168,32 +173,32 @@ class BarePacking {
     });
   }
 
-  KVA_LANE_CODE void put_range(int32_t part, int32_t row, const BareRange& range, bool refused) {
-    lows_[part * rows_ + row] = range.low;
-    highs_[part * rows_ + row] = range.high;
+  KVA_LANE_CODE void put_range(int32_t part, int32_t group, const BareRange& range, bool refused) {
+    lows_[part * groups_ + group] = range.low;
+    highs_[part * groups_ + group] = range.high;
     if (refused) *job_.refused = 1;
   }
 
-  KVA_LANE_CODE BareRange range(int32_t row) const {
+  KVA_LANE_CODE BareRange range(int32_t group) const {
     BareRange range;
     for (int part = 0; part < kBareParts; ++part) {
-      range.low = fminf(range.low, lows_[part * rows_ + row]);
-      range.high = fmaxf(range.high, highs_[part * rows_ + row]);
+      range.low = fminf(range.low, lows_[part * groups_ + group]);
+      range.high = fmaxf(range.high, highs_[part * groups_ + group]);
     }
     return range;
   }
 
-  KVA_LANE_CODE void put_scale(int32_t row, const BareRange& range) {
+  KVA_LANE_CODE void put_scale(int32_t group, const BareRange& range) {
     float low = range.low, high = range.high;
     if (low > high) low = high = 0.0f;
     const bool symmetric = f_.zeros_at < 0;
     const StoredScale stored = stored_scale(low, high, kBits, symmetric);
-    reinterpret_cast<uint16_t*>(side_.payload + f_.scales_at)[row] = stored.scale;
-    if (!symmetric) reinterpret_cast<uint16_t*>(side_.payload + f_.zeros_at)[row] = stored.zero;
+    reinterpret_cast<uint16_t*>(side_.payload + f_.scales_at)[group] = stored.scale;
+    if (!symmetric) reinterpret_cast<uint16_t*>(side_.payload + f_.zeros_at)[group] = stored.zero;
     const float scale = f16_value(stored.scale);
-    lows_[row] = symmetric ? 0.0f : f16_value(stored.zero);
-    highs_[row] = scale;
-    highs_[rows_ + row] = scale > 0.0f ? 1.0f / scale : 0.0f;
+    lows_[group] = symmetric ? 0.0f : f16_value(stored.zero);
+    highs_[group] = scale;
+    highs_[groups_ + group] = scale > 0.0f ? 1.0f / scale : 0.0f;
   }
 
   KVA_LANE_CODE void code() {
@@ -207,13 +212,22 @@ class BarePacking {
       const int32_t row = kByChannel ? left : quotient;
       int32_t at = 0, plane = 0;
       const UnitPlaces places = packed_unit<kBits>(length_, kByChannel ? quotient : left, &at, &plane);
-      const BareScale scale = {lows_[row], highs_[row], highs_[rows_ + row]};
+      const auto scale_at = [&](int32_t group) {
+        return BareScale{lows_[group], highs_[group], highs_[groups_ + group]};
+      };
       uint32_t codes[kUnit];
       const auto number = [&](int j) {
         const int32_t place = places.place(j);
         return staged_number<source>(staged_, kByChannel ? place * f_.width + row : row * f_.width + place);
       };
-      scale.code(number, offset, (1 << kBits) - 1, codes);
+      if constexpr (kByChannel && of_tokens) {
+        BareScale::code(
+            number, [&](int j) { return scale_at(places.place(j)); }, offset, (1 << kBits) - 1, codes);
+      } else {
+        const BareScale of_row = scale_at(row);
+        BareScale::code(
+            number, [&](int) { return of_row; }, offset, (1 << kBits) - 1, codes);
+      }
       put_unit<kBits>(packed_codes<kBits>(codes), plane, codes_ + int64_t{row} * row_bytes + at);
     });
   }
@@ -227,6 +241,7 @@ class BarePacking {
       put_all<uint16_t>(bytes, to);
     else
       put_all<uint8_t>(bytes, to);
+    team_.each(1, [&](int32_t) { pad_codes(f_, side_.payload, bytes); });
   }
   template <class Word>
   KVA_LANE_CODE void put_all(int32_t bytes, uint8_t* to) const {
@@ -238,6 +253,7 @@ class BarePacking {
   const PackJob& job_;
   const SideFormat& f_;
   const PackSide& side_;
+  int32_t groups_;  // what shares a scale
   int32_t rows_;    // packed
   int32_t length_;  // numbers of one
   std::byte* staged_;
@@ -246,11 +262,18 @@ class BarePacking {
   float* highs_;
 };
 
-// Calls body.run_bare<kind, source kind, whether there are outliers>() of a job that packs_bare().
+// Calls body.run_bare<kind, source kind, whether there are outliers, whether scales are of tokens>() of a job
+// that packs_bare().
+template <SideKind kind, SideKind source, bool has_outliers, class Body>
+void with_bare_scales(const PackJob& job, const Body& body) {
+  if constexpr (is_by_channel(kind))
+    if (!job.format.scale_by_token) return body.template run_bare<kind, source, has_outliers, false>();
+  return body.template run_bare<kind, source, has_outliers, true>();
+}
 template <SideKind kind, SideKind source, class Body>
 void with_bare_outliers(const PackJob& job, const Body& body) {
-  if (job.format.outliers > 0) return body.template run_bare<kind, source, true>();
-  return body.template run_bare<kind, source, false>();
+  if (job.format.outliers > 0) return with_bare_scales<kind, source, true>(job, body);
+  return with_bare_scales<kind, source, false>(job, body);
 }
 template <SideKind kind, class Body>
 void with_bare_source(const PackJob& job, const Body& body) {

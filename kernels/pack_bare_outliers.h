@@ -1,7 +1,7 @@
 // Takes the outliers of a page side out of its rows in shared memory (kernels/pack_bare.h): the numbers that
 // farthest_numbers() (compressors/codecs/outliers.h) names.
 //
-// Numbers are read once for the sums of their row, and for the range of each run of eight. A run's farthest
+// Numbers are read once for the sums of their group, and for the range of each run of eight. A run's farthest
 // number is one end of its range; and the n farthest numbers are not nearer than the n-th of the runs'
 // farthest ones, so that only runs as far as that are looked at again. Where outliers are more than a quarter
 // of the runs, or too many numbers equally far, all are.
@@ -32,20 +32,21 @@ struct BareRange {
   }
 };
 
-template <SideKind kind, SideKind source, class Team>
+// kOfChannels: whether those share a scale, else tokens do.
+template <bool kOfChannels, SideKind source, class Team>
 class BareOutliers {
  public:
-  // means and closeness: as long as packed rows are many, free until take_out() returns.
+  // means and closeness: of groups, free until take_out() returns.
   KVA_LANE_CODE BareOutliers(Team& team, const PackJob& job, const PackSide& side, float* means,
                              float* closeness)
       : team_(team),
         job_(job),
         f_(job.format),
         side_(side),
-        rows_(bare_rows(job.format)),
-        octets_(bare_length(job.format) / kRun),
+        groups_(bare_groups(job.format)),
+        octets_(bare_group_length(job.format) / kRun),
         numbers_(job.format.tokens * job.format.width),
-        inverse_(1.0f / static_cast<float>(kByChannel ? rows_ : octets_)),
+        inverse_(1.0f / static_cast<float>(kOfChannels ? groups_ : octets_)),
         most_(bare_candidates(job.format)),
         means_(means),
         closeness_(closeness) {
@@ -76,64 +77,63 @@ class BareOutliers {
     });
   }
 
-  // The range of what is left of a row; low > high where nothing is.
-  KVA_LANE_CODE BareRange range(int32_t row) const {
+  // The range of what is left of a group; low > high where nothing is.
+  KVA_LANE_CODE BareRange range(int32_t group) const {
     BareRange range;
     for (int32_t octet = 0; octet < octets_; ++octet) {
-      range.low = fminf(range.low, lows_[run_of(row, octet)]);
-      range.high = fmaxf(range.high, highs_[run_of(row, octet)]);
+      range.low = fminf(range.low, lows_[run_of(group, octet)]);
+      range.high = fmaxf(range.high, highs_[run_of(group, octet)]);
     }
     return range;
   }
 
-  // Puts the zeros [rows] of the ranges, which every source type holds, in their places: the code of 0.
+  // Puts the zeros [groups] of the ranges, which every source type holds, in their places: the code of 0.
   KVA_LANE_CODE void put_zeros(const float* zeros) {
     team_.each(f_.outliers, [&](int32_t i) {
       const int32_t place = outliers_[i];
-      put_staged<source>(staged_, place, zeros[row_of(run_at(place))]);
+      put_staged<source>(staged_, place, zeros[group_of(run_at(place))]);
     });
   }
 
  private:
-  static constexpr bool kByChannel = is_by_channel(kind);
-  static constexpr int kBand = kByChannel ? 2 : 1;  // rows whose numbers are neighbours in memory
+  static constexpr int kBand = kOfChannels ? 2 : 1;  // groups whose numbers are neighbours in memory
   static constexpr int kRun = kSpreadOctet;
 
-  // A run is `octet` of `row`. Runs count such that neighbouring threads, which take neighbouring runs, read
-  // neighbouring words.
-  KVA_LANE_CODE int32_t run_of(int32_t row, int32_t octet) const {
-    return kByChannel ? octet * rows_ + row : row * octets_ + octet;
+  // A run is `octet` of `group`. Runs count such that neighbouring threads, which take neighbouring runs,
+  // read neighbouring words.
+  KVA_LANE_CODE int32_t run_of(int32_t group, int32_t octet) const {
+    return kOfChannels ? octet * groups_ + group : group * octets_ + octet;
   }
-  KVA_LANE_CODE int32_t row_of(int32_t run) const {
+  KVA_LANE_CODE int32_t group_of(int32_t run) const {
     const int32_t quotient = small_quotient(run, inverse_);
-    return kByChannel ? run - quotient * rows_ : quotient;
+    return kOfChannels ? run - quotient * groups_ : quotient;
   }
   // Of the number at `place`.
   KVA_LANE_CODE int32_t run_at(int32_t place) const {
-    if (!kByChannel) return place / kRun;
+    if (!kOfChannels) return place / kRun;
     const int32_t token = small_quotient(place, inverse_);
-    return token / kRun * rows_ + place - token * rows_;
+    return token / kRun * groups_ + place - token * groups_;
   }
   // Where its first number is, and how far apart they are.
   KVA_LANE_CODE int32_t place_of(int32_t run) const {
-    if (!kByChannel) return run * kRun;
-    const int32_t row = row_of(run);
-    return (run - row) * kRun + row;
+    if (!kOfChannels) return run * kRun;
+    const int32_t group = group_of(run);
+    return (run - group) * kRun + group;
   }
-  KVA_LANE_CODE int32_t apart() const { return kByChannel ? rows_ : 1; }
+  KVA_LANE_CODE int32_t apart() const { return kOfChannels ? groups_ : 1; }
 
-  // The runs at `place` of neighbouring rows.
-  template <int rows>
-  KVA_LANE_CODE void read(int32_t place, float (&numbers)[rows][kRun]) const {
-    if constexpr (!kByChannel) {
+  // The runs at `place` of neighbouring groups.
+  template <int groups>
+  KVA_LANE_CODE void read(int32_t place, float (&numbers)[groups][kRun]) const {
+    if constexpr (!kOfChannels) {
       staged_numbers<source>(staged_, place, numbers[0]);
     } else {
       KVA_UNROLL
       for (int i = 0; i < kRun; ++i) {
-        float neighbours[rows];
-        staged_numbers<source>(staged_, place + i * rows_, neighbours);
+        float neighbours[groups];
+        staged_numbers<source>(staged_, place + i * groups_, neighbours);
         KVA_UNROLL
-        for (int row = 0; row < rows; ++row) numbers[row][i] = neighbours[row];
+        for (int group = 0; group < groups; ++group) numbers[group][i] = neighbours[group];
       }
     }
   }
@@ -146,39 +146,39 @@ class BareOutliers {
     highs_[run] = range.high;
   }
 
-  // Spreads of rows and ranges of runs.
+  // Spreads of groups and ranges of runs.
   KVA_LANE_CODE void measure() {
-    const int32_t bands = rows_ / kBand;
+    const int32_t bands = groups_ / kBand;
     const float inverse = 1.0f / static_cast<float>(bands);
     team_.each(bands * kSpreadParts, [&](int32_t i) {
-      const int32_t part = kByChannel ? small_quotient(i, inverse) : i % kSpreadParts;
-      measure_part(kBand * (kByChannel ? i - part * bands : i / kSpreadParts), part);
+      const int32_t part = kOfChannels ? small_quotient(i, inverse) : i % kSpreadParts;
+      measure_part(kBand * (kOfChannels ? i - part * bands : i / kSpreadParts), part);
     });
-    team_.each(rows_, [&](int32_t row) {
+    team_.each(groups_, [&](int32_t group) {
       SpreadSums parts[kSpreadParts];
       KVA_UNROLL
       for (int part = 0; part < kSpreadParts; ++part)
-        parts[part] = {sums_[part * rows_ + row], sums_[(kSpreadParts + part) * rows_ + row]};
-      const float first = staged_number<source>(staged_, place_of(run_of(row, 0)));
-      const Spread of_row = spread_of(first, static_cast<float>(octets_ * kRun), parts);
-      means_[row] = of_row.mean;
-      closeness_[row] = of_row.closeness;
-      if (row == 0) counts_[0] = counts_[1] = 0;
+        parts[part] = {sums_[part * groups_ + group], sums_[(kSpreadParts + part) * groups_ + group]};
+      const float first = staged_number<source>(staged_, place_of(run_of(group, 0)));
+      const Spread of_group = spread_of(first, static_cast<float>(octets_ * kRun), parts);
+      means_[group] = of_group.mean;
+      closeness_[group] = of_group.closeness;
+      if (group == 0) counts_[0] = counts_[1] = 0;
     });
   }
-  KVA_LANE_CODE void measure_part(int32_t row, int32_t part) {
+  KVA_LANE_CODE void measure_part(int32_t group, int32_t part) {
     float first[kBand];
     SpreadPart sums[kBand];
     KVA_UNROLL
     for (int of = 0; of < kBand; ++of)
-      first[of] = staged_number<source>(staged_, place_of(run_of(row + of, 0)));
+      first[of] = staged_number<source>(staged_, place_of(run_of(group + of, 0)));
     bool refused = false;
     for (int32_t octet = part; octet < octets_; octet += kSpreadParts) {
       float numbers[kBand][kRun];
-      read(kByChannel ? octet * kRun * rows_ + row : run_of(row, octet) * kRun, numbers);
+      read(kOfChannels ? octet * kRun * groups_ + group : run_of(group, octet) * kRun, numbers);
       KVA_UNROLL
       for (int of = 0; of < kBand; ++of) {
-        put_range(run_of(row + of, octet), numbers[of]);
+        put_range(run_of(group + of, octet), numbers[of]);
         KVA_UNROLL
         for (int n = 0; n < kRun; ++n) {
           sums[of].add(n, numbers[of][n] - first[of]);
@@ -190,8 +190,8 @@ class BareOutliers {
     KVA_UNROLL
     for (int of = 0; of < kBand; ++of) {
       const SpreadSums whole = sums[of].sums();
-      sums_[part * rows_ + row + of] = whole.sum;
-      sums_[(kSpreadParts + part) * rows_ + row + of] = whole.squares;
+      sums_[part * groups_ + group + of] = whole.sum;
+      sums_[(kSpreadParts + part) * groups_ + group + of] = whole.squares;
       refused |= !(fabsf(whole.sum) < INFINITY);
     }
     if (refused) *job_.refused = 1;
@@ -212,14 +212,14 @@ class BareOutliers {
       }
     }
     const auto key = [&](int32_t place) {
-      return key_of(staged_number<source>(staged_, place), row_of(run_at(place)));
+      return key_of(staged_number<source>(staged_, place), group_of(run_at(place)));
     };
     const auto place_of_all = [](int32_t place) { return place; };
     choose_largest(team_, memory_, numbers_, numbers_, f_.outliers, key, place_of_all);
     list(numbers_, place_of_all);
   }
-  KVA_LANE_CODE uint32_t key_of(float x, int32_t row) const {
-    return distance_key(distance_of(x, {means_[row], closeness_[row]}));
+  KVA_LANE_CODE uint32_t key_of(float x, int32_t group) const {
+    return distance_key(distance_of(x, {means_[group], closeness_[group]}));
   }
 
   // Numbers that may be outliers, in any order: counts_[1] of them, of counts_[0] runs, of which as many are
@@ -227,8 +227,8 @@ class BareOutliers {
   KVA_LANE_CODE void find_candidates() {
     const int32_t runs = numbers_ / kRun;
     team_.each(runs, [&](int32_t run) {
-      const int32_t row = row_of(run);
-      const uint32_t low = key_of(lows_[run], row), high = key_of(highs_[run], row);
+      const int32_t group = group_of(run);
+      const uint32_t low = key_of(lows_[run], group), high = key_of(highs_[run], group);
       keys_[run] = low > high ? low : high;
     });
     constexpr int kBoundBits = 16;  // so many of a key's are near enough
@@ -240,12 +240,12 @@ class BareOutliers {
       if (at < most_) runs_[at] = static_cast<uint16_t>(run);
     });
     team_.each(smaller(static_cast<int32_t>(counts_[0]), most_), [&](int32_t i) {
-      const int32_t row = row_of(runs_[i]), place = place_of(runs_[i]);
+      const int32_t group = group_of(runs_[i]), place = place_of(runs_[i]);
       float numbers[1][kRun];
       read(place, numbers);
       KVA_UNROLL
       for (int n = 0; n < kRun; ++n) {
-        const uint32_t key = key_of(numbers[0][n], row);
+        const uint32_t key = key_of(numbers[0][n], group);
         if (!is_far(key)) continue;
         const auto at = static_cast<int32_t>(team_.take(counts_ + 1, 1));
         if (at >= most_) continue;
@@ -270,7 +270,7 @@ class BareOutliers {
   const PackJob& job_;
   const SideFormat& f_;
   const PackSide& side_;
-  int32_t rows_;    // packed
+  int32_t groups_;  // what shares a scale
   int32_t octets_;  // of one
   int32_t numbers_;
   float inverse_;  // of how many runs stand next to each other

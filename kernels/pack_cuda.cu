@@ -37,10 +37,11 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(PackJob job) {
   pack_side_by<path, makes>(block, job, static_cast<int32_t>(blockIdx.x));
 }
 
-template <SideKind kind, SideKind source, bool has_outliers>
+template <SideKind kind, SideKind source, bool has_outliers, bool of_tokens>
 __global__ void __launch_bounds__(kThreads) pack_bare_kernel(PackJob job) {
   Block block;
-  BarePacking<kind, source, has_outliers, Block>(block, job, static_cast<int32_t>(blockIdx.x)).run();
+  BarePacking<kind, source, has_outliers, of_tokens, Block>(block, job, static_cast<int32_t>(blockIdx.x))
+      .run();
 }
 
 struct PackLaunch {
@@ -51,11 +52,11 @@ struct PackLaunch {
   void run() const {
     pack_kernel<path, makes><<<static_cast<unsigned int>(job.count), kThreads, 0, stream>>>(job);
   }
-  template <SideKind kind, SideKind source, bool has_outliers>
+  template <SideKind kind, SideKind source, bool has_outliers, bool of_tokens>
   void run_bare() const {
     const int64_t shared_bytes = bare_shared(job).bytes;
-    allow_shared(pack_bare_kernel<kind, source, has_outliers>, shared_bytes);
-    pack_bare_kernel<kind, source, has_outliers>
+    allow_shared(pack_bare_kernel<kind, source, has_outliers, of_tokens>, shared_bytes);
+    pack_bare_kernel<kind, source, has_outliers, of_tokens>
         <<<static_cast<unsigned int>(job.count), kThreads, static_cast<std::size_t>(shared_bytes), stream>>>(
             job);
   }

@@ -138,6 +138,7 @@ KVA_LANE_CODE void pack_codes(Team& team, const Packing& p) {
         [&](int32_t at) { return by_channel ? code_of<path>(p, at, row) : code_of<path>(p, row, at); },
         p.payload() + f.codes_at + int64_t{row} * row_bytes);
   });
+  team.each(1, [&](int32_t) { pad_codes(f, p.side.payload, packed_rows(f) * row_bytes); });
 }
 
 template <class Team>
@@ -262,9 +263,9 @@ struct PackOnTeam {
   void run() const {
     pack_side_by<path, makes>(team, job, index);
   }
-  template <SideKind kind, SideKind source, bool has_outliers>
+  template <SideKind kind, SideKind source, bool has_outliers, bool of_tokens>
   void run_bare() const {
-    BarePacking<kind, source, has_outliers, Team>(team, job, index).run();
+    BarePacking<kind, source, has_outliers, of_tokens, Team>(team, job, index).run();
   }
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "compressors/codecs/hadamard_codec.h"
@@ -200,8 +201,8 @@ TEST(QuantSideFormat, LanesAttendToTheCodecsPages) {
     }
 }
 
-// What codecs write is what the fast kernels read.
-TEST(QuantSideFormat, StepsOfDecodingReadItByTensorCores) {
+// What codecs write is what the fast kernels write, and read in steps of decoding.
+TEST(QuantSideFormat, CommonPagesTakeTheFastWays) {
   for (const int64_t width : {64, 128})
     for (const int64_t tokens : {16, 64})
       for (const int bits : {8, 4, 3, 2})
@@ -213,9 +214,13 @@ TEST(QuantSideFormat, StepsOfDecodingReadItByTensorCores) {
                   ->device_format(tokens, width)
                   .value();
             };
-            EXPECT_EQ(narrow_kind(side(key_axis, true), side(ScaleAxis::kToken, false)),
-                      outliers > 0.0 ? NarrowKind::kKept : NarrowKind::kBare)
-                << bits << " bits, " << tokens << " tokens of " << width << ", " << outliers;
+            const SideFormat keys = side(key_axis, true), values = side(ScaleAxis::kToken, false);
+            const std::string what = std::to_string(bits) + " bits, " + std::to_string(tokens) +
+                                     " tokens of " + std::to_string(width) + ", " + std::to_string(outliers);
+            EXPECT_EQ(narrow_kind(keys, values), outliers > 0.0 ? NarrowKind::kKept : NarrowKind::kBare)
+                << what;
+            for (const SideFormat& of : {keys, values})
+              EXPECT_TRUE(packs_bare({.format = of, .source_kind = SideKind::kF16})) << what;
           }
 }
 
