@@ -15,11 +15,11 @@
 namespace kva {
 
 inline constexpr int kDigitBits = 8;
-inline constexpr int kDigits = 1 << kDigitBits;
+inline constexpr int kDigitValues = 1 << kDigitBits;
 
 // What threads share meanwhile. A word has the bits of 32 places.
 struct LargestMemory {
-  uint32_t* counts = nullptr;  // [kDigits]
+  uint32_t* counts = nullptr;  // [kDigitValues]
   uint32_t* found =
       nullptr;  // [2]: the digits of the n-th largest key; how many of the keys that have them are wanted
   uint32_t* chosen = nullptr;  // [words]: the n largest, once they are listed
@@ -28,13 +28,13 @@ struct LargestMemory {
 };
 KVA_HOST_DEVICE constexpr int32_t place_words(int32_t places) { return (places + 31) / 32; }
 KVA_HOST_DEVICE constexpr int32_t largest_bytes(int32_t places) {
-  return (kDigits + 2 + 3 * place_words(places)) * 4;
+  return (kDigitValues + 2 + 3 * place_words(places)) * 4;
 }
 // In largest_bytes() at `at`, which is 4-byte aligned.
 KVA_LANE_CODE inline LargestMemory largest_memory(void* at, int32_t places) {
   LargestMemory memory;
   memory.counts = static_cast<uint32_t*>(at);
-  memory.found = memory.counts + kDigits;
+  memory.found = memory.counts + kDigitValues;
   memory.chosen = memory.found + 2;
   memory.equal = memory.chosen + place_words(places);
   memory.starts = reinterpret_cast<int32_t*>(memory.equal + place_words(places));
@@ -74,8 +74,8 @@ KVA_LANE_CODE float running_count(Warp& warp, float count) {
 // The next digit of the wanted key, from the top of counts that it leaves at zero.
 template <class Warp>
 KVA_LANE_CODE void find_digit(Warp& warp, const LargestMemory& memory) {
-  constexpr int kOfLane = kDigits / 32;
-  const int first = kDigits - kOfLane * (warp.lane() + 1);
+  constexpr int kOfLane = kDigitValues / 32;
+  const int first = kDigitValues - kOfLane * (warp.lane() + 1);
   uint32_t* own = memory.counts + first;
   uint32_t count = 0;
   for (int n = 0; n < kOfLane; ++n) count += own[n];
@@ -98,7 +98,7 @@ KVA_LANE_CODE void find_digit(Warp& warp, const LargestMemory& memory) {
 template <int bits, class Team, class Key>
 KVA_LANE_CODE void find_largest(Team& team, const LargestMemory& memory, int32_t count, int32_t n,
                                 const Key& key) {
-  team.each(kDigits, [&](int32_t i) {
+  team.each(kDigitValues, [&](int32_t i) {
     memory.counts[i] = 0;
     if (i == 0) memory.found[0] = 0;
     if (i == 1) memory.found[1] = static_cast<uint32_t>(n);
@@ -107,7 +107,7 @@ KVA_LANE_CODE void find_largest(Team& team, const LargestMemory& memory, int32_t
     const uint32_t prefix = memory.found[0];
     team.each(count, [&](int32_t i) {
       const uint32_t digits = key(i) >> shift;
-      if (digits >> kDigitBits == prefix) team.take(memory.counts + digits % kDigits, 1);
+      if (digits >> kDigitBits == prefix) team.take(memory.counts + digits % kDigitValues, 1);
     });
     team.warp([&](auto& warp) { find_digit(warp, memory); });
   }

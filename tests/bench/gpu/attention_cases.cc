@@ -15,6 +15,36 @@ namespace {
 constexpr int32_t kContext = 32768;
 constexpr int32_t kKvHeads = 8;
 
+struct PageKinds {
+  const char* name;
+  SideKind keys, values;
+  ScaleAxis key_axis = ScaleAxis::kToken;
+  bool has_outliers = false;  // 1%, on both sides
+};
+
+// What the program's pages are of: keys of codes lie in rows of channels.
+constexpr PageKinds kPageKinds[] = {
+    {"f16", SideKind::kF16, SideKind::kF16},
+    {"bf16", SideKind::kBF16, SideKind::kBF16},
+    {"fp8 e4m3", SideKind::kE4M3, SideKind::kE4M3},
+    {"8 bits, a scale a token", SideKind::kBits8ByChannel, SideKind::kBits8},
+    {"4 bits, a scale a token", SideKind::kBits4ByChannel, SideKind::kBits4},
+    {"4 bits, KIVI axes", SideKind::kBits4ByChannel, SideKind::kBits4, ScaleAxis::kChannel},
+    {"4 bits, KIVI axes, 1% outliers", SideKind::kBits4ByChannel, SideKind::kBits4, ScaleAxis::kChannel,
+     true},
+    {"keys of 4 bits, values of 2, KIVI axes", SideKind::kBits4ByChannel, SideKind::kBits2,
+     ScaleAxis::kChannel},
+    {"2 bits, KIVI axes", SideKind::kBits2ByChannel, SideKind::kBits2, ScaleAxis::kChannel},
+};
+
+SideFormat key_format(const PageKinds& kinds, int32_t head_dim) {
+  return page_format(kinds.keys, head_dim, kinds.key_axis, kinds.has_outliers ? outliers_of(head_dim) : 0);
+}
+SideFormat value_format(const PageKinds& kinds, int32_t head_dim) {
+  return page_format(kinds.values, head_dim, ScaleAxis::kToken,
+                     kinds.has_outliers ? outliers_of(head_dim) : 0);
+}
+
 struct AttentionTimes {
   double ms = 0.0;
   double bytes = 0.0;
@@ -22,9 +52,9 @@ struct AttentionTimes {
 };
 
 // The last `tokens` tokens of each of several sequences against 32,768 tokens.
-AttentionTimes time_attention(SideKind keys, SideKind values, int32_t head_dim, int32_t sequences,
-                              int32_t tokens, const AttentionLimits& limits) {
-  const std::vector<SideFormat> formats = {page_format(keys, head_dim), page_format(values, head_dim)};
+AttentionTimes time_attention(const PageKinds& kinds, int32_t head_dim, int32_t sequences, int32_t tokens,
+                              const AttentionLimits& limits) {
+  const std::vector<SideFormat> formats = {key_format(kinds, head_dim), value_format(kinds, head_dim)};
   const int64_t key_bytes = side_bytes(formats[0], kPageTokens),
                 value_bytes = side_bytes(formats[1], kPageTokens);
   constexpr int32_t kPages = kContext / kPageTokens;
@@ -47,6 +77,8 @@ AttentionTimes time_attention(SideKind keys, SideKind values, int32_t head_dim, 
         pages.push_back(page);
       }
     }
+  put_places(payloads.as<std::byte>(), key_bytes + value_bytes, std::ssize(pages), formats[0]);
+  put_places(payloads.as<std::byte>() + key_bytes, key_bytes + value_bytes, std::ssize(pages), formats[1]);
   const AttentionPlan plan = plan_attention(pages, formats, tables, limits);
   const int64_t width = int64_t{kKvHeads} * limits.group * head_dim;
   const int64_t numbers = int64_t{sequences} * tokens * width;
@@ -78,29 +110,13 @@ AttentionTimes time_attention(SideKind keys, SideKind values, int32_t head_dim, 
           static_cast<double>(attention_flops(plan, pages, limits.group, head_dim))};
 }
 
-struct PageKinds {
-  const char* name;
-  SideKind keys, values;
-};
-
-constexpr PageKinds kPageKinds[] = {
-    {"f16", SideKind::kF16, SideKind::kF16},
-    {"bf16", SideKind::kBF16, SideKind::kBF16},
-    {"fp8 e4m3", SideKind::kE4M3, SideKind::kE4M3},
-    {"8 bits by token", SideKind::kBits8, SideKind::kBits8},
-    {"4 bits by token", SideKind::kBits4, SideKind::kBits4},
-    {"4 bits, keys by channel", SideKind::kBits4ByChannel, SideKind::kBits4},
-    {"2 bits, keys by channel", SideKind::kBits2ByChannel, SideKind::kBits2},
-};
-
 // One token of as many sequences as it takes to read more than the caches hold.
 void decode_case(const PageKinds& pages, int32_t head_dim, int32_t group, double copy) {
-  const int64_t of_page = side_bytes(page_format(pages.keys, head_dim), kPageTokens) +
-                          side_bytes(page_format(pages.values, head_dim), kPageTokens);
+  const int64_t of_page = side_bytes(key_format(pages, head_dim), kPageTokens) +
+                          side_bytes(value_format(pages, head_dim), kPageTokens);
   const int64_t of_sequence = int64_t{kKvHeads} * (kContext / kPageTokens) * of_page;
   const auto sequences = static_cast<int32_t>((kLeastBytes + of_sequence - 1) / of_sequence);
-  const AttentionTimes times =
-      time_attention(pages.keys, pages.values, head_dim, sequences, 1, {.group = group});
+  const AttentionTimes times = time_attention(pages, head_dim, sequences, 1, {.group = group});
   print_row(std::string("attention, ") + pages.name + ", head_dim " + std::to_string(head_dim) + ", group " +
                 std::to_string(group),
             times.bytes, times.ms, copy);
@@ -109,8 +125,8 @@ void decode_case(const PageKinds& pages, int32_t head_dim, int32_t group, double
 // A chunk of 512 tokens, 4 query heads a KV head, at the end of the context. Counted are the two products for
 // what each query sees; splitting queries in two takes half as much again.
 void prefill_case(const PageKinds& pages, int32_t head_dim, bool tiles, double rate) {
-  const AttentionTimes times = time_attention(pages.keys, pages.values, head_dim, 1, 512,
-                                              {.group = 4, .tile_rows = tiles ? kLeastTileRows : 0});
+  const AttentionTimes times =
+      time_attention(pages, head_dim, 1, 512, {.group = 4, .tile_rows = tiles ? kLeastTileRows : 0});
   print_share(std::string("attention of a chunk, ") + pages.name + ", head_dim " + std::to_string(head_dim),
               times.ms, "cuBLAS f16 product of as many operations", times.flops / rate);
 }

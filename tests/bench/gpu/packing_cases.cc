@@ -12,17 +12,12 @@
 namespace kva {
 namespace {
 
-// Pages of f16, as they fill. outliers: of a page side.
-void pack_case(const std::string& name, SideKind kind, int32_t outliers, double copy) {
+// Pages of f16, as they fill.
+void pack_case(const std::string& name, SideKind kind, ScaleAxis axis, bool has_outliers, double copy) {
   constexpr int32_t kWidth = 128;
   constexpr int64_t kPageBytes = int64_t{kPageTokens} * kWidth * 2;
   constexpr auto kSides = static_cast<int32_t>(kLeastBytes / kPageBytes);
-  SideFormat format = page_format(kind, kWidth);
-  format.outliers = outliers;
-  format.place_bits = 13;  // of 8,192 numbers
-  format.places_at = format.bytes;
-  format.outlier_values_at = format.places_at + (outliers * format.place_bits + 15) / 16 * 2;
-  format.bytes = (format.outlier_values_at + outliers * 2 + 15) / 16 * 16;
+  const SideFormat format = page_format(kind, kWidth, axis, has_outliers ? outliers_of(kWidth) : 0);
   const DeviceBuffer pages = random_bytes(kSides * kPageBytes),
                      payloads(static_cast<std::size_t>(kSides) * static_cast<std::size_t>(format.bytes)),
                      scratch(static_cast<std::size_t>(kSides * pack_scratch({.format = format}).bytes + 16)),
@@ -116,9 +111,12 @@ void coding_cases(double copy) {
 }  // namespace
 
 void packing_cases(double copy) {
-  pack_case("4 bits by token", SideKind::kBits4, 0, copy);
-  pack_case("4 bits by channel", SideKind::kBits4ByChannel, 0, copy);
-  pack_case("4 bits by channel, 1% outliers", SideKind::kBits4ByChannel, 82, copy);
+  pack_case("4 bits, values, a scale a token", SideKind::kBits4, ScaleAxis::kToken, false, copy);
+  pack_case("4 bits, keys, a scale a token", SideKind::kBits4ByChannel, ScaleAxis::kToken, false, copy);
+  pack_case("4 bits, keys, a scale a channel", SideKind::kBits4ByChannel, ScaleAxis::kChannel, false, copy);
+  pack_case("4 bits, values, a scale a token, 1% outliers", SideKind::kBits4, ScaleAxis::kToken, true, copy);
+  pack_case("4 bits, keys, a scale a channel, 1% outliers", SideKind::kBits4ByChannel, ScaleAxis::kChannel,
+            true, copy);
   coding_cases(copy);
 }
 
