@@ -221,9 +221,7 @@ KVA_HOST_DEVICE constexpr NarrowKind narrow_kind(const SideFormat& keys, const S
     return keys.kind == SideKind::kF32 ? NarrowKind::kNone : NarrowKind::kBare;
   if (!mixes_narrow(keys.kind) || !mixes_narrow(values.kind)) return NarrowKind::kNone;
   for (const SideFormat* side : {&keys, &values})
-    if (is_packed(side->kind) &&
-        !(has_plain_units(*side) && (side->scale_by_token || is_by_channel(side->kind))))
-      return NarrowKind::kNone;
+    if (is_packed(side->kind) && !has_plain_units(*side)) return NarrowKind::kNone;
   const bool alike = are_alike(keys.kind, values.kind), bare = !keeps_numbers(keys) && !keeps_numbers(values);
   if (alike && bare) return NarrowKind::kBare;
   // What is kept is looked up by token, and the lanes of such rows do not go through them in order.

@@ -133,26 +133,20 @@ KVA_HOST_DEVICE constexpr bool has_parts(const SideFormat& format) {
   return format.front > 0 || format.rank > 0;
 }
 
-// Whether a packed page has one scale a token or channel, and units that can be read at once.
+// Whether a packed page has one scale a token, or a channel where rows are channels, and units that can be
+// read at once.
 KVA_HOST_DEVICE constexpr bool has_plain_units(const SideFormat& format) {
+  const bool by_channel = is_by_channel(format.kind);
   const int32_t bits = side_bits(format.kind);
-  const int32_t length = is_by_channel(format.kind) ? format.tokens : format.width;
+  const int32_t length = by_channel ? format.tokens : format.width;
   const int32_t word = bits == 3 ? 1 : bits == 2 ? 2 : 4;
-  return format.groups == 1 && format.factors_at < 0 && !has_parts(format) && format.codes_at % word == 0 &&
-         length % 8 == 0;
-}
-// Whether all numbers of a packed row share their scale.
-KVA_HOST_DEVICE constexpr bool shares_row_scales(const SideFormat& format) {
-  return format.groups == 1 && format.scale_by_token != is_by_channel(format.kind);
+  return format.groups == 1 && (format.scale_by_token || by_channel) && format.factors_at < 0 &&
+         !has_parts(format) && format.codes_at % word == 0 && length % 8 == 0;
 }
 
 // Whether a packed page keeps numbers beside its codes.
 KVA_HOST_DEVICE constexpr bool keeps_numbers(const SideFormat& format) {
   return format.outliers > 0 || format.dense_channels > 0;
-}
-// Whether there is nothing to it but codes and a scale a row.
-KVA_HOST_DEVICE constexpr bool is_bare(const SideFormat& format) {
-  return has_plain_units(format) && shares_row_scales(format) && !keeps_numbers(format);
 }
 
 // Moves what the format has of a payload by `bytes` bytes, for a payload that begins with something else.

@@ -91,8 +91,7 @@ KVA_HOST_DEVICE inline bool packs_bare(const PackJob& job) {
   beside.codes_at = 0;  // wherever they are
   const SideKind from = job.source_kind;
   return beside.kind >= SideKind::kBits8 && beside.kind <= SideKind::kBits2ByChannel &&
-         has_plain_units(beside) && !keeps_numbers(beside) &&
-         (beside.scale_by_token || is_by_channel(beside.kind)) && beside.width % 8 == 0 && job.front == 0 &&
+         has_plain_units(beside) && !keeps_numbers(beside) && beside.width % 8 == 0 && job.front == 0 &&
          !makes_numbers(job) &&
          (from == SideKind::kF16 || from == SideKind::kBF16 || from == SideKind::kF32) &&
          bare_shared(job).bytes <= kMostBareShared;
