@@ -14,6 +14,17 @@
 #include "runtime/model/decoder.h"
 
 namespace kva {
+namespace {
+
+// Empty: the device computes what it should.
+std::string what_differs(const RunDevice& device) {
+  for (const SelfCheck& check : check_device(device.ops))
+    if (!check.passed)
+      return fmt::format("{} does not compute what the CPU does: {}", device.name(), check.finding);
+  return "";
+}
+
+}  // namespace
 
 void check_device_name(std::string_view name) {
   if (name != "auto" && name != "cpu" && name != "cuda")
@@ -29,18 +40,6 @@ nlohmann::ordered_json device_memory_json(const RunDevice& device) {
           {"driver_used_bytes", memory.used_bytes},
           {"driver_total_bytes", memory.total_bytes}};
 }
-
-namespace {
-
-// Empty: the device computes what it should.
-std::string what_differs(const RunDevice& device) {
-  for (const SelfCheck& check : check_device(device.ops))
-    if (!check.passed)
-      return fmt::format("{} does not compute what the CPU does: {}", device.name(), check.finding);
-  return "";
-}
-
-}  // namespace
 
 RunDevice open_device(const DeviceChoice& choice, const Say& say) {
   check_device_name(choice.name);

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compressors/codecs/fp8_codec.h"
@@ -44,6 +45,17 @@ class DeviceEncoding : public testing::TestWithParam<DType> {
     return payload;
   }
 
+  // The page of 8 tokens at `at` is to be coded from these.
+  void add_coding(Plan& plan, const PageAddress& at, std::shared_ptr<const SideCodec> codec,
+                  const std::vector<SideTokens>& sources) const {
+    plan.edits.push_back({.at = at, .new_side = static_cast<int>(plan.sides.size())});
+    plan.sides.push_back({.codec = std::move(codec),
+                          .lane = at.side == Side::kKey ? Lane::kKeys : Lane::kValues,
+                          .tokens = 8,
+                          .width = shape.head_dim,
+                          .sources = sources});
+  }
+
   std::shared_ptr<DeviceOps> device = device_under_test();
   ThreadPool pool{2};
   CacheShape shape{.layers = 1, .group = 1, .head_dim = 16, .page_tokens = 8};
@@ -79,12 +91,7 @@ TEST_P(DeviceEncoding, WritesTheCodecsBytes) {
         const std::vector<SideTokens> sources = {{cache.page(at).side, 0, 8}};
         ASSERT_TRUE(cache.codes_itself(*codec, sources));
         expected.push_back(encoded(*codec, rows(cache, at)));
-        plan.edits.push_back({.at = at, .new_side = static_cast<int>(plan.sides.size())});
-        plan.sides.push_back({.codec = codec,
-                              .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
-                              .tokens = 8,
-                              .width = shape.head_dim,
-                              .sources = sources});
+        add_coding(plan, at, codec, sources);
       }
     const int64_t predicted = cache.predicted_bytes(plan);
     const ByteLedger before = cache.ledger();
@@ -155,13 +162,7 @@ TEST_P(DeviceEncoding, GathersTokensOfCodes) {
     for (int64_t page = 0; page < 2; ++page)
       for (const Side side : {Side::kKey, Side::kValue}) {
         const PageAddress at{id, 0, 0, page, side};
-        const std::vector<SideTokens> sources = {{cache.page(at).side, 0, 8}};
-        codes.edits.push_back({.at = at, .new_side = static_cast<int>(codes.sides.size())});
-        codes.sides.push_back({.codec = codec,
-                               .lane = side == Side::kKey ? Lane::kKeys : Lane::kValues,
-                               .tokens = 8,
-                               .width = shape.head_dim,
-                               .sources = sources});
+        add_coding(codes, at, codec, {{cache.page(at).side, 0, 8}});
       }
     cache.apply(codes);
     Plan plan;
