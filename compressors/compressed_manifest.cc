@@ -84,6 +84,11 @@ CompressedManifest parse_compressed_manifest(const JsonNode& root) {
         fmt::format("{}: version: this compressed capture has version {}, this program reads up to {}; "
                     "use a newer kvanalyze",
                     root.source(), version, kCompressedVersion));
+  if (version < kCompressedVersion)
+    throw InputError(fmt::format(
+        "{}: version: this compressed capture has version {}, this program reads {}; compress the "
+        "capture again",
+        root.source(), version, kCompressedVersion));
   CompressedManifest manifest;
   manifest.layout = parse_layout(root);
   manifest.recipe = root.at("recipe").as_string();

@@ -14,7 +14,8 @@
 
 namespace kva {
 
-inline constexpr int64_t kCompressedVersion = 1;
+// 2: quant has its codes before what it keeps beside them.
+inline constexpr int64_t kCompressedVersion = 2;
 
 // A side in the file of sides.
 struct SideRecord {

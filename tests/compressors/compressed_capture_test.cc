@@ -289,7 +289,8 @@ TEST_F(CompressedCaptureTest, NamesEachDefectOfTheManifest) {
     const char* message;
   } cases[] = {
       {"/format", "kvanalyze.capture", "format: expected \"kvanalyze.compressed\""},
-      {"/version", 2, "version 2"},
+      {"/version", 3, "version 3"},
+      {"/version", 1, "compress the capture again"},
       {"/layers", 5, "raw_bytes"},
       {"/sides", 7, "bytes of sides"},
       {"/stored_basis", "turned", "stored_basis"},
